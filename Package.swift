@@ -1,0 +1,94 @@
+// swift-tools-version: 6.2
+// SPDX-License-Identifier: Apache-2.0
+// The house: one target per room, and only the imports that `docs/architecture.md` allows.
+
+import PackageDescription
+
+/// Pointers are fenced: every use of one outside the C rim says `unsafe`.
+let swift: [SwiftSetting] = [
+  .strictMemorySafety(),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// The core lives inside somebody's malloc: borrowed bytes carry their lifetimes.
+let core: [SwiftSetting] = [
+  .strictMemorySafety(),
+  .enableExperimentalFeature("Lifetimes"),
+]
+
+/// Seals the core: Embedded Swift without a runtime, where an allocating type does not compile.
+///
+/// Always optimised: an unoptimised hook would be measured, and cursed, in someone's daemon.
+let sealed: [SwiftSetting] =
+  core + [
+    .enableExperimentalFeature("Embedded"),
+    .unsafeFlags(["-wmo", "-O", "-Xfrontend", "-no-allocations"]),
+  ]
+
+let package = Package(
+  name: "heaptap",
+  products: [
+    // The installed names are `libheaptap.so` and `heaptap`. The package manager keeps only one
+    // product of a name, so the command is `heaptap-cli` until `make install` renames it.
+    .library(name: "heaptap", type: .dynamic, targets: ["Tracer"]),
+    .executable(name: "heaptap-cli", targets: ["HeaptapCommand"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+  ],
+  targets: [
+    // In the daemon.
+    .target(
+      name: "CTracerPlatform",
+      cSettings: [.unsafeFlags(["-O2", "-fno-plt", "-ftls-model=initial-exec"])]),
+    .target(
+      name: "CTracerHooks", dependencies: ["CTracerPlatform"],
+      cSettings: [.unsafeFlags(["-O2", "-fno-plt", "-ftls-model=initial-exec"])]),
+    .target(name: "TracerCore", dependencies: ["CTracerPlatform"], swiftSettings: core),
+    .target(
+      name: "Tracer", dependencies: ["CTracerPlatform", "CTracerHooks"],
+      exclude: ["exports.map"],
+      swiftSettings: sealed,
+      linkerSettings: [
+        .unsafeFlags([
+          "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/Tracer/exports.map",
+          "-Xlinker", "-z", "-Xlinker", "now",
+        ])
+      ]),
+
+    // At the desk.
+    .target(name: "HeapModel", swiftSettings: swift),
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .target(name: "Pprof", dependencies: ["HeapModel", "CZlib"], swiftSettings: swift),
+    .systemLibrary(name: "CElfutils", pkgConfig: "libdw", providers: [.apt(["libdw-dev"])]),
+    .target(name: "Symbolication", dependencies: ["HeapModel", "CElfutils"], swiftSettings: swift),
+    .target(name: "Reports", dependencies: ["HeapModel"], swiftSettings: swift),
+    .target(name: "ProcessControl", dependencies: ["CTracerPlatform"], swiftSettings: swift),
+    .executableTarget(
+      name: "HeaptapCommand",
+      dependencies: [
+        "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      swiftSettings: swift),
+
+    // Tests.
+    .testTarget(name: "HeapModelTests", dependencies: ["HeapModel"], swiftSettings: swift),
+    .testTarget(name: "PprofTests", dependencies: ["Pprof", "HeapModel"], swiftSettings: swift),
+    .testTarget(
+      name: "SymbolicationTests", dependencies: ["Symbolication", "HeapModel"],
+      swiftSettings: swift),
+    .testTarget(name: "ReportsTests", dependencies: ["Reports", "HeapModel"], swiftSettings: swift),
+    .testTarget(
+      name: "ProcessControlTests", dependencies: ["ProcessControl"], swiftSettings: swift),
+    .testTarget(
+      name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"],
+      swiftSettings: swift),
+    .testTarget(
+      name: "GuestTests",
+      dependencies: ["HeapModel", "Pprof", "Symbolication", "ProcessControl"],
+      exclude: ["Programs"], swiftSettings: swift),
+  ],
+  swiftLanguageModes: [.v6]
+)
