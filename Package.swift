@@ -13,7 +13,6 @@ let swift: [SwiftSetting] = [
 
 /// The core lives inside somebody's malloc: borrowed bytes carry their lifetimes.
 let core: [SwiftSetting] = [
-  .strictMemorySafety(),
   .enableExperimentalFeature("Lifetimes"),
 ]
 
@@ -38,6 +37,9 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
   ],
   targets: [
+    // Between the two.
+    .target(name: "CControlPage"),
+
     // In the daemon.
     .target(
       name: "CTracerPlatform",
@@ -45,9 +47,9 @@ let package = Package(
     .target(
       name: "CTracerHooks", dependencies: ["CTracerPlatform"],
       cSettings: [.unsafeFlags(["-O2", "-fno-plt", "-ftls-model=initial-exec"])]),
-    .target(name: "TracerCore", dependencies: ["CTracerPlatform"], swiftSettings: core),
+    .target(name: "TracerCore", dependencies: ["CTracerPlatform", "CControlPage"], swiftSettings: core),
     .target(
-      name: "Tracer", dependencies: ["CTracerPlatform", "CTracerHooks"],
+      name: "Tracer", dependencies: ["CTracerPlatform", "CTracerHooks", "CControlPage"],
       exclude: ["exports.map"],
       swiftSettings: sealed,
       linkerSettings: [
@@ -64,7 +66,7 @@ let package = Package(
     .systemLibrary(name: "CElfutils", pkgConfig: "libdw", providers: [.apt(["libdw-dev"])]),
     .target(name: "Symbolication", dependencies: ["HeapModel", "CElfutils"], swiftSettings: swift),
     .target(name: "Reports", dependencies: ["HeapModel"], swiftSettings: swift),
-    .target(name: "ProcessControl", dependencies: ["CTracerPlatform"], swiftSettings: swift),
+    .target(name: "ProcessControl", dependencies: ["CControlPage"], swiftSettings: swift),
     .executableTarget(
       name: "HeaptapCommand",
       dependencies: [

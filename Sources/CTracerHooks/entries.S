@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The exported names of the malloc family, for x86-64 System V. */
+
+/* struct tracer_registers, pushed so that it lies in memory as declared, 16-byte aligned with the
+ * word below it. The values are the caller's own: nothing has run since its call. */
+.macro push_registers
+  pushq %r15
+  .cfi_adjust_cfa_offset 8
+  pushq %r14
+  .cfi_adjust_cfa_offset 8
+  pushq %r13
+  .cfi_adjust_cfa_offset 8
+  pushq %r12
+  .cfi_adjust_cfa_offset 8
+  pushq %rbp
+  .cfi_adjust_cfa_offset 8
+  pushq %rbx
+  .cfi_adjust_cfa_offset 8
+  subq $8, %rsp
+  .cfi_adjust_cfa_offset 8
+.endm
+
+/* The hooks keep the callee-saved registers, as any function does: there is nothing to restore. */
+.macro drop_registers
+  addq $56, %rsp
+  .cfi_adjust_cfa_offset -56
+.endm
+
+/* Up to three arguments survive the search for the originals. */
+.macro find_and_retry name, finder
+  pushq %rdi
+  .cfi_adjust_cfa_offset 8
+  pushq %rsi
+  .cfi_adjust_cfa_offset 8
+  pushq %rdx
+  .cfi_adjust_cfa_offset 8
+  call \finder
+  popq %rdx
+  .cfi_adjust_cfa_offset -8
+  popq %rsi
+  .cfi_adjust_cfa_offset -8
+  popq %rdi
+  .cfi_adjust_cfa_offset -8
+  jmpq *tracer_entry_\name(%rip)
+.endm
+
+.macro entry name
+  .data
+  .balign 8
+  .globl tracer_entry_\name
+  .hidden tracer_entry_\name
+tracer_entry_\name:
+  .quad tracer_first_\name
+  .text
+  .balign 16
+  .globl \name
+  .type \name, @function
+\name:
+  .cfi_startproc
+  endbr64
+  jmpq *tracer_entry_\name(%rip)
+  .cfi_endproc
+  .size \name, . - \name
+.endm
+
+.macro first name
+  .type tracer_first_\name, @function
+tracer_first_\name:
+  .cfi_startproc
+  find_and_retry \name, tracer_find_originals
+  .cfi_endproc
+.endm
+
+/* A name whose hook takes the caller's registers as its last argument. */
+.macro recording name, last
+  .globl tracer_recording_\name
+  .hidden tracer_recording_\name
+  .type tracer_recording_\name, @function
+tracer_recording_\name:
+  .cfi_startproc
+  push_registers
+  leaq 8(%rsp), \last
+  call tracer_hook_\name
+  drop_registers
+  ret
+  .cfi_endproc
+.endm
+
+.macro allocating name, last
+  entry \name
+  first \name
+  recording \name, \last
+.endm
+
+.macro plain name
+  entry \name
+  first \name
+.endm
+
+  allocating malloc, %rsi
+  allocating calloc, %rdx
+  allocating realloc, %rdx
+  allocating reallocarray, %rcx
+  allocating posix_memalign, %rcx
+  allocating aligned_alloc, %rdx
+  allocating memalign, %rdx
+  allocating valloc, %rsi
+  allocating pvalloc, %rsi
+  plain free
+  plain free_sized
+  plain free_aligned_sized
+  plain malloc_usable_size
+  plain dlclose
+  plain _exit
+  plain _Exit
+
+/* C++'s operators. A definition below ours that calls malloc (libstdc++'s, libc++'s) is jumped to
+ * in every mode, but for sizes that it changes on the way: those go by the recording stub, which
+ * names the operator to one C function by its index. */
+.macro operator name, index
+  entry \name
+  .type tracer_first_\name, @function
+tracer_first_\name:
+  .cfi_startproc
+  movl $\index, %ecx
+  find_and_retry \name, tracer_find_operator
+  .cfi_endproc
+.endm
+
+.macro operator_new name, index
+  operator \name, \index
+  .globl tracer_nonzero_\name
+  .hidden tracer_nonzero_\name
+  .type tracer_nonzero_\name, @function
+tracer_nonzero_\name:
+  .cfi_startproc
+  testq %rdi, %rdi
+  je tracer_recording_\name
+  jmpq *tracer_operators + 8 * \index(%rip)
+  .cfi_endproc
+  .globl tracer_recording_\name
+  .hidden tracer_recording_\name
+  .type tracer_recording_\name, @function
+tracer_recording_\name:
+  .cfi_startproc
+  push_registers
+  leaq 8(%rsp), %rcx
+  movl $\index, %r8d
+  call tracer_hook_new
+  drop_registers
+  ret
+  .cfi_endproc
+.endm
+
+.macro operator_delete name, index
+  operator \name, \index
+  .globl tracer_recording_\name
+  .hidden tracer_recording_\name
+  .type tracer_recording_\name, @function
+tracer_recording_\name:
+  .cfi_startproc
+  movl $\index, %ecx
+  jmp tracer_hook_delete
+  .cfi_endproc
+.endm
+
+  operator_new _Znwm, 0
+  operator_new _Znam, 1
+  operator_new _ZnwmRKSt9nothrow_t, 2
+  operator_new _ZnamRKSt9nothrow_t, 3
+  operator_new _ZnwmSt11align_val_t, 4
+  operator_new _ZnamSt11align_val_t, 5
+  operator_new _ZnwmSt11align_val_tRKSt9nothrow_t, 6
+  operator_new _ZnamSt11align_val_tRKSt9nothrow_t, 7
+  operator_delete _ZdlPv, 8
+  operator_delete _ZdaPv, 9
+  operator_delete _ZdlPvm, 10
+  operator_delete _ZdaPvm, 11
+  operator_delete _ZdlPvRKSt9nothrow_t, 12
+  operator_delete _ZdaPvRKSt9nothrow_t, 13
+  operator_delete _ZdlPvSt11align_val_t, 14
+  operator_delete _ZdaPvSt11align_val_t, 15
+  operator_delete _ZdlPvmSt11align_val_t, 16
+  operator_delete _ZdaPvmSt11align_val_t, 17
+  operator_delete _ZdlPvSt11align_val_tRKSt9nothrow_t, 18
+  operator_delete _ZdaPvSt11align_val_tRKSt9nothrow_t, 19
+
+  .section .note.GNU-stack, "", @progbits

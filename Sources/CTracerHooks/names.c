@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Finds the originals at the first call of a name, and points the entries at a mode. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tracer_hooks.h"
+
+#define HIDDEN __attribute__((visibility("hidden")))
+
+/* Swift's side. */
+extern void tracer_did_resolve(int allocator_is_glibc, int is_first_copy);
+extern void tracer_hook_free(void *block);
+extern void tracer_hook_dlclose_before(void);
+extern void tracer_hook_dlclose_after(void);
+extern void tracer_exiting(void);
+
+/* MARK: Before the originals are known */
+
+/* dlsym may allocate while it is asked for malloc, and the loader before any constructor. */
+static _Alignas(64) unsigned char boot[64 << 10];
+static size_t boot_used;
+
+int tracer_boot_contains(const void *block) {
+  return (size_t)((const unsigned char *)block - boot) < sizeof boot;
+}
+
+static void *boot_allocate(size_t alignment, size_t size) {
+  size_t start = (boot_used + 16 + alignment - 1) & ~(alignment - 1);
+  if (size > sizeof boot || start > sizeof boot - size)
+    return NULL;
+  memcpy(boot + start - sizeof size, &size, sizeof size);
+  boot_used = start + size;
+  return boot + start;
+}
+
+static size_t boot_size(const void *block) {
+  size_t size;
+  memcpy(&size, (const unsigned char *)block - sizeof size, sizeof size);
+  return size;
+}
+
+static void *boot_malloc(size_t size) { return boot_allocate(16, size); }
+static void *boot_memalign(size_t alignment, size_t size) {
+  return boot_allocate(alignment < 16 ? 16 : alignment, size);
+}
+static void *boot_calloc(size_t count, size_t size) {
+  size_t total;
+  return __builtin_mul_overflow(count, size, &total) ? NULL : boot_malloc(total);
+}
+static void boot_free(void *block) { (void)block; }
+
+/* Moves a boot block to the allocator, or to a larger boot block while there is none. */
+void *tracer_boot_realloc(void *block, size_t size) {
+  void *moved = tracer_originals.malloc ? tracer_originals.malloc(size) : boot_malloc(size);
+  if (moved && block)
+    memcpy(moved, block, boot_size(block) < size ? boot_size(block) : size);
+  return moved;
+}
+
+/* MARK: What an allocator may lack, made of what it has */
+
+static void *plain_realloc(void *block, size_t size) {
+  return tracer_boot_contains(block) ? tracer_boot_realloc(block, size)
+                                     : tracer_originals.realloc(block, size);
+}
+
+static void plain_free(void *block) {
+  if (!tracer_boot_contains(block))
+    tracer_originals.free(block);
+}
+
+static size_t plain_usable_size(void *block) {
+  if (tracer_boot_contains(block))
+    return boot_size(block);
+  return tracer_originals.malloc_usable_size ? tracer_originals.malloc_usable_size(block) : 0;
+}
+
+static void *plain_reallocarray(void *block, size_t count, size_t size) {
+  size_t total;
+  if (!__builtin_mul_overflow(count, size, &total))
+    return plain_realloc(block, total);
+  errno = ENOMEM;
+  return NULL;
+}
+
+void *tracer_plain_memalign(size_t alignment, size_t size) {
+  void *block;
+  if (tracer_originals.memalign)
+    return tracer_originals.memalign(alignment, size);
+  if (tracer_originals.aligned_alloc)
+    return tracer_originals.aligned_alloc(alignment, size);
+  int error = tracer_originals.posix_memalign(&block, alignment < 8 ? 8 : alignment, size);
+  if (error)
+    errno = error;
+  return error ? NULL : block;
+}
+
+void *tracer_plain_aligned_alloc(size_t alignment, size_t size) {
+  return tracer_originals.aligned_alloc ? tracer_originals.aligned_alloc(alignment, size)
+                                        : tracer_plain_memalign(alignment, size);
+}
+
+int tracer_plain_posix_memalign(void **ret_block, size_t alignment, size_t size) {
+  if (tracer_originals.posix_memalign)
+    return tracer_originals.posix_memalign(ret_block, alignment, size);
+  if (alignment < sizeof(void *) || (alignment & (alignment - 1)))
+    return EINVAL;
+  void *block = tracer_plain_memalign(alignment, size);
+  if (block)
+    *ret_block = block;
+  return block ? 0 : ENOMEM;
+}
+
+void *tracer_plain_valloc(size_t size) {
+  return tracer_originals.valloc ? tracer_originals.valloc(size)
+                                 : tracer_plain_memalign((size_t)getpagesize(), size);
+}
+
+void *tracer_plain_pvalloc(size_t size) {
+  size_t page = (size_t)getpagesize(), rounded;
+  if (tracer_originals.pvalloc)
+    return tracer_originals.pvalloc(size);
+  if (!__builtin_add_overflow(size, page - 1, &rounded))
+    return tracer_plain_memalign(page, rounded & ~(page - 1));
+  errno = ENOMEM;
+  return NULL;
+}
+
+static void plain_free_sized(void *block, size_t size) {
+  (void)size;
+  plain_free(block);
+}
+static void plain_free_aligned_sized(void *block, size_t alignment, size_t size) {
+  (void)alignment, (void)size;
+  plain_free(block);
+}
+static void hook_free_sized(void *block, size_t size) {
+  (void)size;
+  tracer_hook_free(block);
+}
+static void hook_free_aligned_sized(void *block, size_t alignment, size_t size) {
+  (void)alignment, (void)size;
+  tracer_hook_free(block);
+}
+
+/* On both sides of the call: between unmapping and the second, another thread may map new code at
+ * the old addresses. */
+static int hook_dlclose(void *module) {
+  tracer_hook_dlclose_before();
+  int result = tracer_originals.dlclose(module);
+  tracer_hook_dlclose_after();
+  return result;
+}
+
+static void leave(int status) {
+  tracer_exiting();
+  tracer_originals.exit_now(status);
+  __builtin_unreachable();
+}
+
+/* MARK: Entries */
+
+#define NAMES(DO)                                                                                  \
+  DO(malloc) DO(calloc) DO(realloc) DO(reallocarray) DO(posix_memalign) DO(aligned_alloc)          \
+  DO(memalign) DO(valloc) DO(pvalloc) DO(free) DO(free_sized) DO(free_aligned_sized)               \
+  DO(malloc_usable_size) DO(dlclose) DO(_exit) DO(_Exit)
+#define DECLARE_ENTRY(name) extern HIDDEN void *tracer_entry_##name;
+NAMES(DECLARE_ENTRY)
+
+#define RECORDED(DO)                                                                               \
+  DO(malloc) DO(calloc) DO(realloc) DO(reallocarray) DO(posix_memalign) DO(aligned_alloc)          \
+  DO(memalign) DO(valloc) DO(pvalloc)
+#define DECLARE_RECORDING(name) extern HIDDEN void tracer_recording_##name(void);
+RECORDED(DECLARE_RECORDING)
+
+/* Release: what the new target needs must be visible before any thread can reach it. */
+static void point(void **entry, void *target) {
+  __atomic_store_n(entry, target, __ATOMIC_RELEASE);
+}
+
+enum finding { NOT_STARTED, FINDING, FOUND };
+static int finding;
+
+static void point_at_boot(void) {
+  tracer_entry_malloc = boot_malloc;
+  tracer_entry_calloc = boot_calloc;
+  tracer_entry_realloc = tracer_boot_realloc;
+  tracer_entry_memalign = tracer_entry_aligned_alloc = boot_memalign;
+  tracer_entry_free = boot_free;
+}
+
+/* Runs once, at the first call of any name, which is made by the loader or the first constructor:
+ * there is one thread. */
+HIDDEN void tracer_find_originals(void) {
+  if (finding != NOT_STARTED)
+    return;
+  finding = FINDING;
+  point_at_boot();
+  struct tracer_resolution resolution;
+  tracer_resolve_originals(&resolution);
+  finding = FOUND;
+  point(&tracer_entry_malloc_usable_size, plain_usable_size);
+  point(&tracer_entry_dlclose, tracer_originals.dlclose);
+  point(&tracer_entry__exit, tracer_originals.exit_now);
+  point(&tracer_entry__Exit, tracer_originals.exit_now);
+  tracer_switch_freeing_entries(0);
+  tracer_switch_allocating_entries(0);
+  tracer_did_resolve(resolution.allocator_is_glibc, resolution.is_first_copy);
+}
+
+void tracer_watch_exit(void) {
+  point(&tracer_entry__exit, leave);
+  point(&tracer_entry__Exit, leave);
+}
+
+/* MARK: C++'s operators */
+
+#define OPERATORS(NEW, DELETE)                                                                     \
+  NEW(_Znwm) NEW(_Znam) NEW(_ZnwmRKSt9nothrow_t) NEW(_ZnamRKSt9nothrow_t)                          \
+  NEW(_ZnwmSt11align_val_t) NEW(_ZnamSt11align_val_t)                                              \
+  NEW(_ZnwmSt11align_val_tRKSt9nothrow_t) NEW(_ZnamSt11align_val_tRKSt9nothrow_t)                  \
+  DELETE(_ZdlPv) DELETE(_ZdaPv) DELETE(_ZdlPvm) DELETE(_ZdaPvm)                                    \
+  DELETE(_ZdlPvRKSt9nothrow_t) DELETE(_ZdaPvRKSt9nothrow_t)                                        \
+  DELETE(_ZdlPvSt11align_val_t) DELETE(_ZdaPvSt11align_val_t)                                      \
+  DELETE(_ZdlPvmSt11align_val_t) DELETE(_ZdaPvmSt11align_val_t)                                    \
+  DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t) DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)
+enum { FIRST_ALIGNED_NEW = 4, FIRST_DELETE = 8, OPERATOR_COUNT = 20 };
+
+#define DECLARE_NEW(name)                                                                          \
+  extern HIDDEN void *tracer_entry_##name;                                                         \
+  extern HIDDEN void tracer_recording_##name(void);                                                \
+  extern HIDDEN void tracer_nonzero_##name(void);
+#define DECLARE_DELETE(name)                                                                       \
+  extern HIDDEN void *tracer_entry_##name;                                                         \
+  extern HIDDEN void tracer_recording_##name(void);
+OPERATORS(DECLARE_NEW, DECLARE_DELETE)
+
+static const struct {
+  const char *name;
+  void **entry;
+  void (*recording)(void);
+  void (*nonzero)(void);
+} operators[OPERATOR_COUNT] = {
+#define DESCRIBE_NEW(name)                                                                         \
+  {#name, &tracer_entry_##name, tracer_recording_##name, tracer_nonzero_##name},
+#define DESCRIBE_DELETE(name) {#name, &tracer_entry_##name, tracer_recording_##name, NULL},
+    OPERATORS(DESCRIBE_NEW, DESCRIBE_DELETE)};
+
+/* The originals of the operators; the stubs jump through it. */
+HIDDEN void *tracer_operators[OPERATOR_COUNT];
+static unsigned char operator_calls_malloc[OPERATOR_COUNT];
+static int operators_record;
+
+static void point_operator(int index) {
+  void *target = tracer_operators[index];
+  if (operators_record) {
+    if (!operator_calls_malloc[index])
+      target = operators[index].recording;
+    else if (index < FIRST_ALIGNED_NEW)
+      target = operators[index].nonzero; /* operator new(0) asks malloc for 1 byte */
+    else if (index < FIRST_DELETE)
+      target = operators[index].recording; /* the size is rounded up to the alignment */
+  }
+  if (tracer_operators[index])
+    point(operators[index].entry, target);
+}
+
+/* A plug-in may bring C++ into a C program, in a scope that RTLD_NEXT does not search. */
+static void *operator_of_plugin(const char *name) {
+  static const char *const runtimes[] = {"libstdc++.so.6", "libc++.so.1", "libc++abi.so.1"};
+  for (size_t i = 0; i < sizeof runtimes / sizeof *runtimes; i++) {
+    void *runtime = dlopen(runtimes[i], RTLD_LAZY | RTLD_NOLOAD);
+    void *found = runtime ? dlsym(runtime, name) : NULL;
+    if (runtime)
+      dlclose(runtime);
+    if (found)
+      return found;
+  }
+  return NULL;
+}
+
+static int is_cxx_runtime(const void *address) {
+  Dl_info info;
+  if (!dladdr(address, &info) || !info.dli_fname)
+    return 0;
+  const char *slash = strrchr(info.dli_fname, '/');
+  const char *name = slash ? slash + 1 : info.dli_fname;
+  return !strncmp(name, "libstdc++.so", 12) || !strncmp(name, "libc++", 6);
+}
+
+HIDDEN void tracer_find_operator(void *a, size_t b, size_t c, int index) {
+  (void)a, (void)b, (void)c;
+  tracer_find_originals();
+  void *next = dlsym(RTLD_NEXT, operators[index].name);
+  if (!next)
+    next = operator_of_plugin(operators[index].name);
+  if (!next)
+    abort(); /* a C++ program without any C++ runtime in reach could not have been linked */
+  operator_calls_malloc[index] = (unsigned char)is_cxx_runtime(next);
+  tracer_operators[index] = next;
+  point_operator(index);
+}
+
+/* MARK: Modes */
+
+void tracer_switch_freeing_entries(int recording) {
+  void *plain = boot_used ? (void *)plain_free : (void *)tracer_originals.free;
+  point(&tracer_entry_free, recording ? (void *)tracer_hook_free : plain);
+  point(&tracer_entry_free_sized, recording ? hook_free_sized : plain_free_sized);
+  point(&tracer_entry_free_aligned_sized,
+        recording ? hook_free_aligned_sized : plain_free_aligned_sized);
+  point(&tracer_entry_realloc,
+        recording   ? (void *)tracer_recording_realloc
+        : boot_used ? (void *)plain_realloc
+                    : (void *)tracer_originals.realloc);
+  point(&tracer_entry_reallocarray,
+        recording ? (void *)tracer_recording_reallocarray : (void *)plain_reallocarray);
+  if (recording)
+    point(&tracer_entry_dlclose, hook_dlclose);
+  operators_record = recording;
+  for (int index = FIRST_DELETE; index < OPERATOR_COUNT; index++)
+    point_operator(index);
+}
+
+void tracer_switch_allocating_entries(int recording) {
+#define SWITCH(name, dormant)                                                                      \
+  point(&tracer_entry_##name, recording ? (void *)tracer_recording_##name : (void *)(dormant))
+  SWITCH(malloc, tracer_originals.malloc);
+  SWITCH(calloc, tracer_originals.calloc);
+  SWITCH(posix_memalign, tracer_plain_posix_memalign);
+  SWITCH(aligned_alloc, tracer_plain_aligned_alloc);
+  SWITCH(memalign, tracer_plain_memalign);
+  SWITCH(valloc, tracer_plain_valloc);
+  SWITCH(pvalloc, tracer_plain_pvalloc);
+  for (int index = 0; index < FIRST_DELETE; index++)
+    point_operator(index);
+}

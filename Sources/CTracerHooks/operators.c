@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The recording side of C++'s operators. Compiled with unwind tables: bad_alloc passes through. */
+#include "tracer_hooks.h"
+
+extern void *_Nonnull tracer_operators[] __attribute__((visibility("hidden")));
+extern void tracer_did_new(void *block, size_t size, const struct tracer_registers *registers);
+extern void tracer_will_delete(void *block);
+extern void tracer_did_delete(void);
+
+/* Every form takes a size and at most two more words, which are passed on as they came. */
+void *tracer_hook_new(size_t size, size_t second, size_t third,
+                      const struct tracer_registers *registers, int index) {
+  void *block = ((void *(*)(size_t, size_t, size_t))tracer_operators[index])(size, second, third);
+  tracer_did_new(block, size, registers);
+  return block;
+}
+
+void tracer_hook_delete(void *block, size_t second, size_t third, int index) {
+  tracer_will_delete(block);
+  ((void (*)(void *, size_t, size_t))tracer_operators[index])(block, second, third);
+  tracer_did_delete();
+}

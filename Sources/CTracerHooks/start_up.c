@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Start-up, fork and the ends of threads: the parts that need the C library's own bookkeeping. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <gnu/libc-version.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+#include "tracer_hooks.h"
+
+/* Swift's side of the callbacks; each is described at its registration in the headers. */
+extern void tracer_worker_main(void);
+extern void tracer_forked_child(void);
+extern void tracer_exiting(void);
+extern void tracer_thread_ended(void *state);
+extern void tracer_on_signal(int number, int code, int value);
+
+/* MARK: Originals */
+
+static const void *module_of(const void *address) {
+  Dl_info info;
+  return address && dladdr(address, &info) ? info.dli_fbase : NULL;
+}
+
+/* The next definition of a name, if it belongs to the allocator that malloc belongs to: glibc's
+ * pvalloc beside jemalloc's free would hand out blocks that nobody can free. */
+static void *next_of(const char *name, const void *allocator) {
+  void *next = dlsym(RTLD_NEXT, name);
+  return module_of(next) == allocator ? next : NULL;
+}
+
+/* Named like no other symbol; a second copy finds the first one's here. */
+extern const char heaptap_tracer_version[];
+
+void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
+  void *original = dlsym(RTLD_NEXT, "malloc");
+  const void *allocator = module_of(original);
+  struct tracer_originals found = {
+      .malloc = original,
+      .free = next_of("free", allocator),
+      .calloc = next_of("calloc", allocator),
+      .realloc = next_of("realloc", allocator),
+      .posix_memalign = next_of("posix_memalign", allocator),
+      .aligned_alloc = next_of("aligned_alloc", allocator),
+      .memalign = next_of("memalign", allocator),
+      .valloc = next_of("valloc", allocator),
+      .pvalloc = next_of("pvalloc", allocator),
+      .malloc_usable_size = next_of("malloc_usable_size", allocator),
+      .dlclose = dlsym(RTLD_NEXT, "dlclose"),
+      .exit_now = dlsym(RTLD_NEXT, "_exit"),
+  };
+  tracer_originals = found;
+  ret_resolution->allocator_is_glibc = allocator == module_of((void *)gnu_get_libc_version);
+  ret_resolution->is_first_copy =
+      dlsym(RTLD_DEFAULT, "heaptap_tracer_version") == heaptap_tracer_version;
+}
+
+/* MARK: Environment */
+
+extern void *__libc_stack_end;
+extern char **environ;
+
+const char **tracer_environment(void) {
+  if (getauxval(AT_SECURE))
+    return NULL;
+  if (environ)
+    return (const char **)environ;
+  /* Before libc's own constructor, `environ` is not set; the kernel laid the vector out above the
+   * arguments: argc, argv[argc], NULL, envp. (System V ABI, AMD64 supplement, 3.4.1.) */
+  long *start = __libc_stack_end;
+  return (const char **)(start + 1 + *start + 1);
+}
+
+/* MARK: Threads */
+
+static pthread_key_t thread_key;
+static int thread_key_is_made;
+
+static void note_thread(void *state) {
+  if (thread_key_is_made)
+    pthread_setspecific(thread_key, state);
+}
+
+static void *run_worker(void *unused) {
+  (void)unused;
+  tracer_worker_main();
+  return NULL;
+}
+
+static int start_worker(void) {
+  pthread_attr_t attributes;
+  sigset_t all, before;
+  pthread_t thread;
+  int error = pthread_attr_init(&attributes);
+  if (error)
+    return error;
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, 256 << 10);
+  /* By the library's call, which leaves glibc's own signals alone: setuid must reach the worker. */
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  error = pthread_create(&thread, &attributes, run_worker, NULL);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_attr_destroy(&attributes);
+  return error;
+}
+
+int tracer_watch_threads_and_forks(void) {
+  int error = pthread_key_create(&thread_key, tracer_thread_ended);
+  thread_key_is_made = error == 0;
+  return error ? error : pthread_atfork(NULL, NULL, tracer_forked_child);
+}
+
+int tracer_watch_quick_exit(void) { return at_quick_exit(tracer_exiting); }
+
+/* MARK: Signals */
+
+static void on_signal(int number, siginfo_t *info, void *context) {
+  (void)context;
+  tracer_on_signal(number, info->si_code, info->si_value.sival_int);
+}
+
+static int owns_signal(int number) {
+  struct sigaction now;
+  return sigaction(number, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) &&
+         now.sa_sigaction == on_signal;
+}
+
+static int install_signal(int number) {
+  struct sigaction now;
+  if (sigaction(number, NULL, &now))
+    return -errno;
+  if ((now.sa_flags & SA_SIGINFO) ? now.sa_sigaction == on_signal : 0)
+    return 0;
+  if ((now.sa_flags & SA_SIGINFO) || now.sa_handler != SIG_DFL)
+    return 1;
+  struct sigaction ours = {.sa_sigaction = on_signal,
+                           .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK};
+  return sigaction(number, &ours, NULL) ? -errno : 0;
+}
+
+static void restore_signal(int number) {
+  if (owns_signal(number))
+    signal(number, SIG_DFL);
+}
+
+static void die_by_signal(int number) {
+  sigset_t one;
+  sigemptyset(&one);
+  sigaddset(&one, number);
+  signal(number, SIG_DFL);
+  raise(number);
+  pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+}
+
+static int signal_minimum(void) { return SIGRTMIN; }
+static int signal_maximum(void) { return SIGRTMAX; }
+
+/* MARK: Services */
+
+void tracer_provide_services(void) {
+  tracer_services = (struct tracer_services){
+      .switch_freeing_entries = tracer_switch_freeing_entries,
+      .switch_allocating_entries = tracer_switch_allocating_entries,
+      .watch_exit = tracer_watch_exit,
+      .boot_contains = tracer_boot_contains,
+      .note_thread = note_thread,
+      .start_worker = start_worker,
+      .install_signal = install_signal,
+      .owns_signal = owns_signal,
+      .restore_signal = restore_signal,
+      .die_by_signal = die_by_signal,
+      .signal_minimum = signal_minimum,
+      .signal_maximum = signal_maximum,
+  };
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The rim between the tracer and the machine: what Swift cannot say.
+ *
+ * Contract of everything here: no allocation, no lock, errno untouched (system calls are made
+ * directly and answer -errno), safe in a signal handler. Sizes are bytes. A ret_ parameter is
+ * written only on success.
+ */
+#ifndef TRACER_PLATFORM_H
+#define TRACER_PLATFORM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define TRACER_SHARED __attribute__((swift_attr("nonisolated(unsafe)")))
+
+/* The registers that a caller of the malloc family may rely on, as they were at the call.
+ * Written by the entries of CTracerHooks, which push them in this order; the address after the
+ * return address is the caller's stack pointer once the call has returned. */
+struct tracer_registers {
+  uint64_t rbx, rbp, r12, r13, r14, r15;
+  uint64_t return_address;
+};
+
+/* The originals: the next definition of each name, resolved at the first call. A name that the
+ * next allocator does not have is NULL. */
+struct tracer_originals {
+  void *_Nullable (*_Nullable malloc)(size_t);
+  void (*_Nullable free)(void *_Nullable);
+  void *_Nullable (*_Nullable calloc)(size_t, size_t);
+  void *_Nullable (*_Nullable realloc)(void *_Nullable, size_t);
+  int (*_Nullable posix_memalign)(void *_Nullable *_Nonnull, size_t, size_t);
+  void *_Nullable (*_Nullable aligned_alloc)(size_t, size_t);
+  void *_Nullable (*_Nullable memalign)(size_t, size_t);
+  void *_Nullable (*_Nullable valloc)(size_t);
+  void *_Nullable (*_Nullable pvalloc)(size_t);
+  size_t (*_Nullable malloc_usable_size)(void *_Nullable);
+  int (*_Nullable dlclose)(void *_Nonnull);
+  void (*_Nullable exit_now)(int);
+};
+extern struct tracer_originals tracer_originals TRACER_SHARED;
+
+/* All state of the tracer, zero when the process begins: an initialiser in Swift would run through
+ * swift_once on first use, inside somebody's malloc. The bytes are typed by `Core` in TracerCore. */
+#define TRACER_CORE_BYTE_COUNT 65536
+extern unsigned char tracer_core_bytes[TRACER_CORE_BYTE_COUNT] TRACER_SHARED;
+static inline void *_Nonnull tracer_core_address(void) { return tracer_core_bytes; }
+
+/* The thread's own state: NULL until its first recorded call. */
+extern __thread void *_Nullable tracer_thread_slot __attribute__((tls_model("initial-exec")));
+static inline void *_Nullable tracer_thread(void) { return tracer_thread_slot; }
+static inline void tracer_set_thread(void *_Nullable state) { tracer_thread_slot = state; }
+
+static inline long tracer_syscall(long number, long a, long b, long c, long d, long e, long f) {
+  long result;
+  register long r10 __asm__("r10") = d;
+  register long r8 __asm__("r8") = e;
+  register long r9 __asm__("r9") = f;
+  __asm__ volatile("syscall"
+                   : "=a"(result)
+                   : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                   : "rcx", "r11", "memory");
+  return result;
+}
+
+/* What the loader knows of the module that holds an address, without the loader's lock. */
+struct tracer_object {
+  uint64_t start, end;
+  const void *_Nullable eh_frame_header;
+  const char *_Nullable name;
+  uint64_t load_bias;
+};
+int tracer_find_object(uint64_t address, struct tracer_object *_Nonnull ret_object);
+
+/* mallinfo2's figures; 0 if the allocator in use is glibc's. Takes glibc's arena locks. */
+struct tracer_heap_figures {
+  uint64_t in_use; /* uordblks + hblkhd */
+  uint64_t free;   /* fordblks */
+};
+int tracer_heap_figures(struct tracer_heap_figures *_Nonnull ret_figures);
+
+/* What the core asks of the room it runs in: entries, threads and signals. The sealed library points
+ * these at CTracerHooks; in a unit test they are NULL, and the core does without. */
+struct tracer_services {
+  /* Points the entries that give memory back, then those that hand it out, at the recording hooks
+   * (1) or at the originals (0). */
+  void (*_Nullable switch_freeing_entries)(int recording);
+  void (*_Nullable switch_allocating_entries)(int recording);
+  /* Makes _exit and _Exit call `tracer_exiting` first. */
+  void (*_Nullable watch_exit)(void);
+  /* Whether a block came from the static range that served the loader. */
+  int (*_Nullable boot_contains)(const void *_Nullable block);
+  /* Has the end of the calling thread told to the core, with its state. */
+  void (*_Nullable note_thread)(void *_Nonnull state);
+  /* Starts the detached worker with all signals blocked; 0 or an errno. */
+  int (*_Nullable start_worker)(void);
+  /* 0 if our handler is in place, 1 if the application has its own or ignores it, else -errno. */
+  int (*_Nullable install_signal)(int number);
+  int (*_Nullable owns_signal)(int number);
+  /* Back to the default action, if the handler is ours. */
+  void (*_Nullable restore_signal)(int number);
+  /* Gives the signal its default action and raises it in this thread, unblocked. */
+  void (*_Nullable die_by_signal)(int number);
+  /* The range of real-time signals: the C library keeps the first of the kernel's for itself. */
+  int (*_Nullable signal_minimum)(void);
+  int (*_Nullable signal_maximum)(void);
+};
+extern struct tracer_services tracer_services TRACER_SHARED;
+
+#endif
