@@ -22,7 +22,9 @@ let core: [SwiftSetting] = [
 let sealed: [SwiftSetting] =
   core + [
     .enableExperimentalFeature("Embedded"),
-    .unsafeFlags(["-wmo", "-O", "-Xfrontend", "-no-allocations"]),
+    .unsafeFlags([
+      "-wmo", "-O", "-Xfrontend", "-no-allocations", "-Xfrontend", "-function-sections",
+    ]),
   ]
 
 let package = Package(
@@ -55,7 +57,11 @@ let package = Package(
       linkerSettings: [
         .unsafeFlags([
           "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/Tracer/exports.map",
+          "-Xlinker", "-soname", "-Xlinker", "libheaptap.so",
           "-Xlinker", "-z", "-Xlinker", "now",
+          // The embedded runtime brings what nothing here calls, such as a source of random numbers
+          // that older C libraries do not have.
+          "-Xlinker", "--gc-sections", "-use-ld=lld",
         ])
       ]),
 

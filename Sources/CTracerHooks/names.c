@@ -9,10 +9,14 @@
 
 #include "tracer_hooks.h"
 
+/* The mark by which a second copy in the process knows that there is a first. */
+const char heaptap_tracer_version[] = "0.1.0";
+
 #define HIDDEN __attribute__((visibility("hidden")))
 
 /* Swift's side. */
-extern void tracer_did_resolve(int allocator_is_glibc, int is_first_copy);
+extern void tracer_did_resolve(int allocator_is_glibc, int is_first_copy, int has_boot_blocks);
+extern void tracer_did_load(void);
 extern void tracer_hook_free(void *block);
 extern void tracer_hook_dlclose_before(void);
 extern void tracer_hook_dlclose_after(void);
@@ -209,8 +213,16 @@ HIDDEN void tracer_find_originals(void) {
   point(&tracer_entry__Exit, tracer_originals.exit_now);
   tracer_switch_freeing_entries(0);
   tracer_switch_allocating_entries(0);
-  tracer_did_resolve(resolution.allocator_is_glibc, resolution.is_first_copy);
+  tracer_did_resolve(resolution.allocator_is_glibc, resolution.is_first_copy, boot_used != 0);
 }
+
+__attribute__((constructor)) static void load(void) {
+  tracer_find_originals();
+  tracer_did_load();
+}
+
+/* main has returned, or exit was called: the handlers of the program itself have run. */
+__attribute__((destructor)) static void unload(void) { tracer_exiting(); }
 
 void tracer_watch_exit(void) {
   point(&tracer_entry__exit, leave);

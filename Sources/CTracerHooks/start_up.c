@@ -178,5 +178,6 @@ void tracer_provide_services(void) {
       .die_by_signal = die_by_signal,
       .signal_minimum = signal_minimum,
       .signal_maximum = signal_maximum,
+      .exit_process = exit,
   };
 }

@@ -9,8 +9,20 @@
 #ifndef TRACER_PLATFORM_H
 #define TRACER_PLATFORM_H
 
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/stat.h>
+#include <linux/prctl.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/utsname.h>
+#include <time.h>
 
 #define TRACER_SHARED __attribute__((swift_attr("nonisolated(unsafe)")))
 
@@ -104,6 +116,8 @@ struct tracer_services {
   /* The range of real-time signals: the C library keeps the first of the kernel's for itself. */
   int (*_Nullable signal_minimum)(void);
   int (*_Nullable signal_maximum)(void);
+  /* exit(3), as the C library calls it when the last thread has ended. */
+  void (*_Nullable exit_process)(int status);
 };
 extern struct tracer_services tracer_services TRACER_SHARED;
 

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// The recording side of each name of the malloc family: call the original, tell the recorder.
+
+import CTracerHooks
+import CTracerPlatform
+import Synchronization
+
+/// A request as it is passed on: enlarged where the allocator packs blocks closer than 32 bytes.
+@inline(__always)
+private func enlarged(_ byteCount: Int) -> Int {
+  UInt(bitPattern: byteCount) < UInt(bitPattern: core.pointee.minimumRequest)
+    ? core.pointee.minimumRequest : byteCount
+}
+
+@inline(__always)
+private func recorded(
+  _ block: UnsafeMutableRawPointer?, _ byteCount: Int,
+  _ registers: UnsafePointer<tracer_registers>
+) -> UnsafeMutableRawPointer? {
+  if let block { core.didAllocate(block, byteCount, registers) }
+  return block
+}
+
+@c(tracer_hook_malloc)
+public func hookMalloc(
+  _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
+) -> UnsafeMutableRawPointer? {
+  recorded(
+    tracer_originals.malloc.unsafelyUnwrapped(enlarged(byteCount)), byteCount, registers)
+}
+
+@c(tracer_hook_calloc)
+public func hookCalloc(
+  _ count: Int, _ size: Int, _ registers: UnsafePointer<tracer_registers>
+) -> UnsafeMutableRawPointer? {
+  let (total, isTooLarge) = UInt(bitPattern: count).multipliedReportingOverflow(
+    by: UInt(bitPattern: size))
+  let byteCount = Int(bitPattern: total)
+  guard !isTooLarge, enlarged(byteCount) != byteCount else {
+    return recorded(tracer_originals.calloc.unsafelyUnwrapped(count, size), byteCount, registers)
+  }
+  return recorded(
+    tracer_originals.calloc.unsafelyUnwrapped(1, enlarged(byteCount)), byteCount, registers)
+}
+
+@c(tracer_hook_realloc)
+public func hookRealloc(
+  _ old: UnsafeMutableRawPointer?, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
+) -> UnsafeMutableRawPointer? {
+  guard let old else { return hookMalloc(byteCount, registers) }
+  if tracer_boot_contains(old) != 0 {
+    return recorded(tracer_boot_realloc(old, byteCount), byteCount, registers)
+  }
+  let taken = core.willReallocate(old)
+  // realloc(p, 0) is a free in glibc, and what it is elsewhere stays that allocator's affair.
+  let block = tracer_originals.realloc.unsafelyUnwrapped(
+    old, byteCount == 0 ? 0 : enlarged(byteCount))
+  if block == nil, byteCount != 0 {
+    core.didNotReallocate(old, taken)
+    return nil
+  }
+  core.didReallocate(taken)
+  return recorded(block, byteCount, registers)
+}
+
+@c(tracer_hook_reallocarray)
+public func hookReallocarray(
+  _ old: UnsafeMutableRawPointer?, _ count: Int, _ size: Int,
+  _ registers: UnsafePointer<tracer_registers>
+) -> UnsafeMutableRawPointer? {
+  let (total, isTooLarge) = UInt(bitPattern: count).multipliedReportingOverflow(
+    by: UInt(bitPattern: size))
+  // By the allocator itself, which sets errno: no block is larger than the address space.
+  return hookRealloc(old, isTooLarge ? Int.max : Int(bitPattern: total), registers)
+}
+
+@c(tracer_hook_posix_memalign)
+public func hookPosixMemalign(
+  _ result: UnsafeMutablePointer<UnsafeMutableRawPointer?>, _ alignment: Int, _ byteCount: Int,
+  _ registers: UnsafePointer<tracer_registers>
+) -> Int32 {
+  let error = tracer_plain_posix_memalign(result, alignment, enlarged(byteCount))
+  if error == 0 { _ = recorded(result.pointee, byteCount, registers) }
+  return error
+}
+
+@c(tracer_hook_aligned_alloc)
+public func hookAlignedAlloc(
+  _ alignment: Int, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
+) -> UnsafeMutableRawPointer? {
+  recorded(tracer_plain_aligned_alloc(alignment, enlarged(byteCount)), byteCount, registers)
+}
+
+@c(tracer_hook_memalign)
+public func hookMemalign(
+  _ alignment: Int, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
+) -> UnsafeMutableRawPointer? {
+  recorded(tracer_plain_memalign(alignment, enlarged(byteCount)), byteCount, registers)
+}
+
+@c(tracer_hook_valloc)
+public func hookValloc(
+  _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
+) -> UnsafeMutableRawPointer? {
+  recorded(tracer_plain_valloc(enlarged(byteCount)), byteCount, registers)
+}
+
+@c(tracer_hook_pvalloc)
+public func hookPvalloc(
+  _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
+) -> UnsafeMutableRawPointer? {
+  recorded(tracer_plain_pvalloc(byteCount), byteCount, registers)
+}
+
+@c(tracer_hook_free)
+public func hookFree(_ block: UnsafeMutableRawPointer?) {
+  // free(NULL) is legal and common; it must not enter the tracer.
+  guard let block else { return }
+  // Before the real free: once it returns, another thread may be handed the same address.
+  core.willFree(block)
+  if core.pointee.hasBootBlocks, tracer_boot_contains(block) != 0 { return }
+  tracer_originals.free.unsafelyUnwrapped(block)
+}
+
+@c(tracer_did_new)
+public func didNew(
+  _ block: UnsafeMutableRawPointer?, _ byteCount: Int,
+  _ registers: UnsafePointer<tracer_registers>
+) {
+  if let block { core.didNew(block, byteCount, registers) }
+}
+
+@c(tracer_will_delete)
+public func willDelete(_ block: UnsafeMutableRawPointer?) { core.willDelete(block) }
+
+@c(tracer_did_delete)
+public func didDelete() { core.didDelete() }
+
+@c(tracer_hook_dlclose_before)
+public func beforeUnload() {
+  _ = core.pointee.rows.moduleGeneration.add(1, ordering: .acquiringAndReleasing)
+}
+
+@c(tracer_hook_dlclose_after)
+public func afterUnload() { beforeUnload() }

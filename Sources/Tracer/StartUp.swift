@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// From the first call of a hook to an armed process, and from there to its end.
+
+import CTracerHooks
+import CTracerPlatform
+import Synchronization
+
+/// The originals are known: the first thing that runs, before any constructor may have.
+@c(tracer_did_resolve)
+public func didResolve(_ allocatorIsGlibc: Int32, _ isFirstCopy: Int32, _ hasBootBlocks: Int32) {
+  tracer_provide_services()
+  core.pointee.processID = currentProcess()
+  core.pointee.settings = Settings()
+  core.pointee.allocatorIsGlibc = allocatorIsGlibc != 0
+  core.pointee.hasBootBlocks = hasBootBlocks != 0
+  // glibc's chunks are 32 bytes apart by themselves.
+  core.pointee.minimumRequest = allocatorIsGlibc != 0 ? 0 : 32
+  noteOwnCode()
+  // Another copy, linked or preloaded under another name, is the one that traces.
+  guard isFirstCopy != 0, let environment = tracer_environment() else {
+    core.pointee.isOff = true
+    return
+  }
+  let signals = (tracer_services.signal_minimum?() ?? 34)...(tracer_services.signal_maximum?() ?? 64)
+  if let problem = core.pointee.settings.read(environment, signalRange: signals) {
+    tell(problem)
+    core.pointee.isOff = true
+  }
+  if core.pointee.settings.mode == .off { core.pointee.isOff = true }
+  if !core.pointee.settings.tracesChildren { keepToThisProcess(environment) }
+  guard !core.pointee.isOff, core.pointee.settings.mode == .recording else { return }
+  _ = core.startRecording(isFirst: true)
+}
+
+/// The constructor: arms the process, if it is to be armed.
+@c(tracer_did_load)
+public func didLoad() {
+  guard !core.pointee.isOff,
+    core.pointee.settings.mode == .armed || core.pointee.settings.mode == .recording
+  else { return }
+  _ = tracer_watch_threads_and_forks()
+  install(core.pointee.settings.startSignal, .foreignStartHandler)
+  install(core.pointee.settings.snapshotSignal, .foreignSnapshotHandler)
+  if core.pointee.settings.dumpsAtExit { watchEnd() }
+  startWorker()
+}
+
+private func currentProcess() -> Int32 { Int32(truncatingIfNeeded: tracer_syscall(Int(SYS_getpid), 0, 0, 0, 0, 0, 0)) }
+
+/// The range of the tracer's own code, which no stack shows.
+private func noteOwnCode() {
+  var object = tracer_object()
+  let here = unsafeBitCast(
+    tracer_provide_services as @convention(c) () -> Void, to: UInt.self)
+  guard tracer_find_object(UInt64(here), &object) == 0 else { return }
+  core.pointee.ownStart = object.start
+  core.pointee.ownEnd = object.end
+}
+
+private func install(_ signal: Int32, _ trouble: Trouble) {
+  guard signal != 0, let installSignal = tracer_services.install_signal else { return }
+  if installSignal(signal) != 0, core.isNews(trouble) {
+    core.tellForeignHandler(signal, "already has")
+  }
+}
+
+private func watchEnd() {
+  tracer_services.watch_exit?()
+  _ = tracer_watch_quick_exit()
+  for position in 0..<3 { _ = tracer_services.install_signal?(exitSignals[position]) }
+}
+
+private func startWorker() {
+  let error = core.withoutRecording { tracer_services.start_worker?() ?? 0 }
+  if error != 0, core.isNews(.noWorker) {
+    core.notify(.trouble, "no thread could be started, so that nothing can be asked for")
+  }
+}
+
+private func tell(_ problem: Settings.Problem) {
+  var bytes = InlineArray<1024, UInt8>(repeating: 0)
+  withUnsafeMutableBytes(of: &bytes) {
+    var text = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 1024)
+    text.append(problem.variable)
+    text.append(" takes ")
+    text.append(problem.takes)
+    text.append(", not '")
+    text.append(cString: problem.value, limit: 200)
+    text.append("': Heaptap stays off")
+    core.notify(.trouble, text.bytes)
+  }
+}
+
+// MARK: Children
+
+/// Leaves the children of this process untraced.
+///
+/// Started by `heaptap run`, the process stays traced through every exec, so its environment keeps
+/// the library; a child finds that its parent is not the runner. Otherwise the entry goes at once.
+private func keepToThisProcess(_ environment: UnsafeMutablePointer<UnsafePointer<CChar>?>) {
+  let runner = core.pointee.settings.runner
+  let parent = Int32(truncatingIfNeeded: tracer_syscall(Int(SYS_getppid), 0, 0, 0, 0, 0, 0))
+  if runner != 0, runner == parent { return }
+  Preload.removeOwnEntry(from: environment)
+  if runner != 0 { core.pointee.isOff = true }
+}
+
+@c(tracer_forked_child)
+public func forkedChild() {
+  guard !core.pointee.isOff else { return }
+  core.becomeChild()
+  guard core.pointee.settings.tracesChildren else {
+    core.turnOff()
+    if let environment = tracer_environment() { Preload.removeOwnEntry(from: environment) }
+    return
+  }
+  startWorker()
+}
+
+// MARK: Threads, signals and the end
+
+@c(tracer_worker_main)
+public func workerMain() { core.work() }
+
+@c(tracer_thread_ended)
+public func threadEnded(_ state: UnsafeMutableRawPointer) {
+  core.threadEnded(state.assumingMemoryBound(to: ThreadState.self))
+}
+
+@c(tracer_on_signal)
+public func onSignal(_ signal: Int32, _ code: Int32, _ value: Int32) {
+  core.didReceive(signal, code: code, value: value)
+}
+
+@c(tracer_exiting)
+public func exiting() { core.dumpBeforeEnd(.exit) }
+
+// MARK: The C ABI
+
+/// Whether the calls below can be carried out: there is a worker, or one could be started.
+private func isReady() -> Bool {
+  guard !core.pointee.isOff else { return false }
+  if core.pointee.requests.worker.load(ordering: .acquiring) == 0 {
+    if core.pointee.settings.mode == .unset { _ = tracer_watch_threads_and_forks() }
+    startWorker()
+  }
+  return true
+}
+
+@c(heaptap_start)
+public func start() -> Int32 {
+  guard isReady() else { return EPERM }
+  guard core.askAndWait(.start) else { return ETIMEDOUT }
+  return Int32(bitPattern: core.pointee.requests.startError.load(ordering: .relaxed))
+}
+
+@c(heaptap_stop)
+public func stop() -> Int32 {
+  guard isReady() else { return EPERM }
+  return core.askAndWait(.stop) ? 0 : ETIMEDOUT
+}
+
+@c(heaptap_snapshot)
+public func snapshot() -> Int32 {
+  guard isReady() else { return EPERM }
+  guard core.askAndWait(.snapshot) else { return ETIMEDOUT }
+  return Int32(bitPattern: core.pointee.requests.snapshotError.load(ordering: .relaxed))
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where dumps go, and why nobody else's directory is ever written to.
+
+import CTracerPlatform
+
+/// What kept a dump from its directory.
+enum DirectoryProblem {
+  case cannotOpen(Int32)
+  case isNotOurs
+  case isOpenToAll
+  case cannotMake(Int32)
+}
+
+/// The directory of this process's dumps.
+///
+/// A directory that everybody may write to (sticky, like /var/lib/heaptap with mode 1733) gets a
+/// subdirectory of our own. No link is followed on the way to it, and owner and mode are read from
+/// the open descriptor, so that nobody can put another directory in its place in between.
+struct DumpDirectory {
+  let descriptor: Int32
+
+  /// Opens the directory that was asked for, or the default. On failure, `path` names the culprit.
+  static func open(
+    _ settings: Settings, path: inout TextBuffer
+  ) -> (DumpDirectory?, DirectoryProblem) {
+    path.clear()
+    let user = UInt64(UInt32(truncatingIfNeeded: System.call(SYS_geteuid)))
+    if settings.directoryByteCount > 0 {
+      for position in 0..<settings.directoryByteCount { path.append(settings.directory[position]) }
+      return open(&path, user)
+    }
+    path.append("/var/lib/heaptap")
+    let (found, problem) = open(&path, user)
+    if found != nil { return (found, problem) }
+    path.clear()
+    path.append("/var/tmp/heaptap-")
+    path.append(decimal: user)
+    let made = System.call(
+      SYS_mkdirat, Int(AT_FDCWD), Int(bitPattern: path.cString()), 0o700)
+    if made < 0, made != -Int(EEXIST) { return (nil, .cannotMake(Int32(-made))) }
+    return open(&path, user)
+  }
+
+  private static func open(
+    _ path: inout TextBuffer, _ user: UInt64
+  ) -> (DumpDirectory?, DirectoryProblem) {
+    let descriptor = System.open(path.cString(), O_DIRECTORY | O_NOFOLLOW | O_RDONLY)
+    guard descriptor >= 0 else { return (nil, .cannotOpen(-descriptor)) }
+    var facts = stat()
+    guard status(descriptor, &facts) else { return closing(descriptor, .isNotOurs) }
+    if facts.st_mode & 0o1002 == 0o1002 { return openOwn(in: descriptor, &path, user) }
+    guard facts.st_mode & 0o002 == 0 else { return closing(descriptor, .isOpenToAll) }
+    guard UInt64(facts.st_uid) == user || facts.st_uid == 0 else {
+      return closing(descriptor, .isNotOurs)
+    }
+    return (DumpDirectory(descriptor: descriptor), .isNotOurs)
+  }
+
+  /// The user's own directory inside one that is everybody's.
+  private static func openOwn(
+    in parent: Int32, _ path: inout TextBuffer, _ user: UInt64
+  ) -> (DumpDirectory?, DirectoryProblem) {
+    var digits = InlineArray<24, UInt8>(repeating: 0)
+    let (descriptor, problem): (Int32, DirectoryProblem) = withUnsafeMutableBytes(of: &digits) {
+      var name = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 24)
+      name.append(decimal: user)
+      let made = System.call(
+        SYS_mkdirat, Int(parent), Int(bitPattern: name.cString()), 0o700)
+      if made < 0, made != -Int(EEXIST) { return (-1, .cannotMake(Int32(-made))) }
+      let opened = System.open(
+        name.cString(), O_DIRECTORY | O_NOFOLLOW | O_RDONLY, in: parent)
+      return (opened, .cannotOpen(-opened))
+    }
+    System.close(parent)
+    path.append(0x2f)
+    path.append(decimal: user)
+    guard descriptor >= 0 else { return (nil, problem) }
+    var facts = stat()
+    guard status(descriptor, &facts), UInt64(facts.st_uid) == user, facts.st_mode & 0o077 == 0
+    else { return closing(descriptor, .isNotOurs) }
+    return (DumpDirectory(descriptor: descriptor), .isNotOurs)
+  }
+
+  private static func closing(
+    _ descriptor: Int32, _ problem: DirectoryProblem
+  ) -> (DumpDirectory?, DirectoryProblem) {
+    System.close(descriptor)
+    return (nil, problem)
+  }
+
+  private static func status(_ descriptor: Int32, _ facts: inout stat) -> Bool {
+    withUnsafeMutablePointer(to: &facts) {
+      System.call(SYS_fstat, Int(descriptor), Int(bitPattern: $0)) == 0
+    }
+  }
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// What dumps need, set aside when recording starts.
+
+import CTracerPlatform
+import Synchronization
+
+/// Why a dump is made.
+package enum DumpTrigger {
+  case signal, control, stop, exit, terminated, api
+
+  var name: StaticString {
+    switch self {
+    case .signal: "signal"
+    case .control: "control"
+    case .stop: "stop"
+    case .exit: "exit"
+    case .terminated: "terminated"
+    case .api: "api"
+    }
+  }
+
+  /// At the end of the process its threads may be stopped anywhere, also with the allocator's locks.
+  var mayAskAllocator: Bool {
+    switch self {
+    case .signal, .control, .stop, .api: true
+    case .exit, .terminated: false
+    }
+  }
+}
+
+/// Memory for dumps, and what the last one came to. All zero is a valid, closed state.
+package struct DumpState: ~Copyable {
+  static var outputByteCount: Int { 128 << 10 }
+  static var inputByteCount: Int { 64 << 10 }
+  static var textByteCount: Int { 16 << 10 }
+  /// A bit for each row: whether its location is in the dump already.
+  static var writtenByteCount: Int { Int(RowTable.limit) / 8 }
+  static var workspaceByteCount: Int {
+    outputByteCount + inputByteCount + textByteCount + writtenByteCount
+  }
+  static var orderByteCount: Int { Int(BlockWord.siteLimit) * 4 }
+
+  private let workspace: Atomic<UInt>
+  private let order: Atomic<UInt>
+  /// Per site: what the scan found, and where its generations begin.
+  let scratch: ChunkedArena
+  /// Per site and generation.
+  let born: ChunkedArena
+  /// 1 while a dump is made: there is one workspace.
+  package let isBusy: Atomic<UInt32>
+  /// Dumps tried since the process began: the number in the name.
+  package var sequence: UInt64
+  package let written: Atomic<UInt64>
+
+  func open() -> Bool {
+    if workspace.load(ordering: .acquiring) == 0 {
+      guard let base = System.map(Self.workspaceByteCount) else { return false }
+      workspace.store(UInt(bitPattern: base), ordering: .releasing)
+    }
+    if order.load(ordering: .acquiring) == 0 {
+      guard let base = System.map(Self.orderByteCount) else { return false }
+      order.store(UInt(bitPattern: base), ordering: .releasing)
+    }
+    return scratch.open(reserving: 0) && born.open(reserving: 2)
+  }
+
+  func discard() {
+    if let base = UnsafeMutableRawPointer(bitPattern: workspace.load(ordering: .acquiring)) {
+      System.discard(base, Self.workspaceByteCount)
+    }
+    if let base = UnsafeMutableRawPointer(bitPattern: order.load(ordering: .acquiring)) {
+      System.discard(base, Self.orderByteCount)
+    }
+    scratch.discard(reserving: 0)
+    born.discard(reserving: 2)
+  }
+
+  package var usedByteCount: Int {
+    workspace.load(ordering: .relaxed) == 0
+      ? 0 : Self.workspaceByteCount + scratch.usedByteCount + born.usedByteCount
+  }
+
+  var output: UnsafeMutableRawPointer {
+    UnsafeMutableRawPointer(bitPattern: workspace.load(ordering: .relaxed)).unsafelyUnwrapped
+  }
+  var input: UnsafeMutableRawPointer { output + Self.outputByteCount }
+  var text: UnsafeMutableRawPointer { input + Self.inputByteCount }
+  var writtenRows: UnsafeMutablePointer<UInt8> {
+    (text + Self.textByteCount).assumingMemoryBound(to: UInt8.self)
+  }
+  var sortedSites: UnsafeMutablePointer<UInt32> {
+    UnsafeMutablePointer<UInt32>(bitPattern: order.load(ordering: .relaxed)).unsafelyUnwrapped
+  }
+}

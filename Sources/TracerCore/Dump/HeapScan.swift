@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// One pass over the live map: what each site has alive, by generation.
+
+import CTracerPlatform
+import Synchronization
+
+/// What a site has alive that was born in one generation.
+struct BornTally {
+  static var wordCount: UInt32 { 6 }
+
+  var next: UInt32
+  var generation: UInt32
+  var blocks: UInt64
+  var bytes: UInt64
+}
+
+/// What a dump says of a site.
+struct SiteSummary {
+  static var wordCount: UInt32 { 8 }
+
+  /// The first of the site's tallies by generation; 0 where nothing is alive.
+  var firstBorn: UInt32
+  var padding: UInt32
+  var liveBytes: UInt64
+  /// Allocations that threads have not yet added to the site's totals.
+  var pendingBlocks: UInt64
+  var pendingBytes: UInt64
+}
+
+/// Live blocks by requested size, in powers of two from 16 bytes.
+struct SizeHistogram {
+  static var rowCount: Int { 32 }
+
+  var blocks = InlineArray<32, UInt64>(repeating: 0)
+  var bytes = InlineArray<32, UInt64>(repeating: 0)
+
+  @inline(__always)
+  mutating func add(_ byteCount: UInt64) {
+    // Row 0 holds up to 16 bytes, each other twice the one before.
+    let row = min(31, max(4, 64 &- (byteCount &- 1).leadingZeroBitCount) &- 4)
+    let index = byteCount == 0 ? 0 : row
+    blocks[index] = blocks[index] &+ 1
+    bytes[index] = bytes[index] &+ byteCount
+  }
+}
+
+/// The result of a scan: the sites in order, and sums.
+struct HeapScan {
+  var blocks: UInt64 = 0
+  var bytes: UInt64 = 0
+  var siteLimit: UInt32 = 0
+  var siteCount = 0
+  var histogram = SizeHistogram()
+  /// Blocks whose site found no room to be summed up.
+  var omittedBytes: UInt64 = 0
+}
+
+extension UnsafeMutablePointer where Pointee == Core {
+  func summary(_ site: UInt32) -> UnsafeMutablePointer<SiteSummary> {
+    pointee.dumps.scratch.address(site &* SiteSummary.wordCount)
+      .assumingMemoryBound(to: SiteSummary.self)
+  }
+
+  func bornTally(_ offset: UInt32) -> UnsafeMutablePointer<BornTally> {
+    pointee.dumps.born.address(offset).assumingMemoryBound(to: BornTally.self)
+  }
+
+  /// Scans the live map, and puts the sites in order of what they have alive.
+  ///
+  /// Cost: about 3 ns a live block, 1 µs a MiB of shadow; no thread is stopped.
+  func scan(bornBefore generation: UInt32) -> HeapScan {
+    var scan = HeapScan()
+    pointee.dumps.scratch.discard(reserving: 0)
+    pointee.dumps.born.discard(reserving: 2)
+    scan.siteLimit = makeSummaries(pointee.sites.limit)
+    pointee.map.forEachBlock(
+      epoch: pointee.epoch.load(ordering: .relaxed), bornBefore: generation
+    ) { _, word, byteCount in
+      guard word.site < scan.siteLimit, add(word, byteCount) else {
+        scan.omittedBytes = scan.omittedBytes &+ byteCount
+        return
+      }
+      scan.blocks = scan.blocks &+ 1
+      scan.bytes = scan.bytes &+ byteCount
+      scan.histogram.add(byteCount)
+    }
+    addPending(below: scan.siteLimit)
+    sortSites(&scan)
+    return scan
+  }
+
+  /// Room for a summary of each site; answers for how many there is.
+  private func makeSummaries(_ wanted: UInt32) -> UInt32 {
+    let perChunk = ChunkedArena.chunkWordCount / SiteSummary.wordCount
+    var made: UInt32 = 0
+    while made < wanted {
+      guard pointee.dumps.scratch.allocate(ChunkedArena.chunkWordCount) != nil else { break }
+      made &+= perChunk
+    }
+    return min(made, wanted)
+  }
+
+  @inline(__always)
+  private func add(_ word: BlockWord, _ byteCount: UInt64) -> Bool {
+    let summary = summary(word.site)
+    var offset = summary.pointee.firstBorn
+    while offset != 0 {
+      let tally = bornTally(offset)
+      if tally.pointee.generation == word.generation {
+        tally.pointee.blocks = tally.pointee.blocks &+ 1
+        tally.pointee.bytes = tally.pointee.bytes &+ byteCount
+        summary.pointee.liveBytes = summary.pointee.liveBytes &+ byteCount
+        return true
+      }
+      offset = tally.pointee.next
+    }
+    guard let made = pointee.dumps.born.allocate(BornTally.wordCount) else { return false }
+    bornTally(made).pointee = BornTally(
+      next: summary.pointee.firstBorn, generation: word.generation, blocks: 1, bytes: byteCount)
+    summary.pointee.firstBorn = made
+    summary.pointee.liveBytes = summary.pointee.liveBytes &+ byteCount
+    return true
+  }
+
+  /// Adds the tallies that threads hold back. A thread may be adding one to its site's totals at
+  /// this moment: of running threads, a tally may be missed, and is in the next dump.
+  private func addPending(below limit: UInt32) {
+    let epoch = pointee.epoch.load(ordering: .relaxed)
+    pointee.threads.forEach { thread in
+      guard thread.pointee.epoch.load(ordering: .acquiring) == epoch else { return }
+      for position in 0..<ThreadState.tallyCount {
+        let tally = thread.tallies + position
+        let site = tally.pointee.site.load(ordering: .relaxed)
+        guard site != 0, site < limit else { continue }
+        let summary = summary(site)
+        let blocks = UInt64(tally.pointee.blocks.load(ordering: .relaxed))
+        summary.pointee.pendingBlocks = summary.pointee.pendingBlocks &+ blocks
+        summary.pointee.pendingBytes =
+          summary.pointee.pendingBytes &+ tally.pointee.bytes.load(ordering: .relaxed)
+      }
+    }
+  }
+
+  // MARK: Order
+
+  private func sortSites(_ scan: inout HeapScan) {
+    let order = pointee.dumps.sortedSites
+    var count = 0
+    var site = SiteTable.lost
+    while site < scan.siteLimit {
+      let blocks = pointee.sites.site(site).pointee.totalBlocks.load(ordering: .relaxed)
+      if blocks != 0 || summary(site).pointee.pendingBlocks != 0
+        || summary(site).pointee.firstBorn != 0
+      {
+        order[count] = site
+        count &+= 1
+      }
+      site &+= 1
+    }
+    scan.siteCount = count
+    heapSort(order, count)
+  }
+
+  /// Largest first; of equals, the older site: a total order, so that dumps can be compared.
+  @inline(__always)
+  private func isBefore(_ left: UInt32, _ right: UInt32) -> Bool {
+    let (leftBytes, rightBytes) = (summary(left).pointee.liveBytes, summary(right).pointee.liveBytes)
+    return leftBytes != rightBytes ? leftBytes > rightBytes : left < right
+  }
+
+  /// In place, without memory, and never quadratic.
+  private func heapSort(_ items: UnsafeMutablePointer<UInt32>, _ count: Int) {
+    var root = count / 2
+    while root > 0 {
+      root &-= 1
+      sift(items, root, count)
+    }
+    var end = count
+    while end > 1 {
+      end &-= 1
+      (items[0], items[end]) = (items[end], items[0])
+      sift(items, 0, end)
+    }
+  }
+
+  private func sift(_ items: UnsafeMutablePointer<UInt32>, _ start: Int, _ count: Int) {
+    var root = start
+    while 2 &* root &+ 1 < count {
+      var child = 2 &* root &+ 1
+      if child &+ 1 < count, isBefore(items[child], items[child &+ 1]) { child &+= 1 }
+      guard isBefore(items[root], items[child]) else { return }
+      (items[root], items[child]) = (items[child], items[root])
+      root = child
+    }
+  }
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// The messages of profile.proto, in the order that makes every prefix of a dump a profile.
+
+import CTracerPlatform
+
+/// Writes a profile field by field. The layout is described in docs/dump-format.md.
+struct ProfileEncoder: ~Copyable {
+  private var wire: WireWriter<FileSink>
+  private var stringCount: UInt64 = 0
+
+  init(_ sink: consuming FileSink) {
+    wire = WireWriter(sink)
+  }
+
+  var error: Int32 { wire.sink.error }
+
+  /// Writes out what is buffered; answers the first error, or 0, and the bytes written.
+  consuming func finish() -> (error: Int32, byteCount: Int) {
+    wire.sink.flush()
+    return (wire.sink.error, wire.sink.byteCount)
+  }
+
+  /// The strings that every dump begins with, in this order.
+  enum Fixed: UInt64 {
+    case empty, allocObjects, count, allocSpace, bytes, inuseObjects, inuseSpace, space, generation
+    case truncated, frames
+  }
+
+  mutating func string(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+    wire.write(6, bytes: bytes)
+    stringCount &+= 1
+    return stringCount &- 1
+  }
+
+  private mutating func string(_ text: StaticString) {
+    _ = string(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+  }
+
+  mutating func writeTypes(wall: UInt64, duration: UInt64) {
+    string("")
+    string("alloc_objects")
+    string("count")
+    string("alloc_space")
+    string("bytes")
+    string("inuse_objects")
+    string("inuse_space")
+    string("space")
+    string("generation")
+    string("truncated")
+    string("frames")
+    writeValueType(1, .allocObjects, .count)
+    writeValueType(1, .allocSpace, .bytes)
+    writeValueType(1, .inuseObjects, .count)
+    writeValueType(1, .inuseSpace, .bytes)
+    writeValueType(11, .space, .bytes)
+    wire.write(12, varint: 1)
+    wire.write(9, varint: wall)
+    wire.write(10, varint: duration)
+    wire.write(14, varint: Fixed.inuseSpace.rawValue)
+  }
+
+  private mutating func writeValueType(_ field: UInt32, _ type: Fixed, _ unit: Fixed) {
+    wire.beginMessage(
+      field,
+      byteCount: WireSize.field(1, varint: type.rawValue)
+        &+ WireSize.field(2, varint: unit.rawValue))
+    wire.write(1, varint: type.rawValue)
+    wire.write(2, varint: unit.rawValue)
+  }
+
+  mutating func writeComment(_ text: UnsafeRawBufferPointer) {
+    let index = string(text)
+    wire.write(13, varint: index)
+  }
+
+  mutating func writeMapping(
+    _ number: UInt64, _ module: LoadedModule, path: UnsafeRawBufferPointer,
+    buildID: UnsafeRawBufferPointer
+  ) {
+    let pathIndex = string(path)
+    let buildIndex = string(buildID)
+    wire.beginMessage(
+      3,
+      byteCount: WireSize.field(1, varint: number) &+ WireSize.field(2, varint: module.start)
+        &+ WireSize.field(3, varint: module.limit) &+ WireSize.field(4, varint: module.fileOffset)
+        &+ WireSize.field(5, varint: pathIndex) &+ WireSize.field(6, varint: buildIndex))
+    wire.write(1, varint: number)
+    wire.write(2, varint: module.start)
+    wire.write(3, varint: module.limit)
+    wire.write(4, varint: module.fileOffset)
+    wire.write(5, varint: pathIndex)
+    wire.write(6, varint: buildIndex)
+  }
+
+  mutating func writeLocation(_ number: UInt64, mapping: UInt64, address: UInt64) {
+    wire.beginMessage(
+      4,
+      byteCount: WireSize.field(1, varint: number) &+ WireSize.field(2, varint: mapping)
+        &+ WireSize.field(3, varint: address))
+    wire.write(1, varint: number)
+    wire.write(2, varint: mapping)
+    wire.write(3, varint: address)
+  }
+
+  /// A sample: the numbers of its locations, its values, and its labels where they are not 0.
+  mutating func writeSample(
+    locations: UnsafePointer<UInt32>, count: Int, values: InlineArray<4, UInt64>,
+    generation: UInt32, isTruncated: Bool
+  ) {
+    var locationBytes = 0
+    for position in 0..<count {
+      locationBytes &+= WireSize.varint(UInt64(locations[position]))
+    }
+    var valueBytes = 0
+    for position in 0..<4 { valueBytes &+= WireSize.varint(values[position]) }
+    let generationBytes =
+      generation == 0
+      ? 0 : labelByteCount(.generation, UInt64(generation), .empty)
+    let truncatedBytes = isTruncated ? labelByteCount(.truncated, 1, .frames) : 0
+    wire.beginMessage(
+      2,
+      byteCount: WireSize.field(1, byteCount: locationBytes)
+        &+ WireSize.field(2, byteCount: valueBytes)
+        &+ (generation == 0 ? 0 : WireSize.field(3, byteCount: generationBytes))
+        &+ (isTruncated ? WireSize.field(3, byteCount: truncatedBytes) : 0))
+    wire.beginMessage(1, byteCount: locationBytes)
+    for position in 0..<count { wire.writeVarint(UInt64(locations[position])) }
+    wire.beginMessage(2, byteCount: valueBytes)
+    for position in 0..<4 { wire.writeVarint(values[position]) }
+    if generation != 0 { writeLabel(.generation, UInt64(generation), .empty, generationBytes) }
+    if isTruncated { writeLabel(.truncated, 1, .frames, truncatedBytes) }
+  }
+
+  private func labelByteCount(_ key: Fixed, _ number: UInt64, _ unit: Fixed) -> Int {
+    WireSize.field(1, varint: key.rawValue) &+ WireSize.field(3, varint: number)
+      &+ (unit == .empty ? 0 : WireSize.field(4, varint: unit.rawValue))
+  }
+
+  private mutating func writeLabel(
+    _ key: Fixed, _ number: UInt64, _ unit: Fixed, _ byteCount: Int
+  ) {
+    wire.beginMessage(3, byteCount: byteCount)
+    wire.write(1, varint: key.rawValue)
+    wire.write(3, varint: number)
+    if unit != .empty { wire.write(4, varint: unit.rawValue) }
+  }
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+// A snapshot, from the moment that it is asked for to the file under its final name.
+
+import CTracerPlatform
+import Synchronization
+
+/// What became of a snapshot.
+package struct DumpOutcome {
+  package var isWritten: Bool
+  /// An errno, where nothing was written.
+  package var error: Int32
+}
+
+extension UnsafeMutablePointer where Pointee == Core {
+  /// Writes a snapshot, and begins the next generation.
+  ///
+  /// Allocates nothing, stops no thread, and leaves no file under a final name unless it is whole.
+  /// `message` gets the path of the dump, or one sentence that says why there is none.
+  package func writeDump(
+    _ trigger: DumpTrigger, path: inout TextBuffer, message: inout TextBuffer
+  ) -> DumpOutcome {
+    guard
+      pointee.dumps.isBusy.compareExchange(
+        expected: 0, desired: 1, ordering: .acquiringAndReleasing
+      ).exchanged
+    else {
+      message.append("another snapshot is being written")
+      return DumpOutcome(isWritten: false, error: EBUSY)
+    }
+    defer { pointee.dumps.isBusy.store(0, ordering: .releasing) }
+    let (directory, problem) = DumpDirectory.open(pointee.settings, path: &path)
+    guard let directory else {
+      describe(problem, path, into: &message)
+      return DumpOutcome(isWritten: false, error: ENOENT)
+    }
+    defer { System.close(directory.descriptor) }
+    pointee.dumps.sequence &+= 1
+    let facts = gatherFacts(trigger)
+    return writeFile(in: directory, facts, path: &path, message: &message)
+  }
+
+  // MARK: Gathering
+
+  private func gatherFacts(_ trigger: DumpTrigger) -> DumpFacts {
+    let (wall, monotonic) = (System.wallTime, System.monotonicTime)
+    // First, so that what is born from here on is not in this dump.
+    let generation = openGeneration(wall, monotonic)
+    let counts = counterValues()
+    raisePeakByOwnBalance()
+    let scan = scan(bornBefore: generation)
+    let memory = MemoryFacts.read(
+      pointee.dumps.input, capacity: DumpState.inputByteCount, map: pointee.map)
+    return DumpFacts(
+      trigger: trigger, generation: generation, wall: wall, monotonic: monotonic, counts: counts,
+      scan: scan, memory: memory, hasHeapBytes: pointee.before.hasHeapBytes)
+  }
+
+  /// Begins the next generation; the last that a word can name lasts for ever.
+  private func openGeneration(_ wall: UInt64, _ monotonic: UInt64) -> UInt32 {
+    let current = pointee.generation.load(ordering: .relaxed)
+    guard current < BlockWord.generationLimit else { return current &+ 1 }
+    let next = current &+ 1
+    generationStart(next).pointee = GenerationStart(wall: wall, monotonic: monotonic)
+    // Releasing: a block that carries the new number is younger than this dump.
+    pointee.generation.store(next, ordering: .releasing)
+    return next
+  }
+
+  package func generationStart(_ number: UInt32) -> UnsafeMutablePointer<GenerationStart> {
+    UnsafeMutablePointer<GenerationStart>(
+      bitPattern: pointee.generationStarts
+    ).unsafelyUnwrapped + Int(min(number, BlockWord.generationLimit))
+  }
+
+  /// With one thread the high-water mark is exact: what it has not yet published counts too.
+  private func raisePeakByOwnBalance() {
+    guard pointee.threads.threadCount.load(ordering: .relaxed) == 1 else { return }
+    pointee.threads.forEach { thread in
+      let high = thread.pointee.balanceHigh.load(ordering: .relaxed)
+      raisePeak(to: pointee.publishedBytes.load(ordering: .relaxed) &+ high)
+    }
+  }
+
+  /// The sums of all threads, those that have ended included.
+  package func counterValues() -> CounterValues {
+    var values = pointee.retired.values
+    let epoch = pointee.epoch.load(ordering: .relaxed)
+    pointee.threads.forEach { thread in
+      if thread.pointee.epoch.load(ordering: .acquiring) == epoch {
+        values.add(thread.pointee.counters.values)
+      }
+    }
+    return values
+  }
+
+  /// The tracer's own memory by what it is for, in bytes that were touched.
+  package var tracerParts:
+    (map: UInt64, sites: UInt64, rows: UInt64, threads: UInt64, dumps: UInt64, total: UInt64)
+  {
+    let map = UInt64(pointee.map.touchedByteCount)
+    let sites = UInt64(pointee.sites.usedByteCount)
+    let rows = UInt64(pointee.rows.usedByteCount)
+    let threads = UInt64(pointee.threads.usedByteCount)
+    let dumps = UInt64(pointee.dumps.usedByteCount)
+    return (map, sites, rows, threads, dumps, map &+ sites &+ rows &+ threads &+ dumps)
+  }
+
+  // MARK: Writing
+
+  private func writeFile(
+    in directory: DumpDirectory, _ facts: DumpFacts, path: inout TextBuffer,
+    message: inout TextBuffer
+  ) -> DumpOutcome {
+    var names = InlineArray<512, UInt8>(repeating: 0)
+    return withUnsafeMutableBytes(of: &names) { bytes in
+      let base = bytes.baseAddress.unsafelyUnwrapped
+      var name = TextBuffer(base, capacity: 256)
+      var partial = TextBuffer(base + 256, capacity: 256)
+      appendName(to: &name, facts)
+      partial.append(name.bytes)
+      partial.append(".partial")
+      path.append(0x2f)
+      path.append(name.bytes)
+      let error = writeFile(directory, name.cString(), partial.cString(), facts)
+      if error == 0 { return DumpOutcome(isWritten: true, error: 0) }
+      message.append("cannot write '")
+      message.append(printable: path.bytes)
+      message.append("': ")
+      describe(error, into: &message)
+      return DumpOutcome(isWritten: false, error: error)
+    }
+  }
+
+  private func appendName(to name: inout TextBuffer, _ facts: DumpFacts) {
+    var program = InlineArray<64, UInt8>(repeating: 0)
+    withUnsafeMutableBytes(of: &program) {
+      var text = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 64)
+      appendProgram(to: &text)
+      DumpName.append(
+        to: &name, wall: facts.wall, program: text.bytes, process: pointee.processID,
+        sequence: pointee.dumps.sequence)
+    }
+  }
+
+  /// Under a temporary name first, and under its own when it is whole and on disk.
+  private func writeFile(
+    _ directory: DumpDirectory, _ name: UnsafePointer<CChar>, _ partial: UnsafePointer<CChar>,
+    _ facts: DumpFacts
+  ) -> Int32 {
+    let descriptor = System.open(
+      partial, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600, in: directory.descriptor)
+    guard descriptor >= 0 else { return 0 &- descriptor }
+    var error = encode(to: descriptor, facts)
+    if error == 0 { error = Int32(0 &- System.call(SYS_fsync, Int(descriptor))) }
+    // A file system that cannot sync, such as some in memory, has nothing to lose.
+    if error == EINVAL || error == EROFS { error = 0 }
+    System.close(descriptor)
+    if error == 0 {
+      error = Int32(
+        0
+          &- System.call(
+            SYS_renameat2, Int(directory.descriptor), Int(bitPattern: partial),
+            Int(directory.descriptor), Int(bitPattern: name), 0))
+    }
+    if error != 0 {
+      _ = System.call(
+        SYS_unlinkat, Int(directory.descriptor), Int(bitPattern: partial), 0)
+    } else {
+      _ = System.call(SYS_fsync, Int(directory.descriptor))
+    }
+    return error
+  }
+
+  private func encode(to descriptor: Int32, _ facts: DumpFacts) -> Int32 {
+    var encoder = ProfileEncoder(
+      FileSink(
+        descriptor, buffer: pointee.dumps.output, capacity: DumpState.outputByteCount))
+    encoder.writeTypes(
+      wall: facts.wall, duration: facts.monotonic &- pointee.startMonotonic)
+    writeHeader(&encoder, facts)
+    writeMappings(&encoder)
+    writeSites(&encoder, facts.scan)
+    var comments = CommentWriter(
+      text: TextBuffer(pointee.dumps.text, capacity: DumpState.textByteCount))
+    comments.write(&encoder, "complete", 1)
+    return encoder.finish().error
+  }
+
+  // MARK: Mappings and sites
+
+  private func writeMappings(_ encoder: inout ProfileEncoder) {
+    var number: UInt32 = 1
+    while number <= pointee.rows.modules.moduleCount {
+      let module = pointee.rows.modules.module(number).pointee
+      if module.isReady == 1 {
+        var path = TextBuffer(pointee.dumps.text, capacity: DumpState.textByteCount / 2)
+        appendPath(of: module, to: &path)
+        var buildID = TextBuffer(
+          pointee.dumps.text + DumpState.textByteCount / 2, capacity: 128)
+        for position in 0..<Int(min(module.buildIDByteCount, 32)) {
+          buildID.append(hexadecimal: module.buildID[position])
+        }
+        encoder.writeMapping(UInt64(number), module, path: path.bytes, buildID: buildID.bytes)
+      }
+      number &+= 1
+    }
+  }
+
+  /// The path that the loader knows, or the program's own; absolute where that can be found out.
+  private func appendPath(of module: LoadedModule, to text: inout TextBuffer) {
+    let name = pointee.rows.modules.path(of: module)
+    if name.after("/") != nil { return text.append(printable: name) }
+    if name.after("linux-vdso") != nil { return text.append("[vdso]") }
+    var isFound = false
+    let (input, capacity) = (pointee.dumps.input, DumpState.inputByteCount)
+    _ = MemoryMaps.forEach(input, capacity: capacity) { range, path in
+      if !isFound, range.contains(module.moduleStart), path.after("/") != nil {
+        text.append(printable: path)
+        isFound = true
+      }
+    }
+    if !isFound { text.append(printable: name) }
+  }
+
+  private func writeSites(_ encoder: inout ProfileEncoder, _ scan: HeapScan) {
+    let written = pointee.dumps.writtenRows
+    UnsafeMutableRawPointer(written).initializeMemory(
+      as: UInt8.self, repeating: 0, count: DumpState.writtenByteCount)
+    var position = 0
+    while position < scan.siteCount, encoder.error == 0 {
+      writeSite(&encoder, pointee.dumps.sortedSites[position], written)
+      position &+= 1
+    }
+  }
+
+  private func writeSite(
+    _ encoder: inout ProfileEncoder, _ number: UInt32, _ written: UnsafeMutablePointer<UInt8>
+  ) {
+    let site = pointee.sites.site(number)
+    let summary = summary(number).pointee
+    var lost = RowTable.limit
+    var count = Int(site.pointee.frameCount)
+    var frames = count == 0 ? nil : pointee.sites.rows(of: site.pointee)
+    if count == 0 {
+      // The stack that could not be kept has one frame, at address 0.
+      encoder.writeLocation(UInt64(lost), mapping: 0, address: 0)
+      count = 1
+    } else {
+      writeLocations(&encoder, frames.unsafelyUnwrapped, count, written)
+    }
+    withUnsafePointer(to: &lost) { lost in
+      if frames == nil { frames = lost }
+      var blocks =
+        site.pointee.totalBlocks.load(ordering: .relaxed) &+ summary.pendingBlocks
+      var bytes = site.pointee.totalBytes.load(ordering: .relaxed) &+ summary.pendingBytes
+      var offset = summary.firstBorn
+      repeat {
+        let born =
+          offset == 0
+          ? BornTally(next: 0, generation: 0, blocks: 0, bytes: 0) : bornTally(offset).pointee
+        // What is alive was allocated, whatever a running thread still holds back.
+        encoder.writeSample(
+          locations: frames.unsafelyUnwrapped, count: count,
+          values: [max(blocks, born.blocks), max(bytes, born.bytes), born.blocks, born.bytes],
+          generation: born.generation, isTruncated: site.pointee.isTruncated == 1)
+        blocks = 0
+        bytes = 0
+        offset = born.next
+      } while offset != 0
+    }
+  }
+
+  private func writeLocations(
+    _ encoder: inout ProfileEncoder, _ frames: UnsafePointer<UInt32>, _ count: Int,
+    _ written: UnsafeMutablePointer<UInt8>
+  ) {
+    for position in 0..<count {
+      let number = frames[position]
+      let bit = UInt8(1) << UInt8(number & 7)
+      guard number < RowTable.limit, written[Int(number >> 3)] & bit == 0 else { continue }
+      written[Int(number >> 3)] |= bit
+      let row = pointee.rows.row(number)
+      // Readers take one off every address; an interrupted instruction's is already the right one.
+      let isExact = row.pointee.key & Row.exactFlag != 0
+      encoder.writeLocation(
+        UInt64(number), mapping: UInt64(row.pointee.module),
+        address: row.pointee.address &+ (isExact ? 1 : 0))
+    }
+  }
+
+  // MARK: Sentences
+
+  private func describe(
+    _ problem: DirectoryProblem, _ path: TextBuffer, into message: inout TextBuffer
+  ) {
+    switch problem {
+    case .cannotOpen(let error):
+      message.append("cannot open the directory '")
+      message.append(printable: path.bytes)
+      message.append("' for dumps: ")
+      describe(error, into: &message)
+    case .cannotMake(let error):
+      message.append("cannot make the directory '")
+      message.append(printable: path.bytes)
+      message.append("' for dumps: ")
+      describe(error, into: &message)
+    case .isNotOurs:
+      message.append("'")
+      message.append(printable: path.bytes)
+      message.append("' belongs to another user or is open to others, so no dump is written there")
+    case .isOpenToAll:
+      message.append("'")
+      message.append(printable: path.bytes)
+      message.append("' may be written to by everybody and has no sticky bit, so no dump is")
+      message.append(" written there")
+    }
+    message.append(" (HEAPTAP_DIR names another directory)")
+  }
+
+  private func describe(_ error: Int32, into message: inout TextBuffer) {
+    switch error {
+    case ENOSPC: message.append("no space left on the device")
+    case EDQUOT: message.append("the disk quota is used up")
+    case EFBIG: message.append("larger than the process may write (RLIMIT_FSIZE)")
+    case EROFS: message.append("the file system is read-only")
+    case EACCES, EPERM: message.append("permission denied")
+    case ENOENT: message.append("no such file or directory")
+    case ENOTDIR, ELOOP: message.append("not a directory, or a link")
+    case EMFILE, ENFILE: message.append("too many open files")
+    case EIO: message.append("input/output error")
+    default:
+      message.append("error ")
+      message.append(decimal: UInt64(UInt32(bitPattern: error)))
+    }
+  }
+}

@@ -1,0 +1,1 @@
+../../Pprof/WireWriter.swift

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the tracer says, and to whom: the journal, standard error, or nobody.
+
+import CTracerPlatform
+import Synchronization
+
+/// What a message is about; `HEAPTAP_EVENT` in the journal.
+package enum NoticeEvent {
+  case armed, started, snapshot, stopped, trouble
+
+  var name: StaticString {
+    switch self {
+    case .armed: "armed"
+    case .started: "started"
+    case .snapshot: "snapshot"
+    case .stopped: "stopped"
+    case .trouble: "trouble"
+    }
+  }
+
+  /// syslog's levels: 4 a warning, 5 worth a look, 6 for information.
+  var priority: StaticString {
+    switch self {
+    case .armed: "6"
+    case .started, .snapshot, .stopped: "5"
+    case .trouble: "4"
+    }
+  }
+}
+
+/// Troubles that are told once a process.
+package struct NoticeState: ~Copyable {
+  package let told: Atomic<UInt32>
+  /// Messages that nobody took.
+  package let dropped: Atomic<UInt64>
+}
+
+package enum Trouble: UInt32 {
+  case foreignStartHandler = 1
+  case foreignSnapshotHandler = 2
+  case takenStartHandler = 4
+  case takenSnapshotHandler = 8
+  case noWorker = 16
+}
+
+extension UnsafeMutablePointer where Pointee == Core {
+  /// Whether a trouble has not been told yet; from now on it has.
+  package func isNews(_ trouble: Trouble) -> Bool {
+    let told = pointee.notices.told.bitwiseOr(trouble.rawValue, ordering: .relaxed).oldValue
+    return told & trouble.rawValue == 0
+  }
+
+  package func notify(_ event: NoticeEvent, _ message: StaticString) {
+    notify(
+      event, UnsafeRawBufferPointer(start: message.utf8Start, count: message.utf8CodeUnitCount))
+  }
+
+  /// Says a sentence. Never waits: a journal that does not take it at once does not get it.
+  ///
+  /// - Parameter dump: The path of a dump that the message is about; empty for none.
+  package func notify(
+    _ event: NoticeEvent, _ message: UnsafeRawBufferPointer,
+    dump: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)
+  ) {
+    let isTaken: Bool
+    switch pointee.settings.log {
+    case .off: return
+    case .journal: isTaken = sendToJournal(event, message, dump)
+    case .standardError: isTaken = writeToStandardError(message)
+    case .automatic:
+      isTaken = sendToJournal(event, message, dump) || writeToStandardError(message)
+    }
+    if !isTaken { _ = pointee.notices.dropped.add(1, ordering: .relaxed) }
+  }
+
+  /// One datagram of the journal's native protocol: `FIELD=value` lines. The values are printable,
+  /// so that none can begin a field. (systemd, Native Journal Protocol.)
+  private func sendToJournal(
+    _ event: NoticeEvent, _ message: UnsafeRawBufferPointer, _ dump: UnsafeRawBufferPointer
+  ) -> Bool {
+    var entry = InlineArray<3072, UInt8>(repeating: 0)
+    return withUnsafeMutableBytes(of: &entry) { bytes in
+      var text = TextBuffer(bytes.baseAddress.unsafelyUnwrapped, capacity: 3072)
+      text.append("SYSLOG_IDENTIFIER=heaptap\nPRIORITY=")
+      text.append(event.priority)
+      text.append("\nHEAPTAP_EVENT=")
+      text.append(event.name)
+      text.append("\nHEAPTAP_PID=")
+      text.append(decimal: UInt64(UInt32(bitPattern: pointee.processID)))
+      if dump.count > 0 {
+        text.append("\nHEAPTAP_DUMP=")
+        text.append(printable: dump)
+      }
+      text.append("\nMESSAGE=")
+      text.append(printable: UnsafeRawBufferPointer(rebasing: message.prefix(1024)))
+      text.append(0x0a)
+      return !text.isFull && Self.send(text.bytes)
+    }
+  }
+
+  private static func send(_ entry: UnsafeRawBufferPointer) -> Bool {
+    let socket = System.call(
+      SYS_socket, Int(AF_UNIX), Int(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    guard socket >= 0 else { return false }
+    defer { System.close(Int32(socket)) }
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    let path: StaticString = "/run/systemd/journal/socket"
+    return withUnsafeMutableBytes(of: &address) { bytes in
+      for position in 0..<path.utf8CodeUnitCount {
+        bytes[2 &+ position] = path.utf8Start[position]
+      }
+      // With the address each time: a connected socket is dead for good after journald restarts.
+      let sent = System.call(
+        SYS_sendto, socket, Int(bitPattern: entry.baseAddress), entry.count,
+        MSG_DONTWAIT | MSG_NOSIGNAL, Int(bitPattern: bytes.baseAddress),
+        bytes.count)
+      return sent == entry.count
+    }
+  }
+
+  /// Writes a line to the process's standard error, which the worker's own table does not have.
+  private func writeToStandardError(_ message: UnsafeRawBufferPointer) -> Bool {
+    var line = InlineArray<1200, UInt8>(repeating: 0)
+    return withUnsafeMutableBytes(of: &line) { bytes in
+      var text = TextBuffer(bytes.baseAddress.unsafelyUnwrapped, capacity: 1200)
+      text.append("heaptap[")
+      text.append(decimal: UInt64(UInt32(bitPattern: pointee.processID)))
+      text.append("]: ")
+      text.append(printable: UnsafeRawBufferPointer(rebasing: message.prefix(1100)))
+      text.append(0x0a)
+      return withStandardError { descriptor in
+        let written = System.call(
+          SYS_write, Int(descriptor), Int(bitPattern: text.base), text.count)
+        return written == text.count
+      }
+    }
+  }
+
+  private func withStandardError(_ body: (Int32) -> Bool) -> Bool {
+    guard pointee.requests.workerHasOwnDescriptors.load(ordering: .acquiring) != 0,
+      pointee.requests.worker.load(ordering: .acquiring) == UInt32(bitPattern: System.threadID)
+    else { return body(2) }
+    // A copy of the main thread's descriptor, for as long as the line takes.
+    let process = System.call(SYS_pidfd_open, Int(pointee.processID), 0)
+    guard process >= 0 else { return false }
+    defer { System.close(Int32(process)) }
+    let descriptor = System.call(SYS_pidfd_getfd, process, 2, 0)
+    guard descriptor >= 0 else { return false }
+    defer { System.close(Int32(descriptor)) }
+    return body(Int32(descriptor))
+  }
+}

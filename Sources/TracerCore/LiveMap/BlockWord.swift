@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the live map keeps of one block, in eight bytes.
+
+/// A live block's entry: site, generation, size and enough of its address to know a stranger.
+///
+///     bits  0…21  site (0: no block)
+///     bits 22…31  generation, 1…1023; the last one lasts for the rest of the recording
+///     bits 32…55  requested bytes, where the block is not large
+///     bits 56…57  address bits 3 and 4
+///     bits 58…60  epoch of the recording
+///     bit  61     large: the size is in the next word, which the block itself covers
+///     bit  62     this word is the size of a large block, and no block
+///
+/// The word of a large block's size has bit 62 and the size in bits 0…61.
+package struct BlockWord: Equatable {
+  package var bits: UInt64
+
+  @inline(__always)
+  package init(bits: UInt64) { self.bits = bits }
+
+  package static var siteLimit: UInt32 { 1 << 22 }
+  package static var generationLimit: UInt32 { (1 << 10) - 1 }
+  package static var epochMask: UInt32 { 7 }
+  /// From this size on a block is large: 16 MiB, half a million granules of its own.
+  package static var largeByteCount: UInt64 { 1 << 24 }
+
+  private static var largeFlag: UInt64 { 1 << 61 }
+  private static var sizeFlag: UInt64 { 1 << 62 }
+
+  @inline(__always)
+  package init(
+    site: UInt32, generation: UInt32, epoch: UInt32, byteCount: UInt64, address: UInt
+  ) {
+    let isLarge = byteCount >= Self.largeByteCount
+    bits =
+      UInt64(site) | UInt64(generation) << 22 | (isLarge ? Self.largeFlag : byteCount << 32)
+      | Self.addressBits(address) | UInt64(epoch & Self.epochMask) << 58
+  }
+
+  /// The word after a large block's.
+  @inline(__always)
+  package init(largeByteCount: UInt64) {
+    bits = Self.sizeFlag | (largeByteCount & (Self.sizeFlag &- 1))
+  }
+
+  @inline(__always)
+  private static func addressBits(_ address: UInt) -> UInt64 { UInt64(address >> 3 & 3) << 56 }
+
+  @inline(__always) package var site: UInt32 { UInt32(truncatingIfNeeded: bits) & 0x3f_ffff }
+  @inline(__always) package var generation: UInt32 {
+    UInt32(truncatingIfNeeded: bits >> 22) & 0x3ff
+  }
+  @inline(__always) package var epoch: UInt32 { UInt32(truncatingIfNeeded: bits >> 58) & 7 }
+  @inline(__always) package var isLarge: Bool { bits & Self.largeFlag != 0 }
+  @inline(__always) package var isLargeSize: Bool { bits & Self.sizeFlag != 0 }
+  /// The size of a block that is not large.
+  @inline(__always) package var smallByteCount: UInt64 { bits >> 32 & 0xff_ffff }
+  /// The size that this word keeps for the large block before it.
+  @inline(__always) package var largeByteCount: UInt64 { bits & (Self.sizeFlag &- 1) }
+
+  /// Whether this is the entry of a block of this recording at exactly this address.
+  @inline(__always)
+  package func isBlock(at address: UInt, epoch: UInt32) -> Bool {
+    let mask: UInt64 = 3 << 56 | 7 << 58 | Self.sizeFlag
+    let expected = Self.addressBits(address) | UInt64(epoch & Self.epochMask) << 58
+    return bits & mask == expected && site != 0
+  }
+}

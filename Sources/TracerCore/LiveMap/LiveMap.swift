@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+// The live map: a shadow of the heap, one word for each block that is alive.
+
+import CTracerPlatform
+import Synchronization
+
+/// Every live block, found by its address with two loads and no search.
+///
+/// glibc's chunks are at least 32 bytes apart (MINSIZE in malloc/malloc.c, with 16-byte alignment),
+/// so `address >> 5` is unique among live blocks, and while recording the hooks make it so with any
+/// other allocator. Address space is divided into regions of 64 MiB; a region's shadow is 16 MiB of
+/// words, whose pages come as they are written: at most a quarter of what the heap has touched.
+///
+/// A block belongs to one thread at a time, so its word needs no read-modify-write: a store enters
+/// it, a load and a store take it. Only a dump reads words of others. All zero is a valid, closed
+/// map.
+package struct LiveMap: ~Copyable {
+  static var regionShift: UInt { 26 }
+  static var granuleShift: UInt { 5 }
+  static var regionWordCount: Int { 1 << 21 }
+  static var shadowByteCount: Int { 1 << 24 }
+  static var wordsPerPage: Int { 512 }
+  /// One byte for each page of the shadow, at its end: whether the page was ever written.
+  static var regionPageCount: Int { 4096 }
+  static var regionByteCount: Int { shadowByteCount + regionPageCount }
+  /// User addresses of x86-64 and arm64 with four levels of page tables end at 2^47.
+  static var addressLimit: UInt { 1 << 47 }
+  static var topByteCount: Int { Int(addressLimit >> regionShift) * 8 }
+  /// 4 TiB of heap.
+  static var regionLimit: UInt32 { 65536 }
+
+  private let top: Atomic<UInt>
+  /// The regions in use, so that a scan need not read the whole top level.
+  private let regions: Atomic<UInt>
+  private let regionCount: Atomic<UInt32>
+
+  package func open() -> Bool {
+    guard top.load(ordering: .acquiring) == 0 else { return true }
+    guard let regionsBase = System.map(Int(Self.regionLimit) * 4) else { return false }
+    guard let topBase = System.map(Self.topByteCount) else {
+      System.unmap(regionsBase, Int(Self.regionLimit) * 4)
+      return false
+    }
+    regions.store(UInt(bitPattern: regionsBase), ordering: .relaxed)
+    top.store(UInt(bitPattern: topBase), ordering: .releasing)
+    return true
+  }
+
+  // MARK: Words
+
+  @inline(__always)
+  private func slot(_ region: UInt) -> UnsafeMutablePointer<Atomic<UInt>> {
+    UnsafeMutablePointer<Atomic<UInt>>(
+      bitPattern: top.load(ordering: .relaxed)
+    ).unsafelyUnwrapped + Int(bitPattern: region)
+  }
+
+  @inline(__always)
+  private func shadow(_ address: UInt) -> UnsafeMutableRawPointer? {
+    // Acquiring: pairs with the exchange in `makeRegion`.
+    UnsafeMutableRawPointer(
+      bitPattern: slot(address >> Self.regionShift).pointee.load(ordering: .acquiring))
+  }
+
+  @inline(__always)
+  private static func index(_ address: UInt) -> Int {
+    Int(bitPattern: address & (1 << regionShift &- 1)) >> Int(granuleShift)
+  }
+
+  @inline(__always)
+  private static func word(
+    _ shadow: UnsafeMutableRawPointer, _ index: Int
+  ) -> UnsafeMutablePointer<Atomic<UInt64>> {
+    shadow.assumingMemoryBound(to: Atomic<UInt64>.self) + index
+  }
+
+  /// Enters a block. `false` where there is no room: nothing was entered.
+  ///
+  /// Cost: a load and two stores; a call to the kernel once for 64 MiB of heap.
+  @inline(__always)
+  package func enter(
+    _ address: UInt, site: UInt32, generation: UInt32, epoch: UInt32, byteCount: UInt64
+  ) -> Bool {
+    guard address < Self.addressLimit else { return false }
+    guard let shadow = shadow(address) ?? makeRegion(address) else { return false }
+    let index = Self.index(address)
+    let word = BlockWord(
+      site: site, generation: generation, epoch: epoch, byteCount: byteCount, address: address)
+    if word.isLarge, !enterSize(address &+ 32, byteCount) { return false }
+    // Releasing: a dump that sees a large block's word must find its size in the next.
+    Self.word(shadow, index).pointee.store(word.bits, ordering: .releasing)
+    touch(shadow, index)
+    return true
+  }
+
+  /// Takes a block out; `nil` where none of this recording is at the address.
+  @inline(__always)
+  package func take(_ address: UInt, epoch: UInt32) -> (word: BlockWord, byteCount: UInt64)? {
+    guard address < Self.addressLimit, let shadow = shadow(address) else { return nil }
+    let cell = Self.word(shadow, Self.index(address))
+    let word = BlockWord(bits: cell.pointee.load(ordering: .relaxed))
+    guard word.isBlock(at: address, epoch: epoch) else { return nil }
+    cell.pointee.store(0, ordering: .relaxed)
+    return (word, word.isLarge ? takeSize(address &+ 32) : word.smallByteCount)
+  }
+
+  /// Looks without taking.
+  package func find(_ address: UInt, epoch: UInt32) -> BlockWord? {
+    guard address < Self.addressLimit, let shadow = shadow(address) else { return nil }
+    let word = BlockWord(
+      bits: Self.word(shadow, Self.index(address)).pointee.load(ordering: .relaxed))
+    return word.isBlock(at: address, epoch: epoch) ? word : nil
+  }
+
+  @inline(__always)
+  private func touch(_ shadow: UnsafeMutableRawPointer, _ index: Int) {
+    let pages = (shadow + Self.shadowByteCount).assumingMemoryBound(to: Atomic<UInt8>.self)
+    // Relaxed: a dump that misses the mark misses a block as young as itself.
+    pages[index >> 9].store(1, ordering: .relaxed)
+  }
+
+  @inline(never)
+  private func enterSize(_ address: UInt, _ byteCount: UInt64) -> Bool {
+    guard let shadow = shadow(address) ?? makeRegion(address) else { return false }
+    Self.word(shadow, Self.index(address)).pointee.store(
+      BlockWord(largeByteCount: byteCount).bits, ordering: .relaxed)
+    touch(shadow, Self.index(address))
+    return true
+  }
+
+  @inline(never)
+  private func takeSize(_ address: UInt) -> UInt64 {
+    guard let shadow = shadow(address) else { return 0 }
+    let cell = Self.word(shadow, Self.index(address))
+    let word = BlockWord(bits: cell.pointee.exchange(0, ordering: .relaxed))
+    return word.isLargeSize ? word.largeByteCount : 0
+  }
+
+  @inline(never)
+  private func makeRegion(_ address: UInt) -> UnsafeMutableRawPointer? {
+    guard let fresh = System.map(Self.regionByteCount) else { return nil }
+    let region = address >> Self.regionShift
+    let (exchanged, original) = slot(region).pointee.compareExchange(
+      expected: 0, desired: UInt(bitPattern: fresh), ordering: .acquiringAndReleasing)
+    guard exchanged else {
+      System.unmap(fresh, Self.regionByteCount)
+      return UnsafeMutableRawPointer(bitPattern: original)
+    }
+    let count = regionCount.add(1, ordering: .relaxed).oldValue
+    guard count < Self.regionLimit else { return nil }
+    // The list holds region + 1, so that a place not yet written reads as none.
+    regionList[Int(count)].store(UInt32(truncatingIfNeeded: region) &+ 1, ordering: .releasing)
+    return fresh
+  }
+
+  // MARK: Scan
+
+  private var regionList: UnsafeMutablePointer<Atomic<UInt32>> {
+    UnsafeMutablePointer<Atomic<UInt32>>(
+      bitPattern: regions.load(ordering: .relaxed)
+    ).unsafelyUnwrapped
+  }
+
+  private func forEachShadow(_ body: (UInt, UnsafeMutableRawPointer) -> Void) {
+    guard top.load(ordering: .acquiring) != 0 else { return }
+    let count = min(regionCount.load(ordering: .acquiring), Self.regionLimit)
+    var position = 0
+    while position < Int(count) {
+      let region = regionList[position].load(ordering: .acquiring)
+      position &+= 1
+      guard region != 0 else { continue }
+      let start = UInt(region &- 1) << Self.regionShift
+      if let shadow = shadow(start) { body(start, shadow) }
+    }
+  }
+
+  private func forEachTouchedPage(
+    _ body: (_ start: UInt, _ shadow: UnsafeMutableRawPointer, _ page: Int) -> Void
+  ) {
+    forEachShadow { start, shadow in
+      let pages = (shadow + Self.shadowByteCount).assumingMemoryBound(to: Atomic<UInt8>.self)
+      for page in 0..<Self.regionPageCount where pages[page].load(ordering: .relaxed) != 0 {
+        body(start, shadow, page)
+      }
+    }
+  }
+
+  /// Calls the body for every block of the recording that was born before a generation.
+  ///
+  /// Stops nobody. A block that is alive throughout is seen once; one that is freed or reallocated
+  /// meanwhile, at most once.
+  package func forEachBlock(
+    epoch: UInt32, bornBefore generation: UInt32,
+    _ body: (_ address: UInt, _ word: BlockWord, _ byteCount: UInt64) -> Void
+  ) {
+    forEachTouchedPage { start, shadow, page in
+      let first = page &* Self.wordsPerPage
+      for index in first..<(first &+ Self.wordsPerPage) {
+        // Acquiring: pairs with the releasing store in `enter`.
+        let bits = Self.word(shadow, index).pointee.load(ordering: .acquiring)
+        if bits == 0 { continue }
+        let word = BlockWord(bits: bits)
+        guard !word.isLargeSize, word.site != 0, word.epoch == epoch & BlockWord.epochMask,
+          word.generation < generation
+        else { continue }
+        let address =
+          start &+ UInt(index) << Self.granuleShift | UInt(truncatingIfNeeded: bits >> 56 & 3) << 3
+        if !word.isLarge {
+          body(address, word, word.smallByteCount)
+        } else if let byteCount = largeByteCount(after: address) {
+          body(address, word, byteCount)
+        }
+      }
+    }
+  }
+
+  private func largeByteCount(after address: UInt) -> UInt64? {
+    guard let shadow = shadow(address &+ 32) else { return nil }
+    let word = BlockWord(
+      bits: Self.word(shadow, Self.index(address &+ 32)).pointee.load(ordering: .relaxed))
+    return word.isLargeSize ? word.largeByteCount : nil
+  }
+
+  /// Whether any block of any recording was ever entered in a range of addresses: it is heap.
+  package func hasTouched(_ range: Range<UInt>) -> Bool {
+    guard top.load(ordering: .acquiring) != 0, !range.isEmpty else { return false }
+    var address = range.lowerBound & ~16383
+    let end = min(range.upperBound, Self.addressLimit)
+    while address < end {
+      guard let shadow = shadow(address) else {
+        address = (address >> Self.regionShift &+ 1) << Self.regionShift
+        continue
+      }
+      let pages = (shadow + Self.shadowByteCount).assumingMemoryBound(to: Atomic<UInt8>.self)
+      if pages[Self.index(address) >> 9].load(ordering: .relaxed) != 0 { return true }
+      address &+= 16384  // what one page of the shadow covers
+    }
+    return false
+  }
+
+  /// Bytes that the map keeps resident: every shadow page that was written, and the page marks.
+  package var touchedByteCount: Int {
+    var pages = 0
+    forEachTouchedPage { _, _, _ in pages &+= 1 }
+    return pages &* System.pageByteCount
+      &+ Int(regionCount.load(ordering: .relaxed)) &* Self.regionPageCount
+  }
+
+  /// Gives the pages back and keeps the addresses, since a hook may be on its way to one.
+  package func discard() {
+    forEachShadow { _, shadow in System.discard(shadow, Self.regionByteCount) }
+  }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one gate for system calls: made directly, so that errno is the daemon's and nothing is locked.
+
+import CTracerPlatform
+
+/// System calls. Each answers `-errno` (as a negative number) where it fails.
+enum System {
+  @inline(__always)
+  static func call(
+    _ number: Int32, _ a: Int = 0, _ b: Int = 0, _ c: Int = 0, _ d: Int = 0, _ e: Int = 0,
+    _ f: Int = 0
+  ) -> Int {
+    tracer_syscall(Int(number), a, b, c, d, e, f)
+  }
+
+  // MARK: Memory
+
+  static let pageByteCount = 4096
+
+  /// Takes zeroed address space from the kernel; pages come with their first use.
+  ///
+  /// Without huge pages: a table that is touched in a few places must not cost 2 MiB for each.
+  /// Named, so that `/proc/PID/smaps` shows whose it is (where the kernel can name memory).
+  static func map(_ byteCount: Int) -> UnsafeMutableRawPointer? {
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+    let result = call(
+      SYS_mmap, 0, byteCount, Int(PROT_READ | PROT_WRITE), Int(flags), -1, 0)
+    guard result > 0 else { return nil }
+    _ = call(SYS_madvise, result, byteCount, Int(MADV_NOHUGEPAGE))
+    let name: StaticString = "heaptap"
+    _ = call(
+      SYS_prctl, Int(PR_SET_VMA), Int(PR_SET_VMA_ANON_NAME), result, byteCount,
+      Int(bitPattern: name.utf8Start))
+    return UnsafeMutableRawPointer(bitPattern: result)
+  }
+
+  static func unmap(_ base: UnsafeMutableRawPointer, _ byteCount: Int) {
+    _ = call(SYS_munmap, Int(bitPattern: base), byteCount)
+  }
+
+  /// Gives the pages back and keeps the addresses: reads find zeros, and a late write harms nobody.
+  static func discard(_ base: UnsafeMutableRawPointer, _ byteCount: Int) {
+    _ = call(SYS_madvise, Int(bitPattern: base), byteCount, Int(MADV_DONTNEED))
+  }
+
+  /// Whether eight bytes at an address can be read, without reading them in this process's name.
+  ///
+  /// The kernel copies the new signal mask before it looks at `how`, so an impossible `how` answers
+  /// EFAULT for an unreadable address and EINVAL for a readable one, and changes nothing. The call
+  /// is one that no seccomp profile can do without.
+  static func isReadable(_ address: UInt) -> Bool {
+    call(SYS_rt_sigprocmask, -1, Int(bitPattern: address), 0, 8) != -Int(EFAULT)
+  }
+
+  // MARK: Files
+
+  static func open(
+    _ path: UnsafePointer<CChar>, _ flags: Int32, mode: Int32 = 0, in directory: Int32 = AT_FDCWD
+  ) -> Int32 {
+    Int32(
+      truncatingIfNeeded: call(
+        SYS_openat, Int(directory), Int(bitPattern: path), Int(flags | O_CLOEXEC), Int(mode)))
+  }
+
+  static func close(_ descriptor: Int32) {
+    _ = call(SYS_close, Int(descriptor))
+  }
+
+  static func read(_ descriptor: Int32, _ bytes: UnsafeMutableRawPointer, _ byteCount: Int) -> Int {
+    restarting { call(SYS_read, Int(descriptor), Int(bitPattern: bytes), byteCount) }
+  }
+
+  /// Writes all bytes or answers `-errno`.
+  static func write(_ descriptor: Int32, _ bytes: UnsafeRawPointer, _ byteCount: Int) -> Int {
+    var written = 0
+    while written < byteCount {
+      let result = restarting {
+        call(SYS_write, Int(descriptor), Int(bitPattern: bytes + written), byteCount &- written)
+      }
+      guard result > 0 else { return result < 0 ? result : -Int(EIO) }
+      written &+= result
+    }
+    return 0
+  }
+
+  @inline(__always)
+  static func restarting(_ body: () -> Int) -> Int {
+    while true {
+      let result = body()
+      if result != -Int(EINTR) { return result }
+    }
+  }
+
+  // MARK: Threads
+
+  static var processID: Int32 { Int32(truncatingIfNeeded: call(SYS_getpid)) }
+  static var threadID: Int32 { Int32(truncatingIfNeeded: call(SYS_gettid)) }
+
+  /// Sleeps while the word holds the value, at most so long. `shared` where another process wakes it.
+  static func wait(
+    on word: UnsafeMutableRawPointer, while value: UInt32, nanoseconds: Int, shared: Bool
+  ) {
+    var timeout = timespec(
+      tv_sec: nanoseconds / 1_000_000_000, tv_nsec: nanoseconds % 1_000_000_000)
+    withUnsafePointer(to: &timeout) { timeout in
+      _ = call(
+        SYS_futex, Int(bitPattern: word), shared ? 0 : 128, Int(value), Int(bitPattern: timeout))
+    }
+  }
+
+  static func wake(_ word: UnsafeMutableRawPointer, shared: Bool) {
+    _ = call(SYS_futex, Int(bitPattern: word), shared ? 1 : 129, Int(Int32.max))
+  }
+
+  static func sleep(nanoseconds: Int) {
+    var time = timespec(tv_sec: nanoseconds / 1_000_000_000, tv_nsec: nanoseconds % 1_000_000_000)
+    withUnsafePointer(to: &time) { _ = call(SYS_nanosleep, Int(bitPattern: $0), 0) }
+  }
+
+  /// Nanoseconds of a clock, by the system call: the vDSO's function is the loader's to find.
+  static func time(_ clock: Int32) -> UInt64 {
+    var now = timespec()
+    withUnsafeMutablePointer(to: &now) {
+      _ = call(SYS_clock_gettime, Int(clock), Int(bitPattern: $0))
+    }
+    return UInt64(truncatingIfNeeded: now.tv_sec) &* 1_000_000_000
+      &+ UInt64(truncatingIfNeeded: now.tv_nsec)
+  }
+
+  static var wallTime: UInt64 { time(CLOCK_REALTIME) }
+  static var monotonicTime: UInt64 { time(CLOCK_MONOTONIC) }
+}

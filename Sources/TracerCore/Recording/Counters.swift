@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is counted: allocations, frees, and everything that went unrecorded.
+
+import CTracerPlatform
+import Synchronization
+
+/// Counts since the recording began, of one thread or of all that have ended.
+package struct Counters: ~Copyable {
+  package let allocatedBlocks: Atomic<UInt64>
+  package let allocatedBytes: Atomic<UInt64>
+  package let freedBlocks: Atomic<UInt64>
+  package let freedBytes: Atomic<UInt64>
+  package let unknownFreedBlocks: Atomic<UInt64>
+  package let unknownFreedBytes: Atomic<UInt64>
+  package let truncatedStacks: Atomic<UInt64>
+  package let brokenStacks: Atomic<UInt64>
+  package let lostBlocks: Atomic<UInt64>
+  package let lostSites: Atomic<UInt64>
+  package let lostRows: Atomic<UInt64>
+  package let lostNested: Atomic<UInt64>
+
+  /// Adds another set, which no thread changes any more.
+  package borrowing func add(_ other: borrowing Counters) {
+    let values = other.values
+    _ = allocatedBlocks.add(values.allocatedBlocks, ordering: .relaxed)
+    _ = allocatedBytes.add(values.allocatedBytes, ordering: .relaxed)
+    _ = freedBlocks.add(values.freedBlocks, ordering: .relaxed)
+    _ = freedBytes.add(values.freedBytes, ordering: .relaxed)
+    _ = unknownFreedBlocks.add(values.unknownFreedBlocks, ordering: .relaxed)
+    _ = unknownFreedBytes.add(values.unknownFreedBytes, ordering: .relaxed)
+    _ = truncatedStacks.add(values.truncatedStacks, ordering: .relaxed)
+    _ = brokenStacks.add(values.brokenStacks, ordering: .relaxed)
+    _ = lostBlocks.add(values.lostBlocks, ordering: .relaxed)
+    _ = lostSites.add(values.lostSites, ordering: .relaxed)
+    _ = lostRows.add(values.lostRows, ordering: .relaxed)
+    _ = lostNested.add(values.lostNested, ordering: .relaxed)
+  }
+
+  package func reset() {
+    allocatedBlocks.store(0, ordering: .relaxed)
+    allocatedBytes.store(0, ordering: .relaxed)
+    freedBlocks.store(0, ordering: .relaxed)
+    freedBytes.store(0, ordering: .relaxed)
+    unknownFreedBlocks.store(0, ordering: .relaxed)
+    unknownFreedBytes.store(0, ordering: .relaxed)
+    truncatedStacks.store(0, ordering: .relaxed)
+    brokenStacks.store(0, ordering: .relaxed)
+    lostBlocks.store(0, ordering: .relaxed)
+    lostSites.store(0, ordering: .relaxed)
+    lostRows.store(0, ordering: .relaxed)
+    lostNested.store(0, ordering: .relaxed)
+  }
+
+  /// The counts at about one moment: each by itself is exact.
+  package var values: CounterValues {
+    CounterValues(
+      allocatedBlocks: allocatedBlocks.load(ordering: .relaxed),
+      allocatedBytes: allocatedBytes.load(ordering: .relaxed),
+      freedBlocks: freedBlocks.load(ordering: .relaxed),
+      freedBytes: freedBytes.load(ordering: .relaxed),
+      unknownFreedBlocks: unknownFreedBlocks.load(ordering: .relaxed),
+      unknownFreedBytes: unknownFreedBytes.load(ordering: .relaxed),
+      truncatedStacks: truncatedStacks.load(ordering: .relaxed),
+      brokenStacks: brokenStacks.load(ordering: .relaxed),
+      lostBlocks: lostBlocks.load(ordering: .relaxed),
+      lostSites: lostSites.load(ordering: .relaxed),
+      lostRows: lostRows.load(ordering: .relaxed),
+      lostNested: lostNested.load(ordering: .relaxed))
+  }
+}
+
+/// Counts at one moment.
+package struct CounterValues {
+  package var allocatedBlocks: UInt64 = 0
+  package var allocatedBytes: UInt64 = 0
+  package var freedBlocks: UInt64 = 0
+  package var freedBytes: UInt64 = 0
+  package var unknownFreedBlocks: UInt64 = 0
+  package var unknownFreedBytes: UInt64 = 0
+  package var truncatedStacks: UInt64 = 0
+  package var brokenStacks: UInt64 = 0
+  package var lostBlocks: UInt64 = 0
+  package var lostSites: UInt64 = 0
+  package var lostRows: UInt64 = 0
+  package var lostNested: UInt64 = 0
+
+  package var liveBlocks: UInt64 { allocatedBlocks &- freedBlocks }
+  package var liveBytes: UInt64 { allocatedBytes &- freedBytes }
+  package var lost: UInt64 { lostBlocks &+ lostSites &+ lostRows &+ lostNested }
+
+  package mutating func add(_ other: CounterValues) {
+    allocatedBlocks = allocatedBlocks &+ other.allocatedBlocks
+    allocatedBytes = allocatedBytes &+ other.allocatedBytes
+    freedBlocks = freedBlocks &+ other.freedBlocks
+    freedBytes = freedBytes &+ other.freedBytes
+    unknownFreedBlocks = unknownFreedBlocks &+ other.unknownFreedBlocks
+    unknownFreedBytes = unknownFreedBytes &+ other.unknownFreedBytes
+    truncatedStacks = truncatedStacks &+ other.truncatedStacks
+    brokenStacks = brokenStacks &+ other.brokenStacks
+    lostBlocks = lostBlocks &+ other.lostBlocks
+    lostSites = lostSites &+ other.lostSites
+    lostRows = lostRows &+ other.lostRows
+    lostNested = lostNested &+ other.lostNested
+  }
+}

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is done about one block: the path that every recorded call takes.
+
+import CTracerPlatform
+import Synchronization
+
+/// What `tracer_thread` holds for a thread that has ended, and still frees in its last destructors.
+private let endedThread = UInt(1)
+
+extension UnsafeMutablePointer where Pointee == Core {
+  // MARK: The thread's own state
+
+  /// Enters the tracer; `nil` where the call is to pass through unrecorded.
+  ///
+  /// Counted as a loss only where a signal handler allocates while its thread is in here.
+  @inline(__always)
+  func enter() -> UnsafeMutablePointer<ThreadState>? {
+    guard let slot = tracer_thread(), UInt(bitPattern: slot) != endedThread else {
+      return enterFirst()
+    }
+    let thread = slot.assumingMemoryBound(to: ThreadState.self)
+    guard thread.pointee.isInside.load(ordering: .relaxed) == 0 else { return nil }
+    thread.pointee.isInside.store(1, ordering: .relaxed)
+    // After the store: `waitForHooks` looks for it before it takes the tables away.
+    guard pointee.isRecording.load(ordering: .acquiring) != 0 else {
+      leave(thread)
+      return nil
+    }
+    if thread.pointee.epoch.load(ordering: .relaxed) != pointee.epoch.load(ordering: .relaxed) {
+      beginEpoch(thread)
+    }
+    return thread
+  }
+
+  @inline(__always)
+  func leave(_ thread: UnsafeMutablePointer<ThreadState>) {
+    thread.pointee.isInside.store(0, ordering: .releasing)
+  }
+
+  /// Runs the body with the thread inside the tracer: what it allocates is the tracer's own.
+  package func withoutRecording<Result>(_ body: () -> Result) -> Result {
+    let thread = enter()
+    defer { if let thread { leave(thread) } }
+    return body()
+  }
+
+  @inline(never)
+  private func enterFirst() -> UnsafeMutablePointer<ThreadState>? {
+    // A thread past its end, or a failure below: the block goes unrecorded, and is counted.
+    guard pointee.isRecording.load(ordering: .acquiring) != 0, tracer_thread() == nil,
+      let thread = pointee.threads.take(for: UInt32(bitPattern: System.threadID))
+    else { return nil }
+    thread.pointee.isInside.store(1, ordering: .relaxed)
+    tracer_set_thread(UnsafeMutableRawPointer(thread))
+    // May allocate, for the key's slot; that call finds the thread inside, and passes through.
+    tracer_services.note_thread?(UnsafeMutableRawPointer(thread))
+    beginEpoch(thread)
+    return thread
+  }
+
+  @inline(never)
+  private func beginEpoch(_ thread: UnsafeMutablePointer<ThreadState>) {
+    thread.clear()
+    thread.pointee.epoch.store(pointee.epoch.load(ordering: .relaxed), ordering: .releasing)
+  }
+
+  /// Adds what an ending thread has counted to the process's sums, and takes its state back.
+  package func retire(_ thread: UnsafeMutablePointer<ThreadState>) {
+    if thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed) {
+      for position in 0..<ThreadState.tallyCount {
+        flush(thread.tallies + position)
+      }
+      publish(thread)
+      pointee.retired.add(thread.pointee.counters)
+    }
+    pointee.threads.give(thread)
+  }
+
+  /// Called when a thread ends, by the thread itself.
+  package func threadEnded(_ thread: UnsafeMutablePointer<ThreadState>) {
+    tracer_set_thread(UnsafeMutableRawPointer(bitPattern: endedThread))
+    retire(thread)
+  }
+
+  // MARK: Blocks
+
+  /// Records a block that was just handed out.
+  @inline(__always)
+  package func didAllocate(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>
+  ) {
+    guard let thread = enter() else { return didPassThrough() }
+    let site = site(thread, registers)
+    record(thread, UInt(bitPattern: block), UInt64(byteCount), site)
+    leave(thread)
+  }
+
+  @inline(__always)
+  private func record(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ address: UInt, _ byteCount: UInt64,
+    _ site: UInt32
+  ) {
+    guard
+      pointee.map.enter(
+        address, site: site, generation: pointee.generation.load(ordering: .relaxed),
+        epoch: pointee.epoch.load(ordering: .relaxed), byteCount: byteCount)
+    else { return thread.pointee.counters.lostBlocks.addAlone(1) }
+    thread.pointee.counters.allocatedBlocks.addAlone(1)
+    thread.pointee.counters.allocatedBytes.addAlone(byteCount)
+    tally(thread, site, byteCount)
+    grow(thread, byteCount)
+  }
+
+  /// Takes a block that is about to be given back, and must still be its owner's.
+  @inline(__always)
+  package func willFree(_ block: UnsafeMutableRawPointer) {
+    guard let thread = enter() else { return willFreeUnentered(block) }
+    let address = UInt(bitPattern: block)
+    if let (_, byteCount) = pointee.map.take(
+      address, epoch: pointee.epoch.load(ordering: .relaxed))
+    {
+      thread.pointee.counters.freedBlocks.addAlone(1)
+      thread.pointee.counters.freedBytes.addAlone(byteCount)
+      shrink(thread, byteCount)
+    } else if thread.pointee.isDeleting == 0 {
+      countUnknown(thread, block)
+    }
+    leave(thread)
+  }
+
+  /// Born before recording, or never recorded: its size is what the allocator says.
+  @inline(never)
+  private func countUnknown(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ block: UnsafeMutableRawPointer
+  ) {
+    if let contains = tracer_services.boot_contains, contains(block) != 0 { return }
+    thread.pointee.counters.unknownFreedBlocks.addAlone(1)
+    thread.pointee.counters.unknownFreedBytes.addAlone(
+      UInt64(tracer_originals.malloc_usable_size?(block) ?? 0))
+  }
+
+  /// A thread without a state gives back a block: its last destructors, or a handler in the tracer.
+  @inline(never)
+  private func willFreeUnentered(_ block: UnsafeMutableRawPointer) {
+    guard pointee.isRecording.load(ordering: .acquiring) != 0,
+      let (_, byteCount) = pointee.map.take(
+        UInt(bitPattern: block), epoch: pointee.epoch.load(ordering: .relaxed))
+    else { return }
+    _ = pointee.retired.freedBlocks.add(1, ordering: .relaxed)
+    _ = pointee.retired.freedBytes.add(byteCount, ordering: .relaxed)
+    _ = pointee.publishedBytes.subtract(Int64(byteCount), ordering: .relaxed)
+  }
+
+  @inline(never)
+  private func didPassThrough() {
+    guard pointee.isRecording.load(ordering: .relaxed) != 0 else { return }
+    // Without a state: past the thread's end, or no memory for one. With one: a signal handler.
+    if UInt(bitPattern: tracer_thread()) > endedThread {
+      _ = pointee.retired.lostNested.add(1, ordering: .relaxed)
+    } else {
+      _ = pointee.retired.lostBlocks.add(1, ordering: .relaxed)
+    }
+  }
+
+  // MARK: realloc
+
+  /// What realloc must put back if it fails.
+  package struct Taken {
+    var word = BlockWord(bits: 0)
+    var byteCount: UInt64 = 0
+    var wasKnown = false
+    /// Of a block that was not known.
+    var usableByteCount = 0
+  }
+
+  /// Takes the old block of a realloc. Before the call: after it, another thread may own the address.
+  package func willReallocate(_ block: UnsafeMutableRawPointer) -> Taken {
+    var taken = Taken()
+    guard pointee.isRecording.load(ordering: .acquiring) != 0 else { return taken }
+    if let (word, byteCount) = pointee.map.take(
+      UInt(bitPattern: block), epoch: pointee.epoch.load(ordering: .relaxed))
+    {
+      taken.word = word
+      taken.byteCount = byteCount
+      taken.wasKnown = true
+    } else {
+      taken.usableByteCount = tracer_originals.malloc_usable_size?(block) ?? 0
+    }
+    return taken
+  }
+
+  /// Puts the old block of a failed realloc back, as it was.
+  package func didNotReallocate(_ block: UnsafeMutableRawPointer, _ taken: Taken) {
+    guard taken.wasKnown else { return }
+    _ = pointee.map.enter(
+      UInt(bitPattern: block), site: taken.word.site, generation: taken.word.generation,
+      epoch: taken.word.epoch, byteCount: taken.byteCount)
+  }
+
+  /// Counts the old block of a realloc as freed.
+  package func didReallocate(_ taken: Taken) {
+    guard let thread = enter() else { return }
+    if taken.wasKnown {
+      thread.pointee.counters.freedBlocks.addAlone(1)
+      thread.pointee.counters.freedBytes.addAlone(taken.byteCount)
+      shrink(thread, taken.byteCount)
+    } else {
+      thread.pointee.counters.unknownFreedBlocks.addAlone(1)
+      thread.pointee.counters.unknownFreedBytes.addAlone(UInt64(taken.usableByteCount))
+    }
+    leave(thread)
+  }
+
+  // MARK: C++'s operators
+
+  /// Records what operator new returned: corrects the size where it had called malloc with another,
+  /// and enters the block where the allocator brings an operator of its own.
+  package func didNew(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>
+  ) {
+    let address = UInt(bitPattern: block)
+    let epoch = pointee.epoch.load(ordering: .relaxed)
+    guard let word = pointee.map.find(address, epoch: epoch) else {
+      return didAllocate(block, byteCount, registers)
+    }
+    guard let thread = enter() else { return }
+    if let (_, recorded) = pointee.map.take(address, epoch: epoch),
+      pointee.map.enter(
+        address, site: word.site, generation: word.generation, epoch: epoch,
+        byteCount: UInt64(byteCount))
+    {
+      // The recorded size is never the smaller: subtract what was added on the way.
+      let excess = recorded &- UInt64(byteCount)
+      thread.pointee.counters.allocatedBytes.addAlone(0 &- excess)
+      let tally = thread.tallies + Int(word.site) & (ThreadState.tallyCount &- 1)
+      if tally.pointee.site.load(ordering: .relaxed) == word.site {
+        tally.pointee.bytes.addAlone(0 &- excess)
+      } else {
+        _ = pointee.sites.site(word.site).pointee.totalBytes.subtract(excess, ordering: .relaxed)
+      }
+      shrink(thread, excess)
+    }
+    leave(thread)
+  }
+
+  /// Takes a block before an operator delete, whose own call of free is not to be counted.
+  package func willDelete(_ block: UnsafeMutableRawPointer?) {
+    if let block { willFree(block) }
+    if let slot = tracer_thread(), UInt(bitPattern: slot) != endedThread {
+      slot.assumingMemoryBound(to: ThreadState.self).pointee.isDeleting = 1
+    }
+  }
+
+  package func didDelete() {
+    if let slot = tracer_thread(), UInt(bitPattern: slot) != endedThread {
+      slot.assumingMemoryBound(to: ThreadState.self).pointee.isDeleting = 0
+    }
+  }
+
+  // MARK: Sites and sums
+
+  @inline(__always)
+  private func site(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
+  ) -> UInt32 {
+    var walk = StackWalk(
+      into: thread.frames, limit: pointee.depth, own: pointee.ownStart..<pointee.ownEnd)
+    walk.walk(from: registers, rows: pointee.rows, readable: &thread.pointee.readable)
+    if walk.end != .outermost { countEnd(thread, walk.end) }
+    let site = pointee.sites.intern(
+      thread.frames, count: walk.count, isTruncated: walk.end == .truncated)
+    if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
+    return site
+  }
+
+  @inline(never)
+  private func countEnd(_ thread: UnsafeMutablePointer<ThreadState>, _ end: StackWalk.End) {
+    switch end {
+    case .outermost: break
+    case .truncated: thread.pointee.counters.truncatedStacks.addAlone(1)
+    case .broken: thread.pointee.counters.brokenStacks.addAlone(1)
+    case .noRoom: thread.pointee.counters.lostRows.addAlone(1)
+    }
+  }
+
+  /// Adds an allocation to the thread's tally of its site.
+  @inline(__always)
+  private func tally(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ site: UInt32, _ byteCount: UInt64
+  ) {
+    let tally = thread.tallies + Int(site) & (ThreadState.tallyCount &- 1)
+    if tally.pointee.site.load(ordering: .relaxed) != site {
+      flush(tally)
+      tally.pointee.site.store(site, ordering: .relaxed)
+    }
+    let blocks = tally.pointee.blocks.load(ordering: .relaxed)
+    tally.pointee.blocks.store(blocks &+ 1, ordering: .relaxed)
+    tally.pointee.bytes.addAlone(byteCount)
+    // Before the 32 bits are full.
+    if blocks == UInt32.max / 2 { flush(tally) }
+  }
+
+  @inline(never)
+  private func flush(_ tally: UnsafeMutablePointer<SiteTally>) {
+    let site = tally.pointee.site.load(ordering: .relaxed)
+    guard site != 0 else { return }
+    let totals = pointee.sites.site(site)
+    let blocks = UInt64(tally.pointee.blocks.load(ordering: .relaxed))
+    _ = totals.pointee.totalBlocks.add(blocks, ordering: .relaxed)
+    _ = totals.pointee.totalBytes.add(
+      tally.pointee.bytes.load(ordering: .relaxed), ordering: .relaxed)
+    tally.pointee.site.store(0, ordering: .relaxed)
+    tally.pointee.blocks.store(0, ordering: .relaxed)
+    tally.pointee.bytes.store(0, ordering: .relaxed)
+  }
+
+  /// How far a thread's balance may be from what it has published, in bytes: 2 KiB among all.
+  package var publishLimit: Int64 {
+    max(256, 2048 / Int64(max(1, pointee.threads.threadCount.load(ordering: .relaxed))))
+  }
+
+  @inline(__always)
+  private func grow(_ thread: UnsafeMutablePointer<ThreadState>, _ byteCount: UInt64) {
+    let balance = thread.pointee.balance &+ Int64(truncatingIfNeeded: byteCount)
+    thread.pointee.balance = balance
+    if balance > thread.pointee.balanceHigh.load(ordering: .relaxed) {
+      thread.pointee.balanceHigh.store(balance, ordering: .relaxed)
+      if balance >= 256, balance >= publishLimit { publish(thread) }
+    }
+  }
+
+  @inline(__always)
+  private func shrink(_ thread: UnsafeMutablePointer<ThreadState>, _ byteCount: UInt64) {
+    let balance = thread.pointee.balance &- Int64(truncatingIfNeeded: byteCount)
+    thread.pointee.balance = balance
+    if balance <= -256, balance <= 0 &- publishLimit { publish(thread) }
+  }
+
+  /// Adds the thread's balance to the process's, and raises the high-water mark.
+  @inline(never)
+  private func publish(_ thread: UnsafeMutablePointer<ThreadState>) {
+    let balance = thread.pointee.balance
+    let before = pointee.publishedBytes.add(balance, ordering: .relaxed).oldValue
+    raisePeak(to: before &+ max(balance, thread.pointee.balanceHigh.load(ordering: .relaxed)))
+    thread.pointee.balance = 0
+    thread.pointee.balanceHigh.store(0, ordering: .relaxed)
+  }
+
+  package func raisePeak(to bytes: Int64) {
+    var peak = pointee.peakBytes.load(ordering: .relaxed)
+    while bytes > peak {
+      let (exchanged, original) = pointee.peakBytes.compareExchange(
+        expected: peak, desired: bytes, ordering: .relaxed)
+      if exchanged { return }
+      peak = original
+    }
+  }
+}

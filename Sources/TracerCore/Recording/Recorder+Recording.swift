@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Starting and stopping.
+
+import CTracerPlatform
+import Synchronization
+
+extension UnsafeMutablePointer where Pointee == Core {
+  private static var generationByteCount: Int {
+    Int(BlockWord.generationLimit &+ 1) * MemoryLayout<GenerationStart>.stride
+  }
+
+  /// Takes all tables from the kernel: addresses only, pages come with use.
+  private func openTables() -> Bool {
+    if pointee.generationStarts == 0 {
+      guard let base = System.map(Self.generationByteCount) else { return false }
+      pointee.generationStarts = UInt(bitPattern: base)
+    }
+    return pointee.map.open() && pointee.sites.open() && pointee.rows.open()
+      && pointee.threads.open() && pointee.dumps.open()
+  }
+
+  /// Starts recording; 0, or an errno. Starting what records is no error.
+  ///
+  /// - Parameter isFirst: Whether this is the process's first allocation, before which the heap held
+  ///   nothing, and libc cannot be asked.
+  package func startRecording(isFirst: Bool = false) -> Int32 {
+    guard pointee.isRecording.load(ordering: .acquiring) == 0 else { return 0 }
+    guard openTables() else { return ENOMEM }
+    // What a hook in flight may have written since the last recording gave its pages back.
+    pointee.map.discard()
+    notePast(isFirst: isFirst)
+    pointee.retired.reset()
+    pointee.publishedBytes.store(0, ordering: .relaxed)
+    pointee.peakBytes.store(0, ordering: .relaxed)
+    pointee.depth = pointee.settings.depth
+    pointee.startWall = System.wallTime
+    pointee.startMonotonic = System.monotonicTime
+    generationStart(1).pointee = GenerationStart(
+      wall: pointee.startWall, monotonic: pointee.startMonotonic)
+    pointee.generation.store(1, ordering: .relaxed)
+    _ = pointee.epoch.add(1, ordering: .releasing)
+    // Releasing: pairs with the acquiring load in `enter`, which then finds all of the above.
+    pointee.isRecording.store(1, ordering: .releasing)
+    // First those that give back: a block that is recorded must not be freed unseen.
+    tracer_services.switch_freeing_entries?(1)
+    tracer_services.switch_allocating_entries?(1)
+    return 0
+  }
+
+  private func notePast(isFirst: Bool) {
+    pointee.before = BeforeRecording(heapBytes: 0, hasHeapBytes: false, residentBytes: 0)
+    guard !isFirst else { return }
+    if pointee.allocatorIsGlibc {
+      var figures = tracer_heap_figures()
+      if tracer_heap_figures(&figures) == 0 {
+        pointee.before.heapBytes = figures.in_use
+        pointee.before.hasHeapBytes = true
+      }
+    }
+    pointee.before.residentBytes = residentByteCount(
+      pointee.dumps.input, capacity: DumpState.inputByteCount)
+  }
+
+  /// Stops recording and gives the pages back. Whoever wants a last dump writes it between the two
+  /// halves of this: after `stopAllocating` nothing new is recorded, and frees still are.
+  package func stopAllocating() {
+    tracer_services.switch_allocating_entries?(0)
+  }
+
+  package func stopRecording() {
+    guard pointee.isRecording.load(ordering: .acquiring) != 0 else { return }
+    tracer_services.switch_allocating_entries?(0)
+    tracer_services.switch_freeing_entries?(0)
+    pointee.isRecording.store(0, ordering: .releasing)
+    // Words in the map carry their epoch, so that a late one harms nobody. The tables are another
+    // matter: they go only when no thread is in them.
+    pointee.map.discard()
+    guard waitForHooks() else { return }
+    pointee.sites.discard()
+    pointee.rows.discard()
+    pointee.dumps.discard()
+  }
+
+  /// Waits until no thread is in the tracer; `false` where one stays, such as a stopped one.
+  ///
+  /// A thread that enters now sees that nothing is recorded, and leaves at once. A thread may have
+  /// entered while its store was on the way to memory: a millisecond outlasts any store buffer.
+  private func waitForHooks() -> Bool {
+    var rounds = 0
+    while rounds < 1000 {
+      System.sleep(nanoseconds: 1_000_000)
+      var isAnyInside = false
+      pointee.threads.forEach { thread in
+        if thread.pointee.isInside.load(ordering: .acquiring) != 0 { isAnyInside = true }
+      }
+      if !isAnyInside { return true }
+      rounds &+= 1
+    }
+    return false
+  }
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a start, a snapshot or a stop is asked for: from a signal handler, or by the control page.
+
+import CControlPage
+import CTracerPlatform
+import Synchronization
+
+/// What was asked for and not yet done. All zero is nothing.
+package struct Requests: ~Copyable {
+  /// Bits of `Request`.
+  package let pending: Atomic<UInt32>
+  /// Signals that ask for the other state.
+  package let toggles: Atomic<UInt32>
+  /// Requests of the API, of which each takes the next number as its ticket.
+  package let tickets: Atomic<UInt32>
+  /// The errno of the last start and of the last snapshot; 0 where they went well.
+  package let startError: Atomic<UInt32>
+  package let snapshotError: Atomic<UInt32>
+  /// The control page; 0 where there is none.
+  package let page: Atomic<UInt>
+  /// The worker's thread number; 0 where none runs.
+  package let worker: Atomic<UInt32>
+  package let workerHasOwnDescriptors: Atomic<UInt32>
+  /// 1 when the dump at the end of the process has been asked for.
+  package let exitAsked: Atomic<UInt32>
+  package let terminatedBy: Atomic<UInt32>
+}
+
+package struct Request: BitSet {
+  package let rawValue: UInt32
+  package init(rawValue: UInt32) { self.rawValue = rawValue }
+
+  package static var start: Self { Self(rawValue: 1) }
+  package static var stop: Self { Self(rawValue: 2) }
+  package static var snapshot: Self { Self(rawValue: 4) }
+  package static var exit: Self { Self(rawValue: 8) }
+  package static var terminated: Self { Self(rawValue: 16) }
+  package static var api: Self { Self(rawValue: 32) }
+}
+
+extension UnsafeMutablePointer where Pointee == Core {
+  package var page: UnsafeMutablePointer<tracer_control_page>? {
+    UnsafeMutablePointer<tracer_control_page>(
+      bitPattern: pointee.requests.page.load(ordering: .acquiring))
+  }
+
+  /// The word that the worker sleeps on.
+  private var wakeWord: UnsafeMutablePointer<Atomic<UInt32>> {
+    if let page {
+      return UnsafeMutableRawPointer(page).advanced(by: ControlPage.wakeOffset)
+        .assumingMemoryBound(to: Atomic<UInt32>.self)
+    }
+    return word(.wake)
+  }
+
+  /// Asks the worker. Safe in a signal handler: two atomic operations and a wake-up.
+  package func ask(_ request: Request) {
+    _ = pointee.requests.pending.bitwiseOr(request.rawValue, ordering: .releasing)
+    wakeWorker()
+  }
+
+  package func wakeWorker() {
+    let word = wakeWord
+    _ = word.pointee.add(1, ordering: .acquiringAndReleasing)
+    System.wake(UnsafeMutableRawPointer(word), shared: true)
+  }
+
+  /// The value to pass to `sleep(after:)`, read before looking for requests.
+  package var wakeCount: UInt32 { wakeWord.pointee.load(ordering: .acquiring) }
+
+  /// Sleeps until somebody asks, at most a second.
+  package func sleep(after count: UInt32) {
+    System.wait(
+      on: UnsafeMutableRawPointer(wakeWord), while: count, nanoseconds: 1_000_000_000,
+      shared: true)
+  }
+
+  /// Asks the worker and waits for what comes of it, at most a minute; `false` where it did not
+  /// answer.
+  package func askAndWait(_ request: Request) -> Bool {
+    let ticket = pointee.requests.tickets.add(1, ordering: .acquiringAndReleasing).newValue
+    ask(request.union(.api))
+    for _ in 0..<60 {
+      let served = word(.served).pointee.load(ordering: .acquiring)
+      if Int32(bitPattern: served &- ticket) >= 0 { return true }
+      System.wait(
+        on: UnsafeMutableRawPointer(word(.served)), while: served, nanoseconds: 1_000_000_000,
+        shared: false)
+    }
+    return false
+  }
+
+  // MARK: Signals
+
+  /// The handler: sets a bit and wakes the worker. Under 256 bytes of stack.
+  ///
+  /// A value that came with the signal says what is asked for; a bare signal toggles or snapshots.
+  package func didReceive(_ signal: Int32, code: Int32, value: Int32) {
+    // A vfork child runs in this memory, but is another process.
+    guard System.processID == pointee.processID else { return }
+    if signal == pointee.settings.startSignal {
+      let isQueued = code == -1  // SI_QUEUE
+      if isQueued, value == 1 { return ask(.start) }
+      if isQueued, value == 2 { return ask(.stop) }
+      if isQueued, value == 3 { return ask(.snapshot) }
+      _ = pointee.requests.toggles.add(1, ordering: .releasing)
+      wakeWorker()
+    } else if signal == pointee.settings.snapshotSignal {
+      ask(.snapshot)
+    } else {
+      terminate(by: signal)
+    }
+  }
+
+  /// Writes the last dump, then lets the signal do what it would have done.
+  private func terminate(by signal: Int32) {
+    pointee.requests.terminatedBy.store(UInt32(bitPattern: signal), ordering: .relaxed)
+    dumpBeforeEnd(.terminated)
+    tracer_services.die_by_signal?(signal)
+  }
+
+  // MARK: The end of the process
+
+  /// Writes the dump at the end of the process, once, and waits for it.
+  ///
+  /// The worker does it where there is one: it has a stack and a descriptor table of its own.
+  package func dumpBeforeEnd(_ request: Request) {
+    guard pointee.settings.dumpsAtExit, System.processID == pointee.processID,
+      pointee.isRecording.load(ordering: .acquiring) != 0,
+      pointee.requests.exitAsked.exchange(1, ordering: .acquiringAndReleasing) == 0
+    else { return waitForExitDump() }
+    let worker = pointee.requests.worker.load(ordering: .acquiring)
+    guard worker != 0, worker != UInt32(bitPattern: System.threadID) else {
+      carryOutExit(request)
+      return
+    }
+    ask(request)
+    waitForExitDump()
+  }
+
+  private func waitForExitDump() {
+    guard pointee.requests.exitAsked.load(ordering: .acquiring) != 0,
+      System.processID == pointee.processID,
+      pointee.requests.worker.load(ordering: .relaxed) != UInt32(bitPattern: System.threadID)
+    else { return }
+    // Half a minute: a disk that does not answer must not keep a process from ending.
+    var seconds = 0
+    while word(.exitDone).pointee.load(ordering: .acquiring) == 0, seconds < 30 {
+      System.wait(
+        on: UnsafeMutableRawPointer(word(.exitDone)), while: 0, nanoseconds: 1_000_000_000,
+        shared: false)
+      seconds &+= 1
+    }
+  }
+
+  package func exitDumpIsDone() {
+    word(.exitDone).pointee.store(1, ordering: .releasing)
+    System.wake(UnsafeMutableRawPointer(word(.exitDone)), shared: false)
+  }
+}

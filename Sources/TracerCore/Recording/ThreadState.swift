@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// What one thread keeps to itself, so that recording shares nothing.
+
+import CTracerPlatform
+import Synchronization
+
+/// Allocations of one site that the thread has not yet added to the site's totals.
+package struct SiteTally: ~Copyable {
+  package let site: Atomic<UInt32>
+  package let blocks: Atomic<UInt32>
+  package let bytes: Atomic<UInt64>
+}
+
+/// One thread's counters, tallies and scratch space: 16 KiB, whatever the thread does.
+///
+/// Only the owner writes, so that loads and stores suffice; a dump reads. Counters are of the epoch
+/// that the state is in, and start again with each recording.
+package struct ThreadState: ~Copyable {
+  package static var byteCount: Int { 16384 }
+  static var tallyCount: Int { 512 }
+  static var tallyOffset: Int { 1024 }
+  static var frameOffset: Int { tallyOffset + tallyCount * MemoryLayout<SiteTally>.stride }
+  /// As many frames as `HEAPTAP_DEPTH` may ask for.
+  package static var frameLimit: UInt32 { 1024 }
+
+  /// The thread's number while it owns the state, 0 in the pool, `claimed` in between.
+  package let owner: Atomic<UInt32>
+  /// 1 while the thread is in the tracer: what is called then passes through.
+  package let isInside: Atomic<UInt32>
+  package let epoch: Atomic<UInt32>
+  /// 1 while an operator delete is running, whose inner free is not another one.
+  package var isDeleting: UInt32
+
+  package let counters: Counters
+
+  /// Traced bytes since the balance was last published, and the most that they have been since.
+  var balance: Int64
+  package let balanceHigh: Atomic<Int64>
+
+  var readable: ReadableRange
+
+  static var claimed: UInt32 { UInt32.max }
+}
+
+extension UnsafeMutablePointer where Pointee == ThreadState {
+  /// Empties the state, but for its owner and whether that is inside: its first two words.
+  func clear() {
+    (UnsafeMutableRawPointer(self) + 8).initializeMemory(
+      as: UInt8.self, repeating: 0, count: ThreadState.byteCount &- 8)
+  }
+
+  var tallies: UnsafeMutablePointer<SiteTally> {
+    (UnsafeMutableRawPointer(self) + ThreadState.tallyOffset)
+      .assumingMemoryBound(to: SiteTally.self)
+  }
+
+  var frames: UnsafeMutablePointer<UInt32> {
+    (UnsafeMutableRawPointer(self) + ThreadState.frameOffset)
+      .assumingMemoryBound(to: UInt32.self)
+  }
+}
+
+extension Atomic where Value == UInt64 {
+  /// Adds, where no other thread writes: without the lock prefix that `add` costs.
+  @inline(__always)
+  func addAlone(_ value: UInt64) {
+    store(load(ordering: .relaxed) &+ value, ordering: .relaxed)
+  }
+}
+
+/// The states of all threads. All zero is a valid, closed pool.
+package struct ThreadPool: ~Copyable {
+  private static var perChunk: Int { 64 }
+  private static var chunkLimit: Int { 1024 }
+  private static var chunkByteCount: Int { perChunk * ThreadState.byteCount }
+
+  private let directory: Atomic<UInt>
+  private let chunkCount: Atomic<UInt32>
+  private let hint: Atomic<UInt32>
+  package let threadCount: Atomic<UInt32>
+
+  package func open() -> Bool {
+    guard directory.load(ordering: .acquiring) == 0 else { return true }
+    guard let base = System.map(Self.chunkLimit * 8) else { return false }
+    directory.store(UInt(bitPattern: base), ordering: .releasing)
+    return true
+  }
+
+  package var usedByteCount: Int {
+    var used = 0
+    forEach { _ in used &+= 1 }
+    return used &* ThreadState.byteCount
+  }
+
+  private func slot(_ chunk: Int) -> UnsafeMutablePointer<Atomic<UInt>> {
+    UnsafeMutablePointer<Atomic<UInt>>(
+      bitPattern: directory.load(ordering: .relaxed)
+    ).unsafelyUnwrapped + chunk
+  }
+
+  private func state(_ chunk: UnsafeMutableRawPointer, _ index: Int)
+    -> UnsafeMutablePointer<ThreadState>
+  {
+    (chunk + index &* ThreadState.byteCount).assumingMemoryBound(to: ThreadState.self)
+  }
+
+  /// Calls the body for every state that has ever been taken.
+  package func forEach(_ body: (UnsafeMutablePointer<ThreadState>) -> Void) {
+    guard directory.load(ordering: .acquiring) != 0 else { return }
+    var chunk = 0
+    while chunk < min(Int(chunkCount.load(ordering: .acquiring)), Self.chunkLimit) {
+      if let base = UnsafeMutableRawPointer(
+        bitPattern: slot(chunk).pointee.load(ordering: .acquiring))
+      {
+        for index in 0..<Self.perChunk {
+          let state = state(base, index)
+          if state.pointee.owner.load(ordering: .acquiring) != 0 { body(state) }
+        }
+      }
+      chunk &+= 1
+    }
+  }
+
+  /// Takes a state from the pool; `nil` where there is no memory.
+  package func take(for thread: UInt32) -> UnsafeMutablePointer<ThreadState>? {
+    guard directory.load(ordering: .acquiring) != 0 else { return nil }
+    let first = Int(hint.load(ordering: .relaxed))
+    for step in 0..<Self.chunkLimit {
+      let chunk = (first &+ step) % Self.chunkLimit
+      guard chunk <= Int(chunkCount.load(ordering: .acquiring)) else { continue }
+      guard let base = makeChunk(chunk) else { return nil }
+      for index in 0..<Self.perChunk {
+        let state = state(base, index)
+        guard state.pointee.owner.load(ordering: .relaxed) == 0,
+          state.pointee.owner.compareExchange(
+            expected: 0, desired: thread, ordering: .acquiringAndReleasing
+          ).exchanged
+        else { continue }
+        hint.store(UInt32(chunk), ordering: .relaxed)
+        _ = threadCount.add(1, ordering: .relaxed)
+        return state
+      }
+    }
+    return nil
+  }
+
+  /// Puts a state back, with nothing left in it.
+  package func give(_ state: UnsafeMutablePointer<ThreadState>) {
+    state.clear()
+    state.pointee.isInside.store(0, ordering: .relaxed)
+    state.pointee.owner.store(0, ordering: .releasing)
+    _ = threadCount.subtract(1, ordering: .relaxed)
+  }
+
+  private func makeChunk(_ chunk: Int) -> UnsafeMutableRawPointer? {
+    let known = slot(chunk).pointee.load(ordering: .acquiring)
+    if known != 0 { return UnsafeMutableRawPointer(bitPattern: known) }
+    guard let fresh = System.map(Self.chunkByteCount) else { return nil }
+    let (exchanged, original) = slot(chunk).pointee.compareExchange(
+      expected: 0, desired: UInt(bitPattern: fresh), ordering: .acquiringAndReleasing)
+    guard exchanged else {
+      System.unmap(fresh, Self.chunkByteCount)
+      return UnsafeMutableRawPointer(bitPattern: original)
+    }
+    _ = chunkCount.add(1, ordering: .acquiringAndReleasing)
+    return fresh
+  }
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one thread of the tracer: it sleeps until it is asked, and does what signal handlers must not.
+
+import CControlPage
+import CTracerPlatform
+import Synchronization
+
+extension UnsafeMutablePointer where Pointee == Core {
+  /// The worker's life. Does not return while the process lives.
+  package func work() {
+    let name: StaticString = "heaptap"
+    _ = System.call(SYS_prctl, Int(PR_SET_NAME), Int(bitPattern: name.utf8Start))
+    // A table of its own: what it opens the daemon cannot see, inherit or close.
+    let isOwn =
+      System.call(SYS_close_range, 0, Int(UInt32.max), 2) == 0  // CLOSE_RANGE_UNSHARE
+    pointee.requests.workerHasOwnDescriptors.store(isOwn ? 1 : 0, ordering: .releasing)
+    pointee.requests.worker.store(UInt32(bitPattern: System.threadID), ordering: .releasing)
+    if isOwn { makePage() }
+    tellArmed()
+    while true {
+      let count = wakeCount
+      carryOutRequests()
+      lookAround()
+      sleep(after: count)
+    }
+  }
+
+  // MARK: Requests
+
+  private func carryOutRequests() {
+    var requested: UInt32 = 0
+    let ticket = pointee.requests.tickets.load(ordering: .acquiring)
+    var asked = Request(rawValue: pointee.requests.pending.exchange(0, ordering: .acquiring))
+    var trigger = DumpTrigger.signal
+    if let page {
+      // The ticket first: a request that comes in between is carried out, and answered next time.
+      requested = page.word(ControlPage.requestedOffset).pointee.load(ordering: .acquiring)
+      let commands = page.word(ControlPage.commandsOffset).pointee.exchange(
+        0, ordering: .acquiring)
+      if commands & UInt32(TRACER_COMMAND_SNAPSHOT.rawValue) != 0 {
+        trigger = .control
+        asked.insert(.snapshot)
+      }
+      if commands & UInt32(TRACER_COMMAND_START.rawValue) != 0 { asked.insert(.start) }
+      if commands & UInt32(TRACER_COMMAND_STOP.rawValue) != 0 { asked.insert(.stop) }
+    }
+    if pointee.requests.toggles.exchange(0, ordering: .acquiring) & 1 != 0 {
+      asked.insert(pointee.isRecording.load(ordering: .relaxed) != 0 ? .stop : .start)
+    }
+    if asked.contains(.api) { trigger = .api }
+    if asked.contains(.exit) || asked.contains(.terminated) { return carryOutExit(asked) }
+    if asked.contains(.start) { carryOutStart() }
+    if asked.contains(.snapshot) { carryOutSnapshot(trigger) }
+    if asked.contains(.stop) { carryOutStop() }
+    if let page {
+      publishCounters(on: page)
+      let handled = page.word(ControlPage.handledOffset)
+      if handled.pointee.load(ordering: .relaxed) != requested {
+        handled.pointee.store(requested, ordering: .releasing)
+        System.wake(UnsafeMutableRawPointer(handled), shared: true)
+      }
+    }
+    if word(.served).pointee.load(ordering: .relaxed) != ticket {
+      word(.served).pointee.store(ticket, ordering: .releasing)
+      System.wake(UnsafeMutableRawPointer(word(.served)), shared: false)
+    }
+  }
+
+  private func carryOutStart() {
+    let wasRecording = pointee.isRecording.load(ordering: .relaxed) != 0
+    let error = startRecording()
+    pointee.requests.startError.store(UInt32(bitPattern: error), ordering: .relaxed)
+    page?.pointee.start_result = UInt32(bitPattern: error)
+    if wasRecording { return }
+    withMessage { message in
+      guard error == 0 else {
+        message.append("recording did not start: the kernel gave no memory for the tables")
+        message.append(" (RLIMIT_AS, or strict overcommit)")
+        page?.setText(ControlPage.messageOffset, capacity: 512, message.bytes)
+        return notify(.trouble, message.bytes)
+      }
+      message.append("recording started, ")
+      message.append(decimal: UInt64(pointee.depth))
+      message.append(" frames a stack")
+      if pointee.before.hasHeapBytes {
+        message.append("; ")
+        message.append(byteCount: pointee.before.heapBytes)
+        message.append(" were allocated before")
+      }
+      notify(.started, message.bytes)
+    }
+  }
+
+  private func carryOutSnapshot(_ trigger: DumpTrigger) {
+    guard pointee.isRecording.load(ordering: .relaxed) != 0 else {
+      page?.pointee.snapshot_result = TRACER_SNAPSHOT_DORMANT.rawValue
+      pointee.requests.snapshotError.store(UInt32(bitPattern: ESRCH), ordering: .relaxed)
+      return withMessage { message in
+        message.append("no snapshot was written: nothing is being recorded (")
+        if pointee.settings.startSignal != 0 {
+          Settings.describe(
+            pointee.settings.startSignal, into: &message, tracer_services.signal_minimum?() ?? 0)
+          message.append(" or ")
+        }
+        message.append("'heaptap start ")
+        message.append(decimal: UInt64(UInt32(bitPattern: pointee.processID)))
+        message.append("' starts recording)")
+        notify(.trouble, message.bytes)
+      }
+    }
+    snapshot(trigger, .snapshot)
+  }
+
+  /// Writes a dump, and tells the page and the log how it went.
+  private func snapshot(_ trigger: DumpTrigger, _ event: NoticeEvent) {
+    var bytes = InlineArray<2048, UInt8>(repeating: 0)
+    withUnsafeMutableBytes(of: &bytes) { bytes in
+      var path = TextBuffer(bytes.baseAddress.unsafelyUnwrapped, capacity: 2048)
+      withMessage { message in
+        let outcome = writeDump(trigger, path: &path, message: &message)
+        pointee.requests.snapshotError.store(
+          UInt32(bitPattern: outcome.error), ordering: .relaxed)
+        guard outcome.isWritten else {
+          page?.pointee.error = UInt32(bitPattern: outcome.error)
+          page?.setText(ControlPage.messageOffset, capacity: 512, message.bytes)
+          page?.pointee.snapshot_result = TRACER_SNAPSHOT_FAILED.rawValue
+          return notify(.trouble, message.bytes)
+        }
+        _ = pointee.dumps.written.add(1, ordering: .relaxed)
+        page?.setText(ControlPage.dumpPathOffset, capacity: 4096, path.bytes)
+        page?.pointee.snapshot_result = TRACER_SNAPSHOT_WRITTEN.rawValue
+        let values = counterValues()
+        message.append(byteCount: values.liveBytes)
+        message.append(" traced in ")
+        message.append(decimal: values.liveBlocks)
+        message.append(" blocks, written to '")
+        message.append(printable: path.bytes)
+        message.append("'")
+        notify(event, message.bytes, dump: path.bytes)
+      }
+    }
+  }
+
+  private func carryOutStop() {
+    guard pointee.isRecording.load(ordering: .relaxed) != 0 else { return }
+    stopAllocating()
+    snapshot(.stop, .snapshot)
+    stopRecording()
+    withMessage { message in
+      message.append("recording stopped; the tracer's memory was given back")
+      notify(.stopped, message.bytes)
+    }
+  }
+
+  /// The dump at the end of the process, by whichever thread.
+  package func carryOutExit(_ request: Request) {
+    if pointee.isRecording.load(ordering: .acquiring) != 0 {
+      snapshot(request.contains(.terminated) ? .terminated : .exit, .snapshot)
+    }
+    exitDumpIsDone()
+  }
+
+  private func withMessage(_ body: (inout TextBuffer) -> Void) {
+    var bytes = InlineArray<1100, UInt8>(repeating: 0)
+    withUnsafeMutableBytes(of: &bytes) {
+      var message = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 1100)
+      body(&message)
+    }
+  }
+
+  // MARK: Manners
+
+  private func tellArmed() {
+    guard pointee.settings.mode == .armed || pointee.settings.mode == .recording else { return }
+    withMessage { message in
+      message.append(pointee.settings.mode == .armed ? "armed, dormant" : "armed and recording")
+      if pointee.settings.startSignal != 0 {
+        let minimum = tracer_services.signal_minimum?() ?? 0
+        message.append("; ")
+        Settings.describe(pointee.settings.startSignal, into: &message, minimum)
+        message.append(" starts and stops, ")
+        Settings.describe(pointee.settings.snapshotSignal, into: &message, minimum)
+        message.append(" writes a snapshot")
+      }
+      notify(.armed, message.bytes)
+    }
+  }
+
+  /// Once a second: handlers that the application took, figures for `heaptap list`, the end.
+  private func lookAround() {
+    if let page { publishCounters(on: page) }
+    checkHandler(pointee.settings.startSignal, .takenStartHandler, told: .foreignStartHandler)
+    checkHandler(
+      pointee.settings.snapshotSignal, .takenSnapshotHandler, told: .foreignSnapshotHandler)
+    if isLastThread { tracer_services.exit_process?(0) }
+  }
+
+  private func checkHandler(_ signal: Int32, _ trouble: Trouble, told: Trouble) {
+    guard signal != 0, let owns = tracer_services.owns_signal, owns(signal) == 0,
+      pointee.notices.told.load(ordering: .relaxed) & told.rawValue == 0, isNews(trouble)
+    else { return }
+    tellForeignHandler(signal, "has installed")
+  }
+
+  /// Says that the application's handler wins, and what else there is.
+  package func tellForeignHandler(_ signal: Int32, _ verb: StaticString) {
+    withMessage { message in
+      message.append("the application ")
+      message.append(verb)
+      message.append(" a handler of its own for ")
+      Settings.describe(signal, into: &message, tracer_services.signal_minimum?() ?? 0)
+      message.append(", and keeps it: use 'heaptap start' and 'heaptap snapshot', or other")
+      message.append(" signals by HEAPTAP_SIGNALS=RTMIN+3,RTMIN+4")
+      notify(.trouble, message.bytes)
+    }
+  }
+
+  /// Whether the main thread has ended by pthread_exit, and all others too: then the process would
+  /// have ended with the last of them.
+  private var isLastThread: Bool {
+    var facts = statx()
+    let path: StaticString = "/proc/self/task"
+    let answer = withUnsafeMutablePointer(to: &facts) {
+      System.call(
+        SYS_statx, Int(AT_FDCWD), Int(bitPattern: path.utf8Start), 0, 4,  // STATX_NLINK
+        Int(bitPattern: $0))
+    }
+    // The directory's links are two and one for each thread; an ended leader still counts.
+    guard answer == 0, facts.stx_nlink <= 4 else { return false }
+    var bytes = InlineArray<512, UInt8>(repeating: 0)
+    return withUnsafeMutableBytes(of: &bytes) {
+      guard
+        var file = ProcFile(
+          "/proc/self/stat", $0.baseAddress.unsafelyUnwrapped, capacity: 512)
+      else { return false }
+      defer { file.close() }
+      guard let line = file.nextLine() else { return false }
+      // `pid (comm) state`: the name may hold anything, so the last parenthesis ends it.
+      var end = line.count &- 1
+      while end > 0, line[end] != 0x29 { end &-= 1 }
+      return end > 0 && end &+ 2 < line.count && line[end &+ 2] == 0x5a  // Z
+    }
+  }
+}

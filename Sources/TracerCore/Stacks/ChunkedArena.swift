@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Append-only memory that several threads extend without a lock.
+
+import CTracerPlatform
+import Synchronization
+
+/// Memory that only grows, named by word offsets that fit in 32 bits.
+///
+/// Chunks of 1 MiB are taken from the kernel as they are reached; what has been given out never
+/// moves. All zero is a valid, closed arena, which has room for nothing.
+package struct ChunkedArena: ~Copyable {
+  static var chunkWordCount: UInt32 { 1 << 18 }
+  static var chunkByteCount: Int { 1 << 20 }
+  /// 4 GiB in all: the words that an offset can name.
+  static var chunkLimit: Int { 4096 }
+
+  private let cursor: Atomic<UInt32>
+  private let directory: Atomic<UInt>
+
+  /// Makes room for the chunks' addresses; the chunks themselves come later.
+  package func open(reserving words: UInt32) -> Bool {
+    if directory.load(ordering: .acquiring) == 0 {
+      guard let base = System.map(Self.chunkLimit * MemoryLayout<UInt>.stride) else { return false }
+      directory.store(UInt(bitPattern: base), ordering: .releasing)
+    }
+    cursor.store(words, ordering: .releasing)
+    return true
+  }
+
+  /// Bytes given out so far.
+  package var usedByteCount: Int {
+    Int(min(cursor.load(ordering: .relaxed), UInt32.max / 2)) * 4
+  }
+
+  /// Takes words, which lie in one chunk; `nil` where there is no memory or no room.
+  ///
+  /// The caller asks for even counts only, if it stores 64-bit values.
+  package func allocate(_ words: UInt32) -> UInt32? {
+    guard words <= Self.chunkWordCount else { return nil }
+    while true {
+      let start = cursor.load(ordering: .relaxed)
+      let inChunk = start & (Self.chunkWordCount &- 1)
+      let skipped = inChunk &+ words > Self.chunkWordCount ? Self.chunkWordCount &- inChunk : 0
+      let offset = start &+ skipped
+      // Half of what 32 bits can name, so that threads racing past the end cannot wrap the cursor.
+      guard offset < UInt32.max / 2, offset >> 18 < UInt32(Self.chunkLimit) else { return nil }
+      guard
+        cursor.compareExchange(
+          expected: start, desired: offset &+ words, ordering: .relaxed
+        ).exchanged
+      else { continue }
+      return chunk(offset >> 18) == nil ? nil : offset
+    }
+  }
+
+  /// The address of words that `allocate` gave out.
+  @inline(__always)
+  package func address(_ offset: UInt32) -> UnsafeMutableRawPointer {
+    // Not nil: whoever has the offset has seen its chunk made.
+    existingChunk(offset >> 18).unsafelyUnwrapped
+      + Int(offset & (Self.chunkWordCount &- 1)) &* 4
+  }
+
+  /// The address of words, if their chunk was ever used.
+  func addressIfMapped(_ offset: UInt32) -> UnsafeMutableRawPointer? {
+    guard directory.load(ordering: .acquiring) != 0 else { return nil }
+    guard let base = existingChunk(offset >> 18) else { return nil }
+    return base + Int(offset & (Self.chunkWordCount &- 1)) &* 4
+  }
+
+  /// Gives all pages back. Nobody may hold an offset any more.
+  package func discard(reserving words: UInt32) {
+    guard directory.load(ordering: .acquiring) != 0 else { return }
+    for index in 0..<UInt32(Self.chunkLimit) {
+      guard let base = existingChunk(index) else { break }
+      System.discard(base, Self.chunkByteCount)
+    }
+    cursor.store(words, ordering: .releasing)
+  }
+
+  @inline(__always)
+  private func slot(_ index: UInt32) -> UnsafeMutablePointer<Atomic<UInt>> {
+    UnsafeMutablePointer<Atomic<UInt>>(
+      bitPattern: directory.load(ordering: .relaxed)
+    ).unsafelyUnwrapped + Int(index)
+  }
+
+  @inline(__always)
+  private func existingChunk(_ index: UInt32) -> UnsafeMutableRawPointer? {
+    // Acquiring: pairs with the exchange in `chunk`, so that a fresh chunk's zeros are seen.
+    UnsafeMutableRawPointer(bitPattern: slot(index).pointee.load(ordering: .acquiring))
+  }
+
+  private func chunk(_ index: UInt32) -> UnsafeMutableRawPointer? {
+    if let base = existingChunk(index) { return base }
+    guard directory.load(ordering: .relaxed) != 0 else { return nil }
+    guard let fresh = System.map(Self.chunkByteCount) else { return nil }
+    let (exchanged, original) = slot(index).pointee.compareExchange(
+      expected: 0, desired: UInt(bitPattern: fresh), ordering: .acquiringAndReleasing)
+    if exchanged { return fresh }
+    System.unmap(fresh, Self.chunkByteCount)
+    return UnsafeMutableRawPointer(bitPattern: original)
+  }
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+// The modules that stacks have led through, kept when they are unloaded.
+
+import CTracerPlatform
+import Synchronization
+
+/// An executable segment of a file that was mapped when a stack led through it.
+package struct LoadedModule {
+  /// The segment, as whole pages.
+  package var start: UInt64
+  package var limit: UInt64
+  package var fileOffset: UInt64
+  /// The whole module, from its first segment to its last.
+  package var moduleStart: UInt64
+  package var moduleLimit: UInt64
+  package var loadBias: UInt64
+  package var ehFrameHeader: UInt
+  /// The loader's name: empty for the program itself.
+  package var pathOffset: UInt32
+  package var pathByteCount: UInt32
+  package var buildIDByteCount: UInt32
+  /// 1 once all of the above is written.
+  package var isReady: UInt32
+  package var buildID: InlineArray<32, UInt8>
+}
+
+/// Modules by number, from 1; 0 is code that belongs to none. All zero is a valid, closed table.
+package struct ModuleTable: ~Copyable {
+  package static var limit: UInt32 { 4096 }
+  private static var byteCount: Int { Int(limit) * MemoryLayout<LoadedModule>.stride }
+
+  private let base: Atomic<UInt>
+  private let names: ChunkedArena
+  private let count: Atomic<UInt32>
+
+  package func open() -> Bool {
+    if base.load(ordering: .acquiring) == 0 {
+      guard let fresh = System.map(Self.byteCount) else { return false }
+      base.store(UInt(bitPattern: fresh), ordering: .releasing)
+    }
+    return names.open(reserving: 2)
+  }
+
+  package func discard() {
+    guard let pointer = UnsafeMutableRawPointer(bitPattern: base.load(ordering: .acquiring)) else {
+      return
+    }
+    System.discard(pointer, Self.byteCount)
+    names.discard(reserving: 2)
+    count.store(0, ordering: .releasing)
+  }
+
+  package var usedByteCount: Int {
+    Int(moduleCount) * MemoryLayout<LoadedModule>.stride + names.usedByteCount
+  }
+
+  package var moduleCount: UInt32 { min(count.load(ordering: .acquiring), Self.limit &- 1) }
+
+  package func module(_ number: UInt32) -> UnsafeMutablePointer<LoadedModule> {
+    UnsafeMutablePointer<LoadedModule>(
+      bitPattern: base.load(ordering: .relaxed)
+    ).unsafelyUnwrapped + Int(number)
+  }
+
+  package func path(of module: LoadedModule) -> UnsafeRawBufferPointer {
+    guard module.pathByteCount > 0 else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+    return UnsafeRawBufferPointer(
+      start: names.address(module.pathOffset), count: Int(module.pathByteCount))
+  }
+
+  /// The number of the module that holds a program counter which is on a stack now: as long as the
+  /// frame lives, nobody can unload it. Cold: once for each new return address.
+  package func number(holding address: UInt64) -> UInt32 {
+    var object = tracer_object()
+    guard base.load(ordering: .relaxed) != 0, tracer_find_object(address, &object) == 0,
+      var found = Self.describe(object, holding: address)
+    else { return 0 }
+    var number: UInt32 = 1
+    while number <= moduleCount {
+      if isSame(module(number).pointee, found) { return number }
+      number &+= 1
+    }
+    return add(&found, named: object.name)
+  }
+
+  /// The same file at the same place, whether or not it was unloaded and loaded again.
+  private func isSame(_ known: LoadedModule, _ found: LoadedModule) -> Bool {
+    guard known.isReady == 1, known.start == found.start, known.limit == found.limit,
+      known.moduleStart == found.moduleStart, known.ehFrameHeader == found.ehFrameHeader,
+      known.buildIDByteCount == found.buildIDByteCount
+    else { return false }
+    for position in 0..<Int(min(known.buildIDByteCount, 32))
+    where known.buildID[position] != found.buildID[position] { return false }
+    return true
+  }
+
+  private func add(_ found: inout LoadedModule, named name: UnsafePointer<CChar>?) -> UInt32 {
+    if let name {
+      var length = 0
+      while length < 4096, name[length] != 0 { length &+= 1 }
+      if length > 0, let offset = names.allocate(UInt32(length &+ 7) / 8 * 2) {
+        names.address(offset).copyMemory(from: name, byteCount: length)
+        found.pathOffset = offset
+        found.pathByteCount = UInt32(length)
+      }
+    }
+    let number = count.add(1, ordering: .relaxed).newValue
+    guard number < Self.limit else { return 0 }
+    found.isReady = 1
+    module(number).pointee = found
+    return number
+  }
+
+  // MARK: The file's own headers, as they are mapped
+
+  /// Reads the segment and the build ID from the ELF header in memory. (System V ABI, chapter 5.)
+  private static func describe(_ object: tracer_object, holding address: UInt64) -> LoadedModule? {
+    var module = LoadedModule(
+      start: object.start & ~4095, limit: (object.end &+ 4095) & ~4095, fileOffset: 0,
+      moduleStart: object.start, moduleLimit: object.end, loadBias: object.load_bias,
+      ehFrameHeader: UInt(bitPattern: object.eh_frame_header), pathOffset: 0, pathByteCount: 0,
+      buildIDByteCount: 0, isReady: 0, buildID: InlineArray(repeating: 0))
+    guard let header = UnsafeRawPointer(bitPattern: UInt(object.start)),
+      header.loadUnaligned(as: UInt32.self) == 0x464c_457f
+    else { return module }
+    let entries = header.loadUnaligned(fromByteOffset: 32, as: UInt64.self)
+    let stride = UInt64(header.loadUnaligned(fromByteOffset: 54, as: UInt16.self))
+    let entryCount = UInt64(header.loadUnaligned(fromByteOffset: 56, as: UInt16.self))
+    // The headers lie in the first page of what the loader has mapped, or are not read.
+    guard stride == 56, entries &+ entryCount &* stride <= 4096 else { return module }
+    for position in 0..<entryCount {
+      let entry = header + Int(entries &+ position &* stride)
+      let start = object.load_bias &+ entry.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
+      let memorySize = entry.loadUnaligned(fromByteOffset: 40, as: UInt64.self)
+      guard start >= object.start, memorySize <= object.end &- start else { continue }
+      switch entry.loadUnaligned(as: UInt32.self) {
+      case 1 where address &- start < memorySize:  // PT_LOAD
+        module.start = start & ~4095
+        module.limit = (start &+ memorySize &+ 4095) & ~4095
+        module.fileOffset = entry.loadUnaligned(fromByteOffset: 8, as: UInt64.self) & ~4095
+      case 4 where module.buildIDByteCount == 0:  // PT_NOTE
+        readBuildID(UInt(start), UInt(memorySize), into: &module)
+      default: break
+      }
+    }
+    return module
+  }
+
+  private static func readBuildID(
+    _ start: UInt, _ byteCount: UInt, into module: inout LoadedModule
+  ) {
+    guard let notes = UnsafeRawPointer(bitPattern: start), System.isReadable(start) else { return }
+    var position: UInt = 0
+    while position &+ 12 <= byteCount {
+      let note = notes + Int(position)
+      let nameSize = UInt(note.loadUnaligned(as: UInt32.self))
+      let size = UInt(note.loadUnaligned(fromByteOffset: 4, as: UInt32.self))
+      let type = note.loadUnaligned(fromByteOffset: 8, as: UInt32.self)
+      let contents = 12 &+ ((nameSize &+ 3) & ~3)
+      guard position &+ contents &+ size <= byteCount else { return }
+      if type == 3, nameSize == 4,  // NT_GNU_BUILD_ID of "GNU\0"
+        note.loadUnaligned(fromByteOffset: 12, as: UInt32.self) == 0x0055_4e47
+      {
+        module.buildIDByteCount = UInt32(min(size, 32))
+        for index in 0..<Int(module.buildIDByteCount) {
+          module.buildID[index] = note.load(
+            fromByteOffset: Int(contents) &+ index, as: UInt8.self)
+        }
+        return
+      }
+      position &+= contents &+ ((size &+ 3) & ~3)
+    }
+  }
+}

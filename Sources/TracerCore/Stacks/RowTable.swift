@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// How to leave each return address that was ever met: the unwind table, boiled down and cached.
+
+import CTracerPlatform
+import Synchronization
+
+/// What it takes to step from one frame to its caller, for one program counter.
+package struct Row: ~Copyable {
+  package enum CFARule: UInt8 {
+    /// The stack pointer plus the offset.
+    case stackPointer = 0
+    /// rbp plus the offset.
+    case framePointer = 1
+    /// The word at rbp plus the offset: a function that realigned its stack.
+    case wordAtFramePointer = 2
+  }
+
+  package struct Flags: BitSet {
+    package let rawValue: UInt8
+    package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    /// rbp was saved at the CFA plus `rbpOffset`.
+    package static var savesRBP: Self { Self(rawValue: 1) }
+    /// rbp was saved at rbp plus `rbpOffset`.
+    package static var savesRBPAtRBP: Self { Self(rawValue: 2) }
+    /// The outermost frame: there is no caller.
+    package static var end: Self { Self(rawValue: 4) }
+    /// Only the full evaluator can step it.
+    package static var complex: Self { Self(rawValue: 8) }
+    /// No unwind table covers it: taken to keep a frame pointer, and checked as it is stepped.
+    package static var guess: Self { Self(rawValue: 16) }
+    /// The tracer's own code, which no stack shows.
+    package static var own: Self { Self(rawValue: 32) }
+
+    /// What the fast step cannot do.
+    static var slow: UInt8 { end.rawValue | complex.rawValue | guess.rawValue }
+  }
+
+  /// The program counter; bit 63 where it is the address of an instruction and not of a return.
+  package var key: UInt64
+  package var cfaOffset: Int32
+  package var rbpOffset: Int32
+  package var module: UInt16
+  package var cfaRule: CFARule
+  package var flags: Flags
+  /// The module generation that this row is known to hold in.
+  package let generation: Atomic<UInt32>
+
+  /// The address as it is found on the stack.
+  package var address: UInt64 { key & ~Row.exactFlag }
+  package static var exactFlag: UInt64 { 1 << 63 }
+}
+
+/// The rows, named by numbers from 1. All zero is a valid, closed table.
+package struct RowTable: ~Copyable {
+  static var limit: UInt32 { 1 << 18 }
+
+  private let base: Atomic<UInt>
+  private let count: Atomic<UInt32>
+  private let index: InternIndex
+  package let modules: ModuleTable
+  /// Bumped when a module is unloaded: what lay at its addresses may be other code from then on.
+  package let moduleGeneration: Atomic<UInt32>
+
+  package func open() -> Bool {
+    if base.load(ordering: .acquiring) == 0 {
+      guard let fresh = System.map(Int(Self.limit) * MemoryLayout<Row>.stride) else { return false }
+      base.store(UInt(bitPattern: fresh), ordering: .releasing)
+    }
+    return index.open(maximumBits: 19) && modules.open()
+  }
+
+  package func discard() {
+    guard let rows = UnsafeMutableRawPointer(bitPattern: base.load(ordering: .acquiring)) else {
+      return
+    }
+    index.discard()
+    System.discard(rows, Int(Self.limit) * MemoryLayout<Row>.stride)
+    count.store(0, ordering: .releasing)
+    modules.discard()
+  }
+
+  package var rowCount: UInt32 { min(count.load(ordering: .relaxed), Self.limit &- 1) }
+
+  package var usedByteCount: Int {
+    Int(rowCount) * MemoryLayout<Row>.stride + index.usedByteCount + modules.usedByteCount
+  }
+
+  @inline(__always)
+  package func row(_ number: UInt32) -> UnsafeMutablePointer<Row> {
+    UnsafeMutablePointer<Row>(
+      bitPattern: base.load(ordering: .relaxed)
+    ).unsafelyUnwrapped + Int(number)
+  }
+
+  /// The number of the row for a key; 0 where there is no room for a new one.
+  @inline(__always)
+  package func number(_ key: UInt64, own: Range<UInt64>) -> UInt32 {
+    let generation = moduleGeneration.load(ordering: .relaxed)
+    return index.intern(hash: (key &* 0x9E37_79B9_7F4A_7C15) >> 20) { number in
+      let row = row(number)
+      guard row.pointee.key == key else { return false }
+      // Relaxed: the frame that is being unwound keeps its module loaded, so that a bump which this
+      // thread has not seen is about other code.
+      if row.pointee.generation.load(ordering: .relaxed) == generation { return true }
+      return isStillTrue(number, generation)
+    } make: {
+      make(key, generation, own)
+    }
+  }
+
+  /// Whether the module of an old row is still the one at its address.
+  @inline(never)
+  private func isStillTrue(_ number: UInt32, _ generation: UInt32) -> Bool {
+    let row = row(number)
+    guard modules.number(holding: row.pointee.address) == UInt32(row.pointee.module) else {
+      return false
+    }
+    row.pointee.generation.store(generation, ordering: .relaxed)
+    return true
+  }
+
+  @inline(never)
+  private func make(_ key: UInt64, _ generation: UInt32, _ own: Range<UInt64>) -> UInt32 {
+    let number = count.add(1, ordering: .relaxed).newValue
+    guard number < Self.limit else { return 0 }
+    let row = row(number)
+    row.pointee.key = key
+    row.pointee.generation.store(generation, ordering: .relaxed)
+    let module = modules.number(holding: key & ~Row.exactFlag)
+    row.pointee.module = UInt16(truncatingIfNeeded: module)
+    if own.contains(key & ~Row.exactFlag) { row.pointee.flags.insert(.own) }
+    var rules = UnwindRules()
+    if findRules(for: key, module: module, into: &rules) {
+      Self.boilDown(rules, into: row)
+    } else {
+      row.pointee.flags.insert(.guess)
+      row.pointee.flags.insert(.savesRBP)
+      row.pointee.cfaRule = .framePointer
+      row.pointee.cfaOffset = 16
+      row.pointee.rbpOffset = -16
+    }
+    return number
+  }
+
+  /// The full rules at a key, from the module's own table.
+  package func findRules(
+    for key: UInt64, module: UInt32, into rules: inout UnwindRules
+  ) -> Bool {
+    guard module != 0 else { return false }
+    // A return address may be the first byte of the next function: the call is before it.
+    let counter = key & Row.exactFlag != 0 ? key & ~Row.exactFlag : key &- 1
+    return CallFrameInformation.rules(
+      at: UInt(counter), ehFrameHeader: modules.module(module).pointee.ehFrameHeader, into: &rules)
+  }
+
+  /// Keeps of the rules what the fast step can do, or marks the row complex.
+  private static func boilDown(_ rules: UnwindRules, into row: UnsafeMutablePointer<Row>) {
+    let returnRule = rules.registers[UnwindRules.returnAddress]
+    if returnRule.kind == .undefined {
+      row.pointee.flags.insert(.end)
+      return
+    }
+    guard !rules.isSignalFrame, returnRule.kind == .atOffset, returnRule.value == -8,
+      rules.registers[7].kind == .same, boilDownCFA(rules, into: row),
+      boilDownRBP(rules.registers[6], into: row)
+    else {
+      row.pointee.flags.insert(.complex)
+      return
+    }
+  }
+
+  private static func boilDownCFA(
+    _ rules: UnwindRules, into row: UnsafeMutablePointer<Row>
+  ) -> Bool {
+    if rules.cfaExpression != 0 {
+      guard let offset = wordAtRBP(rules.cfaExpression, dereferenced: true) else { return false }
+      row.pointee.cfaRule = .wordAtFramePointer
+      row.pointee.cfaOffset = offset
+      return true
+    }
+    guard rules.cfaRegister == 7 || rules.cfaRegister == 6,
+      let offset = Int32(exactly: rules.cfaOffset)
+    else { return false }
+    row.pointee.cfaRule = rules.cfaRegister == 7 ? .stackPointer : .framePointer
+    row.pointee.cfaOffset = offset
+    return true
+  }
+
+  private static func boilDownRBP(
+    _ rule: RegisterRule, into row: UnsafeMutablePointer<Row>
+  ) -> Bool {
+    switch rule.kind {
+    case .same, .undefined: return true
+    case .atOffset:
+      guard let offset = Int32(exactly: rule.value) else { return false }
+      row.pointee.flags.insert(.savesRBP)
+      row.pointee.rbpOffset = offset
+      return true
+    case .atExpression:
+      guard let offset = wordAtRBP(UInt(bitPattern: rule.value), dereferenced: false) else {
+        return false
+      }
+      row.pointee.flags.insert(.savesRBPAtRBP)
+      row.pointee.rbpOffset = offset
+      return true
+    case .offset, .expression, .register: return false
+    }
+  }
+
+  /// The offset in an expression that is just DW_OP_breg6 (rbp) offset, and then, or not,
+  /// DW_OP_deref: what compilers write for a function that realigns its stack.
+  private static func wordAtRBP(_ block: UInt, dereferenced: Bool) -> Int32? {
+    guard let start = UnsafeRawPointer(bitPattern: block) else { return nil }
+    var reader = TableReader(start)
+    let length = Int(reader.readUnsigned())
+    let end = reader.position + length
+    guard length >= 2, reader.read(UInt8.self) == 0x76 else { return nil }
+    let offset = reader.readSigned()
+    let left = end - reader.position
+    guard dereferenced ? left == 1 && reader.read(UInt8.self) == 0x06 : left == 0 else {
+      return nil
+    }
+    return Int32(exactly: offset)
+  }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every distinct stack, once.
+
+import CTracerPlatform
+import Synchronization
+
+/// One distinct stack and what was ever allocated from it.
+package struct Site: ~Copyable {
+  package var hash: UInt32
+  /// Where the rows of the frames begin in the table's arena, innermost first.
+  package var frames: UInt32
+  package var frameCount: UInt32
+  package var isTruncated: UInt32
+  /// Cumulative, since recording began, without what threads still hold back in their tallies.
+  package let totalBlocks: Atomic<UInt64>
+  package let totalBytes: Atomic<UInt64>
+}
+
+/// The sites, named by numbers from 1. All zero is a valid, closed table.
+package struct SiteTable: ~Copyable {
+  /// The site of allocations whose stack found no room; it has no frames.
+  package static var lost: UInt32 { 1 }
+  private static var wordsPerSite: UInt32 { 8 }
+
+  private let sites: ChunkedArena
+  private let frames: ChunkedArena
+  private let index: InternIndex
+
+  package func open() -> Bool {
+    // Site 0 means no block, and site 1 is the lost one: both exist from the start.
+    guard
+      sites.open(reserving: 0), frames.open(reserving: 0),
+      index.open(maximumBits: 23)
+    else { return false }
+    return reserveFirstSites()
+  }
+
+  private func reserveFirstSites() -> Bool {
+    sites.allocate(2 * Self.wordsPerSite) != nil
+  }
+
+  package func discard() {
+    index.discard()
+    sites.discard(reserving: 0)
+    frames.discard(reserving: 0)
+    _ = reserveFirstSites()
+  }
+
+  /// Sites named so far, and the two that are always there.
+  package var limit: UInt32 { UInt32(sites.usedByteCount / 4) / Self.wordsPerSite }
+
+  package var usedByteCount: Int {
+    sites.usedByteCount + frames.usedByteCount + index.usedByteCount
+  }
+
+  @inline(__always)
+  package func site(_ identifier: UInt32) -> UnsafeMutablePointer<Site> {
+    sites.address(identifier &* Self.wordsPerSite).assumingMemoryBound(to: Site.self)
+  }
+
+  /// A site that may be in a chunk that was never made.
+  package func siteIfMapped(_ identifier: UInt32) -> UnsafeMutablePointer<Site>? {
+    sites.addressIfMapped(identifier &* Self.wordsPerSite)?.assumingMemoryBound(to: Site.self)
+  }
+
+  package func rows(of site: borrowing Site) -> UnsafePointer<UInt32> {
+    UnsafePointer(frames.address(site.frames).assumingMemoryBound(to: UInt32.self))
+  }
+
+  /// The site of a stack given as row identifiers, innermost first; `lost` where there is no room.
+  package func intern(
+    _ rows: UnsafePointer<UInt32>, count: UInt32, isTruncated: Bool
+  ) -> UInt32 {
+    guard count > 0 else { return Self.lost }
+    var hash: UInt64 = isTruncated ? 1 : 2
+    var position = 0
+    while position < Int(count) {
+      hash = (hash ^ UInt64(rows[position])) &* 0x9E37_79B9_7F4A_7C15
+      hash ^= hash >> 29
+      position &+= 1
+    }
+    let short = UInt32(truncatingIfNeeded: hash >> 32)
+    let found = index.intern(hash: hash) { identifier in
+      let candidate = site(identifier)
+      guard candidate.pointee.hash == short, candidate.pointee.frameCount == count,
+        candidate.pointee.isTruncated == (isTruncated ? 1 : 0)
+      else { return false }
+      return Self.areEqual(self.rows(of: candidate.pointee), rows, Int(count))
+    } make: {
+      make(rows, count, short, isTruncated)
+    }
+    return found == 0 ? Self.lost : found
+  }
+
+  private func make(
+    _ rows: UnsafePointer<UInt32>, _ count: UInt32, _ hash: UInt32, _ isTruncated: Bool
+  ) -> UInt32 {
+    guard limit < BlockWord.siteLimit, let start = frames.allocate(count),
+      let offset = sites.allocate(Self.wordsPerSite)
+    else { return 0 }
+    let identifier = offset / Self.wordsPerSite
+    guard identifier < BlockWord.siteLimit else { return 0 }
+    let copy = frames.address(start).assumingMemoryBound(to: UInt32.self)
+    for position in 0..<Int(count) { copy[position] = rows[position] }
+    let site = site(identifier)
+    site.pointee.hash = hash
+    site.pointee.frames = start
+    site.pointee.isTruncated = isTruncated ? 1 : 0
+    site.pointee.frameCount = count
+    return identifier
+  }
+
+  @inline(__always)
+  private static func areEqual(
+    _ left: UnsafePointer<UInt32>, _ right: UnsafePointer<UInt32>, _ count: Int
+  ) -> Bool {
+    var position = 0
+    while position < count {
+      if left[position] != right[position] { return false }
+      position &+= 1
+    }
+    return true
+  }
+}
