@@ -152,7 +152,7 @@ extension Snapshot {
     var builder = Builder(header: header, modules: modules)
     builder.warnings = warnings
     let numbers = distinctFrames.map { builder.index(of: $0) }
-    return rebuilt(with: &builder) { run in
+    return rebuilt(with: builder) { run in
       let kept = run.drop { isFolded[Int($0)] }
       return (kept.isEmpty ? run.prefix(1) : kept).map { numbers[Int($0)] }[...]
     }

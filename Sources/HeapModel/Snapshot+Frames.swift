@@ -13,12 +13,12 @@ extension Snapshot {
       let frames = expansion(frame)
       return (frames.isEmpty ? [frame] : frames).map { builder.index(of: $0) }
     }
-    return rebuilt(with: &builder) { run in run.flatMap { expanded[Int($0)] }[...] }
+    return rebuilt(with: builder) { run in run.flatMap { expanded[Int($0)] }[...] }
   }
 
   /// Rewrites each stack that a sample has, once, by the numbers of its frames in the builder.
   func rebuilt(
-    with builder: inout Builder, _ rewriting: (ArraySlice<UInt32>) -> ArraySlice<UInt32>
+    with builder: consuming Builder, _ rewriting: (ArraySlice<UInt32>) -> ArraySlice<UInt32>
   ) -> Snapshot {
     var newStacks = [Int](repeating: -1, count: runs.count)
     for var sample in samples {
