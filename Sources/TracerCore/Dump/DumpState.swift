@@ -75,9 +75,11 @@ package struct DumpState: ~Copyable {
     born.discard(reserving: 2)
   }
 
-  package var usedByteCount: Int {
-    workspace.load(ordering: .relaxed) == 0
-      ? 0 : Self.workspaceByteCount + scratch.usedByteCount + born.usedByteCount
+  /// What dumps have touched, for so many sites: their summaries, their order, the buffers.
+  package func usedByteCount(sites: UInt32) -> Int {
+    guard workspace.load(ordering: .relaxed) != 0, scratch.usedByteCount > 0 else { return 0 }
+    return Self.workspaceByteCount + born.usedByteCount
+      + Int(sites) * (Int(SiteSummary.wordCount) + 1) * 4
   }
 
   var output: UnsafeMutableRawPointer {

@@ -101,7 +101,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     let sites = UInt64(pointee.sites.usedByteCount)
     let rows = UInt64(pointee.rows.usedByteCount)
     let threads = UInt64(pointee.threads.usedByteCount)
-    let dumps = UInt64(pointee.dumps.usedByteCount)
+    let dumps = UInt64(pointee.dumps.usedByteCount(sites: pointee.sites.limit))
     return (map, sites, rows, threads, dumps, map &+ sites &+ rows &+ threads &+ dumps)
   }
 

@@ -41,6 +41,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   package func withoutRecording<Result>(_ body: () -> Result) -> Result {
     let thread = enter()
     defer { if let thread { leave(thread) } }
+    if let thread { thread.pointee.isInside.store(ThreadState.isAtWork, ordering: .relaxed) }
     return body()
   }
 
@@ -50,10 +51,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard pointee.isRecording.load(ordering: .acquiring) != 0, tracer_thread() == nil,
       let thread = pointee.threads.take(for: UInt32(bitPattern: System.threadID))
     else { return nil }
-    thread.pointee.isInside.store(1, ordering: .relaxed)
+    thread.pointee.isInside.store(ThreadState.isAtWork, ordering: .relaxed)
     tracer_set_thread(UnsafeMutableRawPointer(thread))
     // May allocate, for the key's slot; that call finds the thread inside, and passes through.
     tracer_services.note_thread?(UnsafeMutableRawPointer(thread))
+    thread.pointee.isInside.store(1, ordering: .relaxed)
     beginEpoch(thread)
     return thread
   }
@@ -155,11 +157,16 @@ extension UnsafeMutablePointer where Pointee == Core {
   @inline(never)
   private func didPassThrough() {
     guard pointee.isRecording.load(ordering: .relaxed) != 0 else { return }
-    // Without a state: past the thread's end, or no memory for one. With one: a signal handler.
-    if UInt(bitPattern: tracer_thread()) > endedThread {
-      _ = pointee.retired.lostNested.add(1, ordering: .relaxed)
-    } else {
+    // Without a state: past the thread's end, or no memory for one. With one: a signal handler,
+    // unless it is the tracer itself that has a thread started.
+    guard let slot = tracer_thread(), UInt(bitPattern: slot) != endedThread else {
       _ = pointee.retired.lostBlocks.add(1, ordering: .relaxed)
+      return
+    }
+    let inside = slot.assumingMemoryBound(to: ThreadState.self).pointee.isInside
+      .load(ordering: .relaxed)
+    if inside != ThreadState.isAtWork {
+      _ = pointee.retired.lostNested.add(1, ordering: .relaxed)
     }
   }
 

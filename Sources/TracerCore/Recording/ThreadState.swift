@@ -23,9 +23,9 @@ package struct ThreadState: ~Copyable {
   /// As many frames as `HEAPTAP_DEPTH` may ask for.
   package static var frameLimit: UInt32 { 1024 }
 
-  /// The thread's number while it owns the state, 0 in the pool, `claimed` in between.
+  /// The thread's number while it owns the state, 0 in the pool.
   package let owner: Atomic<UInt32>
-  /// 1 while the thread is in the tracer: what is called then passes through.
+  /// Not 0 while the thread is in the tracer: what is called then passes through.
   package let isInside: Atomic<UInt32>
   package let epoch: Atomic<UInt32>
   /// 1 while an operator delete is running, whose inner free is not another one.
@@ -39,7 +39,8 @@ package struct ThreadState: ~Copyable {
 
   var readable: ReadableRange
 
-  static var claimed: UInt32 { UInt32.max }
+  /// What `isInside` is while the tracer itself calls what may allocate.
+  static var isAtWork: UInt32 { 2 }
 }
 
 extension UnsafeMutablePointer where Pointee == ThreadState {
