@@ -96,7 +96,7 @@ let package = Package(
     .testTarget(
       name: "GuestTests",
       dependencies: ["HeapModel", "Pprof", "Symbolication", "ProcessControl"],
-      exclude: ["Programs"], swiftSettings: swift),
+      exclude: ["Programs"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exact counts: what valgrind says of a program, Heaptap says too.
 
+import HeapModel
 import Testing
 
 @Suite struct CountingTests {
