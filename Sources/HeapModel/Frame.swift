@@ -30,4 +30,12 @@ public struct Frame: Hashable, Sendable {
     self.line = line
     self.isInlined = isInlined
   }
+
+  /// Stands for a whole stack that found no room in the tracer.
+  ///
+  /// Its blocks are counted, so that totals stay true; who allocated them is not known.
+  public static let lostStack = Frame(function: "(stack lost)")
+
+  /// What reports show, and filters match, where no source file is known.
+  public static let unknownFile = "<unknown>"
 }

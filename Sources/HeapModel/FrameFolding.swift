@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which frames are the allocator's and the runtime's own, and not an answer to who allocated.
+
+/// Says which frames at the inner end of a stack are plumbing: the allocator and the runtime.
+///
+/// Without folding every stack of a Swift program begins with `malloc`, `swift_slowAlloc` and
+/// `swift_allocObject`, and a report by function has one row. Folding drops such frames from the
+/// inner end until one is met that somebody wrote for this program.
+///
+/// Functions of libc that allocate because the caller asked for text or lines (`strdup`,
+/// `getline`, `asprintf`, `fopen`) are not folded: "who calls strdup" is a question that people
+/// have. Of those, only the `malloc` below them goes.
+public struct FrameFolding: Hashable, Sendable {
+  /// One kind of frame that is folded. What is `nil` does not matter.
+  public struct Rule: Hashable, Sendable {
+    /// The function's name without the words that the compiler puts in front: see `matches`.
+    public var function: Glob?
+    /// The last component of the module's path.
+    public var module: Glob?
+    /// Whether frames with a source file stay: then somebody has the code at hand.
+    public var keepsFramesWithFile: Bool
+
+    public init(function: Glob? = nil, module: Glob? = nil, keepsFramesWithFile: Bool = false) {
+      self.function = function
+      self.module = module
+      self.keepsFramesWithFile = keepsFramesWithFile
+    }
+
+    public static func function(_ pattern: Glob) -> Rule { Rule(function: pattern) }
+    public static func module(_ pattern: Glob) -> Rule { Rule(module: pattern) }
+  }
+
+  public var rules: [Rule]
+
+  public init(rules: [Rule]) {
+    self.rules = rules
+  }
+
+  /// The default rules and more: for a program with an allocator of its own.
+  public init(adding rules: Rule...) {
+    self.init(rules: Self.standard.rules + rules)
+  }
+
+  /// The allocators of libc, C++ and Swift, and what Swift's standard library does inside.
+  public static let standard = FrameFolding(
+    rules: [
+      // The tracer itself, should its hook be on the stack.
+      .module("libheaptap.so*"),
+      // Without debug information everything in here is between the program and its memory.
+      Rule(module: "libswiftCore.so*", keepsFramesWithFile: true),
+    ] + (cFunctions + cppFunctions + swiftFunctions + swiftLibraryFunctions).map(Rule.function))
+
+  private static let cFunctions: [Glob] = [
+    "malloc", "calloc", "realloc", "reallocarray", "memalign", "aligned_alloc", "posix_memalign",
+    "valloc", "pvalloc", "__libc_malloc", "__libc_calloc", "__libc_realloc", "__libc_memalign",
+    "__libc_valloc", "__libc_pvalloc", "__libc_reallocarray", "__GI___libc_*", "_int_malloc",
+    "_int_realloc", "_int_memalign",
+  ]
+
+  private static let cppFunctions: [Glob] = [
+    // Plain, array, aligned and nothrow; the mangled forms where nothing demangled them.
+    "operator new", "operator new(*", "operator new[[][]]", "operator new[[][]](*", "_Znw*",
+    "_Zna*", "__gnu_cxx::new_allocator<*", "__gnu_cxx::__alloc_traits<*",
+    "__gnu_cxx::__aligned_membuf<*", "std::__new_allocator<*", "std::allocator<*",
+    "std::allocator_traits<*", "std::__allocate_guarded*", "std::_Vector_base<*>::_M_allocate*",
+    "std::_Vector_base<*>::_M_create_storage*", "std::_Vector_base<*>::_Vector_base*",
+    "std::_Deque_base<*>::_M_allocate_*", "std::_Rb_tree<*>::_M_get_node*",
+    "std::_Rb_tree<*>::_M_create_node*", "std::__cxx11::_List_base<*>::_M_get_node*",
+    "std::__detail::_Hashtable_alloc<*>::_M_allocate_*",
+    "std::__cxx11::basic_string<*>::_M_create*",
+    // libc++.
+    "std::__1::allocator<*", "std::__1::allocator_traits<*", "std::__1::__libcpp_allocate*",
+    "std::__1::__libcpp_operator_new*", "std::__1::__allocate_at_least*",
+  ]
+
+  private static let swiftFunctions: [Glob] = [
+    "swift_allocObject", "_swift_allocObject*", "swift_slowAlloc", "swift_slowAllocTyped",
+    "swift::swift_slowAlloc*", "swift_coroFrameAlloc*", "swift_allocBox", "swift::swift_allocBox*",
+    "swift_bufferAllocate", "swift_initStackObject", "swift_initStaticObject",
+    "swift_allocError", "swift_task_alloc", "swift_task_create*", "swift_asyncLet_*",
+    "swift::_swift_task_alloc*", "swift::StackAllocator<*", "swift::MetadataAllocator::*",
+    "swift_job_allocate*", "swift_taskGroup_*",
+  ]
+
+  /// Specialised, these are in the program's own module, mostly without a line.
+  private static let swiftLibraryFunctions: [Glob] = [
+    "_ContiguousArrayStorage*", "_ContiguousArrayBuffer*", "_ArrayBuffer*", "_SliceBuffer*",
+    "_allocateUninitializedArray*", "_copyCollectionToContiguousArray*", "_growArrayCapacity*",
+    "Array._*", "Array<*>._*", "ContiguousArray._*", "ContiguousArray<*>._*", "ArraySlice._*",
+    "ManagedBuffer.*", "ManagedBuffer<*", "ManagedBufferPointer*", "_DictionaryStorage*",
+    "_NativeDictionary*", "_SetStorage*", "_NativeSet*", "__StringStorage*",
+    "__SharedStringStorage*", "_StringGuts*", "UnsafeMutablePointer.allocate*",
+    "UnsafeMutablePointer<*>.allocate*", "UnsafeMutableRawPointer.allocate*",
+    "UnsafeMutableBufferPointer.allocate*", "UnsafeMutableBufferPointer<*>.allocate*",
+    "UnsafeMutableRawBufferPointer.allocate*",
+  ]
+
+  /// Whether a frame is plumbing.
+  ///
+  /// Swift's demangler puts words in front of what the compiler derived: `specialized`, `static`,
+  /// `generic specialization <A> of`. They are taken off before the rules see the name, as is the
+  /// standard library's own `Swift.`.
+  public func matches(_ frame: Frame, in module: Module?) -> Bool {
+    let name = frame.function.map { Self.bareName(of: $0[...]) }
+    return rules.contains { rule in
+      if rule.keepsFramesWithFile && frame.file != nil { return false }
+      if let glob = rule.function, !(name.map { glob.matches($0) } ?? false) { return false }
+      if let glob = rule.module, !(module.map { glob.matches($0.name) } ?? false) { return false }
+      return rule.function != nil || rule.module != nil
+    }
+  }
+
+  static func bareName(of name: Substring) -> Substring {
+    for word in ["specialized ", "static ", "merged ", "class ", "partial apply for ", "Swift."]
+    where name.hasPrefix(word) {
+      return bareName(of: name.dropFirst(word.count))
+    }
+    for word in ["generic ", "function signature "] where name.hasPrefix(word) {
+      // "generic specialization <Swift.Int> of Swift.Array.append(…)"
+      let rest = name.dropFirst(word.count)
+      guard let end = endOfAngleBrackets(in: rest), rest[end...].hasPrefix(" of ") else { break }
+      return bareName(of: rest[end...].dropFirst(" of ".count))
+    }
+    return name
+  }
+
+  /// The place after the bracket that closes the first one; `->` is no bracket.
+  private static func endOfAngleBrackets(in name: Substring) -> Substring.Index? {
+    var depth = 0
+    var last: Character = " "
+    for index in name.indices {
+      let character = name[index]
+      if character == "<" { depth += 1 }
+      if character == ">" && last != "-" {
+        depth -= 1
+        if depth == 0 { return name.index(after: index) }
+      }
+      last = character
+    }
+    return nil
+  }
+}
+
+extension Snapshot {
+  /// The snapshot without the frames at the inner end of each stack that the folding names.
+  ///
+  /// A stack of nothing else keeps its innermost frame: no block may vanish from the reports.
+  public func folded(by folding: FrameFolding = .standard) -> Snapshot {
+    let isFolded = distinctFrames.map { frame in
+      folding.matches(frame, in: module(of: frame))
+    }
+    var builder = Builder(header: header, modules: modules)
+    builder.warnings = warnings
+    let numbers = distinctFrames.map { builder.index(of: $0) }
+    return rebuilt(with: builder) { run in
+      let kept = run.drop { isFolded[Int($0)] }
+      return (kept.isEmpty ? run.prefix(1) : kept).map { numbers[Int($0)] }[...]
+    }
+  }
+}

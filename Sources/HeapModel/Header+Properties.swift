@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// The pairs of a header that have a meaning here, as properties.
+
+extension Header {
+  /// The version of the dump format; `nil` where no Heaptap wrote the profile.
+  public var formatVersion: Int? { integer("heaptap") }
+  public var isHeaptap: Bool { self["heaptap"] != nil }
+  /// Whether the tracer wrote the dump to its end.
+  public var isComplete: Bool { self["complete"] == "1" }
+
+  // Whose dump.
+
+  public var tracerVersion: String? { self["tracer"] }
+  public var program: String? { self["program"] }
+  public var executable: String? { self["executable"] }
+  public var pid: Int? { integer("pid") }
+  public var host: String? { self["host"] }
+  /// The systemd unit of the process.
+  public var unit: String? { self["unit"] }
+  public var bootID: String? { self["boot_id"] }
+
+  // When and why.
+
+  /// Why the dump was written: `signal`, `control`, `stop`, `exit`, `terminated` or `api`.
+  public var trigger: String? { self["trigger"] }
+  /// Which dump of the process this is.
+  public var sequence: Int? { integer("sequence") }
+  /// How many frames of a stack were kept: tracemalloc's traceback limit.
+  public var depthLimit: Int? { integer("depth") }
+  public var startWallNanoseconds: Int? { integer("start_wall_ns") }
+  public var startMonotonicNanoseconds: Int? { integer("start_monotonic_ns") }
+  public var dumpWallNanoseconds: Int? { integer("dump_wall_ns") }
+  public var dumpMonotonicNanoseconds: Int? { integer("dump_monotonic_ns") }
+  /// For how long had been recorded, by a clock that nobody sets.
+  public var durationNanoseconds: Int? {
+    guard let start = startMonotonicNanoseconds, let dump = dumpMonotonicNanoseconds,
+      case (let duration, false) = dump.subtractingReportingOverflow(start), duration >= 0
+    else { return nil }
+    return duration
+  }
+
+  /// The generation that the dump opened. No block of it is in the dump.
+  public var openedGeneration: Int? { integer("generation") }
+  public var generationStarts: [GenerationStart] {
+    entries(withPrefix: "generation.").compactMap { entry in
+      let times = entry.value.split(separator: ",", omittingEmptySubsequences: false)
+      guard let number = Int(entry.key), times.count == 2, let wall = Int(times[0]),
+        let monotonic = Int(times[1])
+      else { return nil }
+      return GenerationStart(
+        number: number, wallNanoseconds: wall, monotonicNanoseconds: monotonic)
+    }
+  }
+
+  /// When an interval between snapshots began.
+  public struct GenerationStart: Hashable, Sendable {
+    public let number: Int
+    public let wallNanoseconds: Int
+    public let monotonicNanoseconds: Int
+  }
+
+  // How much, by the tracer's own counters.
+
+  public var liveBytes: Int? { integer("live_bytes") }
+  public var liveBlocks: Int? { integer("live_blocks") }
+  /// By the scan that the samples come from: it differs from the counters by what was allocated
+  /// and freed meanwhile, since a dump stops nobody.
+  public var scannedBytes: Int? { integer("scanned_bytes") }
+  public var scannedBlocks: Int? { integer("scanned_blocks") }
+  /// The most that was alive at once, exact to `peakErrorBytes`.
+  public var peakBytes: Int? { integer("peak_bytes") }
+  public var peakErrorBytes: Int? { integer("peak_error_bytes") }
+  public var totalBytes: Int? { integer("total_bytes") }
+  public var totalBlocks: Int? { integer("total_blocks") }
+  public var freedBytes: Int? { integer("freed_bytes") }
+  public var freedBlocks: Int? { integer("freed_blocks") }
+  public var siteCount: Int? { integer("sites") }
+
+  /// Memory that was allocated before recording began, as far as the allocator tells.
+  public var beforeHeapBytes: Int? { integer("before_heap_bytes") }
+  public var beforeResidentBytes: Int? { integer("before_rss_bytes") }
+  public var beforeFreedBytes: Int? { integer("before_freed_bytes") }
+  public var beforeFreedBlocks: Int? { integer("before_freed_blocks") }
+  /// At most this much from before recording is still allocated.
+  public var beforeRemainingBytes: Int? { integer("before_remaining_bytes") }
+
+  /// Resident memory of the tracer itself.
+  public var tracerBytes: Int? { integer("tracer_bytes") }
+}
+
+extension Header {
+  /// One row of the histogram: live blocks of up to a size, and above the row before.
+  public struct SizeClass: Hashable, Sendable {
+    /// The largest request counted here; `nil` in the last row, which has no end.
+    public let limitBytes: Int?
+    public let blocks: Int
+    public let bytes: Int
+
+    public init(limitBytes: Int?, blocks: Int, bytes: Int) {
+      self.limitBytes = limitBytes
+      self.blocks = blocks
+      self.bytes = bytes
+    }
+  }
+
+  /// Live blocks by requested size; empty where absent. Rows that cannot be read are left out.
+  public var histogram: [SizeClass] {
+    (self["histogram"] ?? "").split(separator: ",").compactMap { row in
+      let parts = row.split(separator: ":", omittingEmptySubsequences: false)
+      guard parts.count == 3, let blocks = Int(parts[1]), let bytes = Int(parts[2]) else {
+        return nil
+      }
+      if parts[0] == "more" { return SizeClass(limitBytes: nil, blocks: blocks, bytes: bytes) }
+      return Int(parts[0]).map { SizeClass(limitBytes: $0, blocks: blocks, bytes: bytes) }
+    }
+  }
+
+  /// Where the memory is that the kernel charges the process for.
+  public struct Reconciliation: Hashable, Sendable {
+    /// One part of the whole.
+    public struct Part: Hashable, Sendable {
+      /// As in the dump: `traced`, `before`, `mmap`, `slack`, `tracer`, `other`.
+      public let name: String
+      /// May be negative for `other`: what is left after the parts that are known.
+      public let bytes: Int
+
+      public init(name: String, bytes: Int) {
+        self.name = name
+        self.bytes = bytes
+      }
+    }
+
+    public let usageBytes: Int
+    /// Which of the kernel's files says so.
+    public let source: String?
+    public let parts: [Part]
+
+    public init(usageBytes: Int, source: String?, parts: [Part]) {
+      self.usageBytes = usageBytes
+      self.source = source
+      self.parts = parts
+    }
+
+    /// What the parts do not explain; 0 in a dump that is right.
+    public var unexplainedBytes: Int {
+      parts.reduce(usageBytes) { $0.addingSaturated(0 &- $1.bytes) }
+    }
+  }
+
+  /// The usage that the kernel reports, by parts; `nil` in dumps without it.
+  public var reconciliation: Reconciliation? {
+    guard let usage = integer("usage_bytes") else { return nil }
+    let parts = entries(withPrefix: "reconcile.").compactMap { entry in
+      Int(entry.value).flatMap { bytes in
+        entry.key.hasSuffix("_bytes")
+          ? Reconciliation.Part(name: String(entry.key.dropLast("_bytes".count)), bytes: bytes)
+          : nil
+      }
+    }
+    return Reconciliation(usageBytes: usage, source: self["usage_source"], parts: parts)
+  }
+
+  /// A counter of what could not be recorded as it should.
+  public struct Loss: Hashable, Sendable {
+    /// The pair's key: `lost.sites`, `truncated_stacks`…
+    public let key: String
+    public let count: Int
+
+    public init(key: String, count: Int) {
+      self.key = key
+      self.count = count
+    }
+  }
+
+  /// Every counter of losses in the dump, those at 0 as well; unknown ones too if they are called
+  /// `lost.` something.
+  public var losses: [Loss] {
+    entries.compactMap { entry in
+      guard entry.key.hasPrefix("lost.") || Self.lossKeys.contains(entry.key) else { return nil }
+      return Int(entry.value).map { Loss(key: entry.key, count: $0) }
+    }
+  }
+
+  private static let lossKeys: Set = [
+    "truncated_stacks", "broken_stacks", "sites_omitted", "omitted_bytes",
+  ]
+}

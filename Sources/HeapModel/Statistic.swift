@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// One row of a report, and one row of a comparison.
+
+/// The blocks of one row of a report, added up.
+public struct Statistic: Hashable, Sendable {
+  /// What the row stands for: one line, one function, one stack…
+  public let key: Key
+  /// The function to show beside the key; `nil` where none is known or where it is the key.
+  ///
+  /// It is no part of what makes a row. Where several functions are on one line, the first by name.
+  public let function: String?
+  /// The frames, where rows are stacks; `nil` otherwise.
+  public let stack: Stack?
+  /// Bytes asked for by the blocks that are still allocated.
+  public let liveBytes: Int
+  public let liveBlocks: Int
+  /// Bytes asked for since recording began, freed or not. 0 where that was not recorded.
+  public let totalBytes: Int
+  public let totalBlocks: Int
+
+  public init(
+    key: Key, function: String? = nil, stack: Stack? = nil, liveBytes: Int, liveBlocks: Int,
+    totalBytes: Int = 0, totalBlocks: Int = 0
+  ) {
+    self.key = key
+    self.function = function
+    self.stack = stack
+    self.liveBytes = liveBytes
+    self.liveBlocks = liveBlocks
+    self.totalBytes = totalBytes
+    self.totalBlocks = totalBlocks
+  }
+
+  /// Live bytes for each live block; `nil` where no block is alive.
+  public var averageBytes: Double? {
+    liveBlocks == 0 ? nil : Double(liveBytes) / Double(liveBlocks)
+  }
+
+  static func largestFirst(_ a: Self, _ b: Self) -> Bool {
+    (b.liveBytes, b.liveBlocks, b.key) < (a.liveBytes, a.liveBlocks, a.key)
+  }
+}
+
+extension Statistic: CustomStringConvertible {
+  /// `b.py:1: size=66 B, count=1, average=66 B`, to the letter as in tracemalloc.
+  public var description: String {
+    let average = averageBytes.map { ", average=\(ByteCount($0))" } ?? ""
+    return "\(key): size=\(ByteCount(liveBytes)), count=\(liveBlocks)\(average)"
+  }
+}
+
+/// One row of a comparison: what is alive now, and how much more that is than before.
+public struct StatisticDifference: Hashable, Sendable {
+  public let key: Statistic.Key
+  public let function: String?
+  public let stack: Stack?
+  /// As the later snapshot has it: 0 in a row that vanished.
+  public let liveBytes: Int
+  public let liveBlocks: Int
+  /// Later less earlier: negative where the row shrank.
+  public let addedBytes: Int
+  public let addedBlocks: Int
+
+  public init(
+    key: Statistic.Key, function: String? = nil, stack: Stack? = nil, liveBytes: Int,
+    addedBytes: Int, liveBlocks: Int, addedBlocks: Int
+  ) {
+    self.key = key
+    self.function = function
+    self.stack = stack
+    self.liveBytes = liveBytes
+    self.addedBytes = addedBytes
+    self.liveBlocks = liveBlocks
+    self.addedBlocks = addedBlocks
+  }
+
+  init(later: Statistic?, earlier: Statistic?) {
+    let named = (later ?? earlier)!
+    let bytes = (later: later?.liveBytes ?? 0, earlier: earlier?.liveBytes ?? 0)
+    let blocks = (later: later?.liveBlocks ?? 0, earlier: earlier?.liveBlocks ?? 0)
+    self.init(
+      key: named.key, function: named.function, stack: named.stack, liveBytes: bytes.later,
+      addedBytes: bytes.later.addingSaturated(-bytes.earlier), liveBlocks: blocks.later,
+      addedBlocks: blocks.later.addingSaturated(-blocks.earlier))
+  }
+
+  /// Live bytes for each live block; `nil` where no block is alive.
+  public var averageBytes: Double? {
+    liveBlocks == 0 ? nil : Double(liveBytes) / Double(liveBlocks)
+  }
+
+  static func largestChangeFirst(_ a: Self, _ b: Self) -> Bool {
+    (b.addedBytes.magnitude, b.liveBytes, b.addedBlocks.magnitude, b.liveBlocks, b.key)
+      < (a.addedBytes.magnitude, a.liveBytes, a.addedBlocks.magnitude, a.liveBlocks, a.key)
+  }
+}
+
+extension StatisticDifference: CustomStringConvertible {
+  /// `a.py:5: size=5002 B (+5000 B), count=2 (+1), average=2501 B`, as in tracemalloc.
+  public var description: String {
+    let average = averageBytes.map { ", average=\(ByteCount($0))" } ?? ""
+    let size = "size=\(ByteCount(liveBytes)) (\(ByteCount(addedBytes).signed))"
+    return "\(key): \(size), count=\(liveBlocks) (\(addedBlocks.signedDescription))\(average)"
+  }
+}

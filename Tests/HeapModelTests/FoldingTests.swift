@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// Folding away the allocator, and putting symbols in.
+
+import HeapModel
+import Testing
+
+private let swiftCore = Module(
+  start: 0, limit: 1, fileOffset: 0, path: "/usr/lib/swift/linux/libswiftCore.so", buildID: "")
+
+@Suite struct FrameFoldingTests {
+  @Test(arguments: [
+    "malloc", "realloc", "posix_memalign", "__libc_malloc", "operator new(unsigned long)",
+    "operator new[](unsigned long)", "operator new[](unsigned long, std::nothrow_t const&)",
+    "operator new(unsigned long, std::align_val_t)", "_Znwm", "swift_allocObject",
+    "_swift_allocObject_", "swift_slowAlloc", "swift_slowAllocTyped",
+    "swift::swift_slowAllocTyped(unsigned long, unsigned long, unsigned long long)",
+    "swift_allocBox", "swift_bufferAllocate", "swift_initStackObject", "swift_task_alloc",
+    "__gnu_cxx::new_allocator<char>::allocate(unsigned long, void const*)",
+    "std::__new_allocator<int>::allocate(unsigned long, void const*)",
+    "std::allocator_traits<std::allocator<int> >::allocate(std::allocator<int>&, unsigned long)",
+    "std::_Vector_base<int, std::allocator<int> >::_M_allocate(unsigned long)",
+    "static _ContiguousArrayStorage.allocate(capacity:)",
+    "specialized static _ContiguousArrayStorage.allocate(capacity:)",
+    "specialized _ContiguousArrayBuffer.init(_uninitializedCount:minimumCapacity:)",
+    "_allocateUninitializedArray<A>(_:)", "Array._copyToNewBuffer(oldCount:)",
+    "specialized Array._createNewBuffer(bufferIsUnique:minimumCapacity:growForAppend:)",
+    "Swift._allocateUninitializedArray<A>(Builtin.Word) -> ([A], Builtin.RawPointer)",
+    """
+    generic specialization <Swift.UInt8, (Swift.Int) -> ()> of \
+    Swift._ContiguousArrayBuffer.init(_uninitializedCount: Swift.Int)
+    """,
+    "UnsafeMutablePointer.allocate(capacity:)",
+  ])
+  func `plumbing is folded`(function: String) {
+    #expect(FrameFolding.standard.matches(Frame(function: function), in: nil))
+  }
+
+  @Test(arguments: [
+    "main", "strdup", "getline", "my_malloc", "mallocator", "Session.open()",
+    "specialized Session.open()", "Array.append(_:)", "Array<A>.map", "newOperator",
+    "std::vector<int, std::allocator<int> >::push_back(int const&)", "generic ",
+    "generic specialization <", "specialized ", "",
+  ])
+  func `what somebody wrote, or asks about, is not folded`(function: String) {
+    #expect(!FrameFolding.standard.matches(Frame(function: function), in: nil))
+  }
+
+  @Test func `the standard library is folded where it has no source`() {
+    let frame = Frame(module: 0, function: "Array.append(_:)")
+    #expect(FrameFolding.standard.matches(frame, in: swiftCore))
+    #expect(FrameFolding.standard.matches(Frame(module: 0), in: swiftCore))
+    let withSource = Frame(function: "Array.append(_:)", file: "Array.swift", line: 1)
+    #expect(!FrameFolding.standard.matches(withSource, in: swiftCore))
+  }
+
+  @Test func `an unknown frame is not folded`() {
+    #expect(!FrameFolding.standard.matches(Frame(), in: nil))
+    #expect(!FrameFolding(rules: [.init()]).matches(Frame(function: "f"), in: nil))
+  }
+
+  @Test func `only the inner end is folded`() {
+    var builder = Snapshot.Builder()
+    let open = Frame(function: "Session.open()", file: "s.swift", line: 4)
+    let malloc = Frame(function: "malloc")
+    builder.add(
+      bytes: 8,
+      stack: [malloc, Frame(function: "swift_slowAlloc"), open, malloc, Frame(function: "main")],
+      missingFrames: 3, generation: 2)
+    let folded = builder.finish().folded()
+    #expect(
+      folded.stack(of: folded.samples[0]).map(\.function)
+        == ["Session.open()", "malloc", "main"])
+    #expect(folded.samples[0].missingFrames == 3)
+    #expect(folded.samples[0].generation == 2)
+  }
+
+  @Test func `a stack of plumbing keeps its innermost frame`() {
+    var builder = Snapshot.Builder()
+    builder.add(bytes: 8, stack: [Frame(function: "calloc"), Frame(function: "malloc")])
+    builder.add(bytes: 8, stack: [])
+    let folded = builder.finish().folded()
+    #expect(folded.stack(of: folded.samples[0]).map(\.function) == ["calloc"])
+    #expect(folded.stack(of: folded.samples[1]).isEmpty)
+    #expect(folded.liveBytes == 16)
+  }
+
+  @Test func `rules can be added`() {
+    let folding = FrameFolding(adding: .function("pool_*"), .module("libjemalloc.so*"))
+    let jemalloc = Module(
+      start: 0, limit: 1, fileOffset: 0, path: "/usr/lib/libjemalloc.so.2", buildID: "")
+    #expect(folding.matches(Frame(function: "pool_take"), in: nil))
+    #expect(folding.matches(Frame(function: "malloc"), in: nil))
+    #expect(folding.matches(Frame(module: 0), in: jemalloc))
+    #expect(!FrameFolding.standard.matches(Frame(module: 0), in: jemalloc))
+  }
+}
+
+@Suite struct ReplacingFramesTests {
+  @Test func `one frame may become several, and each is asked about once`() {
+    var builder = Snapshot.Builder()
+    builder.warnings = ["kept"]
+    builder.add(bytes: 1, stack: [Frame(address: 1), Frame(address: 9)], missingFrames: 2)
+    builder.add(bytes: 2, stack: [Frame(address: 2), Frame(address: 9)])
+    let snapshot = builder.finish()
+    var asked: [UInt64] = []
+    let symbolicated = snapshot.replacingFrames { frame in
+      asked.append(frame.address)
+      if frame.address == 2 { return [] }
+      return [
+        Frame(address: frame.address, function: "inlined", isInlined: true),
+        Frame(address: frame.address, function: "outer"),
+      ]
+    }
+    #expect(asked.sorted() == [1, 2, 9])
+    let stacks = symbolicated.samples.map { symbolicated.stack(of: $0) }
+    #expect(stacks[0].map(\.function) == ["inlined", "outer", "inlined", "outer"])
+    #expect(stacks[0].missingFrames == 2)
+    #expect(stacks[1].map(\.address) == [2, 9, 9])
+    #expect(symbolicated.warnings == ["kept"])
+  }
+
+  @Test func `stacks that become equal become one`() {
+    var builder = Snapshot.Builder()
+    builder.add(bytes: 1, stack: [Frame(address: 1)])
+    builder.add(bytes: 2, stack: [Frame(address: 2)])
+    let merged = builder.finish().replacingFrames { _ in [Frame(function: "f")] }
+    #expect(merged.stackCount == 1)
+    #expect(merged.samples.map(\.liveBytes) == [1, 2])
+  }
+}
