@@ -251,6 +251,7 @@ struct HeldSignals {
   /// What only we ignore. What was ignored before (nohup, a shell's background job) stays so.
   private(set) var resetInChild = sigset_t()
   private var waited = sigset_t()
+  private var handlers: [(signal: Int32, handler: (@convention(c) (Int32) -> Void)?)] = []
 
   private static let passedOn = [SIGTERM, SIGHUP]
   private static let leftToTheTerminal = [SIGINT, SIGQUIT]
@@ -264,17 +265,17 @@ struct HeldSignals {
     unsafe sigemptyset(&resetInChild)
     for signal in Self.leftToTheTerminal {
       let before = Glibc.signal(signal, SIG_IGN)
-      // SIG_DFL is the null handler.
-      if before == nil { unsafe sigaddset(&resetInChild, signal) }
+      handlers.append((signal, before))
+      // Swift's runtime may catch SIGQUIT to print a backtrace: exec would have undone that.
+      let wasIgnored = unsafe unsafeBitCast(before, to: Int.self) == 1 /* SIG_IGN */
+      if !wasIgnored { unsafe sigaddset(&resetInChild, signal) }
     }
   }
 
   /// Puts everything back.
   func release() {
-    var (mask, reset) = (originalMask, resetInChild)
-    for signal in Self.leftToTheTerminal where unsafe sigismember(&reset, signal) == 1 {
-      Glibc.signal(signal, SIG_DFL)
-    }
+    var mask = originalMask
+    for (signal, handler) in handlers { Glibc.signal(signal, handler) }
     unsafe pthread_sigmask(SIG_SETMASK, &mask, nil)
   }
 
