@@ -26,7 +26,7 @@ public struct ArmedProcess: Sendable {
   }
 
   /// The process as sentences name it.
-  var place: String { "'\(program)' (pid \(pid))" }
+  public var place: String { "'\(program)' (pid \(pid))" }
 
   // MARK: What it is doing
 

@@ -91,14 +91,15 @@ public enum DumpDirectories {
   static let system = "/var/lib/heaptap"
 
   /// Where a process of this user and environment writes: its own setting, or the defaults.
-  static func written(by userID: uid_t, environment: [String: String]) -> [String] {
+  static func written(by userID: uid_t, environment: ProcessEnvironment) -> [String] {
     if let directory = environment["HEAPTAP_DIR"] { return [directory] }
     return ["\(system)/\(userID)", "/var/tmp/heaptap-\(userID)"]
   }
 
   /// Where this user's dumps may be: `HEAPTAP_DIR`, the current directory, the defaults; and for
   /// root everybody's.
-  public static func searched(environment: [String: String], userID: uid_t = geteuid()) -> [String]
+  public static func searched(environment: ProcessEnvironment, userID: uid_t = geteuid())
+    -> [String]
   {
     var directories = environment["HEAPTAP_DIR"].map { [$0] } ?? []
     directories.append(".")

@@ -39,18 +39,9 @@ struct ProcessFacts {
   var status: ProcessStatus { ProcessStatus(text("status") ?? "") }
 
   /// The environment that the program was started with, which is also when the tracer reads it.
-  func environment() throws(SystemError) -> [String: String] {
+  func environment() throws(SystemError) -> ProcessEnvironment {
     let bytes = try contents(ofFile: "/proc/\(pid)/environ", limit: 4 << 20)
-    var result: [String: String] = [:]
-    for entry in bytes.split(separator: 0) {
-      guard let equals = entry.firstIndex(of: UInt8(ascii: "=")) else { continue }
-      let name = String(decoding: entry[..<equals], as: UTF8.self)
-      // The first of a name, as getenv(3) has it.
-      if result[name] == nil {
-        result[name] = String(decoding: entry[(equals + 1)...], as: UTF8.self)
-      }
-    }
-    return result
+    return ProcessEnvironment(entries: bytes.split(separator: 0).map { Array($0) })
   }
 
   func isTracerMapped() throws(SystemError) -> Bool {

@@ -150,7 +150,7 @@ public struct ProcessTable: Sendable {
     func notArmed(_ why: String) -> ProcessControlError {
       ProcessControlError(.notArmed, "\(place) is not armed: \(why)")
     }
-    let environment: [String: String]
+    let environment: ProcessEnvironment
     let isMapped: Bool
     do {
       isMapped = try facts.isTracerMapped()

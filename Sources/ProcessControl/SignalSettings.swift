@@ -103,6 +103,12 @@ extension ArmedProcess {
 
 extension ProcessControlError {
   static func notPermitted(_ place: String, owner: UInt32?) -> ProcessControlError {
+    if geteuid() == 0 {
+      return ProcessControlError(
+        .notPermitted,
+        "\(place) may not be looked into, even by root here: a security module or another user"
+          + " namespace forbids it")
+    }
     let owner = owner.map { "uid \($0)" } ?? "another user"
     return ProcessControlError(
       .notPermitted, "\(place) belongs to \(owner): run heaptap as that user or as root")

@@ -5,14 +5,14 @@ import Glibc
 
 /// A command to be run with the tracer preloaded and recording.
 public struct TracedCommand: Sendable {
-  /// The program, looked up in PATH, and its arguments.
-  public var arguments: [String]
+  /// The program, looked up in PATH, and its arguments: bytes, since they need not be UTF-8.
+  public var arguments: [[UInt8]]
   /// Where it dumps. Made absolute when the command starts.
   public var directory: String
   /// Frames kept of a stack; `nil` leaves the tracer's own limit.
   public var depthLimit: Int?
   public var children: Children
-  public var environment: [String: String]
+  public var environment: ProcessEnvironment
 
   public enum Children: Sendable {
     /// Only the command itself, and the programs that it becomes by exec.
@@ -22,8 +22,8 @@ public struct TracedCommand: Sendable {
   }
 
   public init(
-    _ arguments: [String], directory: String, depthLimit: Int? = nil, children: Children,
-    environment: [String: String]
+    _ arguments: [[UInt8]], directory: String, depthLimit: Int? = nil, children: Children,
+    environment: ProcessEnvironment
   ) {
     self.arguments = arguments
     self.directory = directory
@@ -82,7 +82,7 @@ public struct TracedCommand: Sendable {
       reasonForNoDump: dumps.isEmpty ? reasonForNoDump(ending, directory) : nil)
   }
 
-  func childEnvironment(library: String, directory: String) -> [String: String] {
+  func childEnvironment(library: String, directory: String) -> ProcessEnvironment {
     var result = environment
     let preloaded = environment["LD_PRELOAD"] ?? ""
     result["LD_PRELOAD"] = preloaded.isEmpty ? library : "\(library):\(preloaded)"
@@ -122,7 +122,7 @@ public struct TracedCommand: Sendable {
   // MARK: The child
 
   private func spawn(
-    _ environment: [String: String], under signals: HeldSignals
+    _ environment: ProcessEnvironment, under signals: HeldSignals
   ) throws(StartFailure) -> pid_t {
     var attributes = posix_spawnattr_t()
     unsafe posix_spawnattr_init(&attributes)
@@ -135,16 +135,15 @@ public struct TracedCommand: Sendable {
       &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
 
     var child: pid_t = 0
-    let entries = environment.map { "\($0.key)=\($0.value)" }.sorted()
     let code = unsafe withCStrings(arguments) { arguments in
-      unsafe withCStrings(entries) { entries in
+      unsafe withCStrings(environment.entries) { entries in
         unsafe posix_spawnp(&child, arguments[0]!, nil, &attributes, arguments, entries)
       }
     }
     guard code == 0 else {
       let words = code == ENOENT ? "no such command" : SystemError(code).words
       throw StartFailure(
-        description: "cannot run '\(arguments[0].plainText)': \(words)",
+        description: "cannot run '\(name.plainText)': \(words)",
         exitStatus: code == ENOENT ? 127 : 126)
     }
     return child
@@ -154,7 +153,7 @@ public struct TracedCommand: Sendable {
 
   private func reasonForNoDump(_ ending: Ending, _ directory: String) -> String {
     if let path = programPath, let obstacle = PreloadObstacle(program: path) {
-      return "no dump: '\(arguments[0].plainText)' was not traced: \(obstacle.words)"
+      return "no dump: '\(name.plainText)' was not traced: \(obstacle.words)"
     }
     switch ending {
     case .killed(signal: SIGKILL): return "killed by SIGKILL: nothing could be written"
@@ -166,9 +165,10 @@ public struct TracedCommand: Sendable {
     }
   }
 
+  private var name: String { String(decoding: arguments[0], as: UTF8.self) }
+
   /// The file that posix_spawnp chose.
   private var programPath: String? {
-    let name = arguments[0]
     if name.contains("/") { return name }
     return (environment["PATH"] ?? "/bin:/usr/bin")
       .split(separator: ":", omittingEmptySubsequences: false)
@@ -196,7 +196,7 @@ public struct TracedCommand: Sendable {
 /// The installed tracer.
 enum TracerLibrary {
   /// Finds libheaptap.so: `HEAPTAP_LIBRARY`, beside this executable, or in the `lib` beside its `bin`.
-  static func locate(environment: [String: String]) throws(ProcessControlError) -> String {
+  static func locate(environment: ProcessEnvironment) throws(ProcessControlError) -> String {
     if let path = environment["HEAPTAP_LIBRARY"] {
       let resolved: String
       do throws(SystemError) {
@@ -308,9 +308,13 @@ func signalName(_ signal: Int32) -> String {
 
 /// Calls with a NULL-terminated array of C strings, as exec and its kind want them.
 private func withCStrings<Result>(
-  _ strings: [String], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Result
+  _ strings: [[UInt8]], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Result
 ) -> Result {
-  var pointers = unsafe strings.map { unsafe strdup($0) }
+  var pointers = unsafe strings.map { string in
+    unsafe (string + [0]).withUnsafeBytes { bytes in
+      unsafe strdup(bytes.assumingMemoryBound(to: CChar.self).baseAddress!)
+    }
+  }
   unsafe pointers.append(nil)
   defer { unsafe pointers.forEach { unsafe free($0) } }
   return unsafe pointers.withUnsafeMutableBufferPointer { unsafe body($0.baseAddress!) }

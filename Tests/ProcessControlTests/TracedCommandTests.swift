@@ -9,7 +9,7 @@ import Testing
 // Serialized: a waiting command ignores SIGINT for the whole process.
 @Suite(.serialized) struct `Traced command` {
   private let directory = TemporaryDirectory()
-  private var environment: [String: String] {
+  private var environment: ProcessEnvironment {
     get throws {
       ["PATH": "/usr/bin:/bin", "HEAPTAP_LIBRARY": try directory.decoyLibrary()]
     }
@@ -17,14 +17,14 @@ import Testing
 
   private func run(_ script: String) throws -> TracedCommand.Outcome {
     try TracedCommand(
-      ["sh", "-c", script], directory: directory.path, children: .left,
+      ["sh", "-c", script].map { Array($0.utf8) }, directory: directory.path, children: .left,
       environment: try environment
     ).run()
   }
 
   @Test func `the command records from the start and leaves its children alone`() {
     let command = TracedCommand(
-      ["x"], directory: ".", depthLimit: 20, children: .left,
+      [[0x78]], directory: ".", depthLimit: 20, children: .left,
       environment: ["LD_PRELOAD": "/lib/other.so", "HOME": "/root"])
     #expect(
       command.childEnvironment(library: "/l/libheaptap.so", directory: "/d") == [
@@ -36,7 +36,7 @@ import Testing
 
   @Test func `traced children get no word to the contrary from an outer run`() {
     let command = TracedCommand(
-      ["x"], directory: ".", children: .traced,
+      [[0x78]], directory: ".", children: .traced,
       environment: ["HEAPTAP_CHILDREN": "0", "HEAPTAP_RUN": "1"])
     #expect(
       command.childEnvironment(library: "/l/libheaptap.so", directory: "/d") == [
@@ -90,7 +90,7 @@ import Testing
     func failure(_ name: String) throws -> TracedCommand.StartFailure? {
       do {
         _ = try TracedCommand(
-          [name], directory: directory.path, children: .left, environment: try environment
+          [Array(name.utf8)], directory: directory.path, children: .left, environment: try environment
         ).run()
         return nil
       } catch let failure as TracedCommand.StartFailure {
@@ -106,7 +106,7 @@ import Testing
 
   @Test func `a directory that is not there is an error before anything runs`() throws {
     let command = TracedCommand(
-      ["true"], directory: "/no/such", children: .left, environment: try environment)
+      [Array("true".utf8)], directory: "/no/such", children: .left, environment: try environment)
     #expect {
       try command.run()
     } throws: {

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// heaptap list
+
+import ArgumentParser
+import Glibc
+import HeapModel
+import ProcessControl
+
+struct List: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "List the armed processes: who would answer, and what they hold.",
+    discussion: """
+      STATE is 'dormant', 'recording', 'off', 'unknown' for a process that is reached by signals \
+      only, or 'closed' for one of another user: root sees all. TRACED is what is allocated and \
+      known now, PEAK the most that it has been.
+
+      Exit status: 0, also when no process is armed; 64 for bad usage.
+      """)
+
+  @Flag(help: "Print a JSON array.")
+  var json = false
+
+  func run() throws {
+    let processes = ProcessTable().armedProcesses()
+    for process in processes { process.refresh() }
+    Output.write(json ? Self.json(processes) : Self.table(processes))
+    if processes.isEmpty && !json {
+      let rights = geteuid() == 0 ? "" : ", or not one that you may see"
+      Output.writeError("heaptap: no process is armed\(rights); heaptap(7) says how to arm one\n")
+    }
+  }
+
+  private static func table(_ processes: [ArmedProcess]) -> String {
+    if processes.isEmpty { return "" }
+    let rows =
+      [["PID", "UNIT", "PROGRAM", "STATE", "TRACED", "PEAK"]]
+      + processes.map { process in
+        let counters = process.state == .recording ? process.counters : nil
+        return [
+          "\(process.pid)", process.unit ?? "-", process.program, process.state.rawValue,
+          counters.map { bytes($0.liveBytes) } ?? "-", counters.map { bytes($0.peakBytes) } ?? "-",
+        ]
+      }
+    let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max()! }
+    return rows.map { row in
+      let cells = zip(row, widths).enumerated().map { column, cell in
+        let padding = String(repeating: " ", count: cell.1 - cell.0.count)
+        // Numbers end under one another, words begin so.
+        return [0, 4, 5].contains(column) ? padding + cell.0 : cell.0 + padding
+      }
+      return cells.joined(separator: "  ") + "\n"
+    }.joined()
+  }
+
+  private static func bytes(_ count: UInt64) -> String {
+    "\(ByteCount(Int(clamping: count)))"
+  }
+
+  private static func json(_ processes: [ArmedProcess]) -> String {
+    let rows = processes.map { process in
+      var fields = [
+        "\"pid\": \(process.pid)", "\"unit\": \(process.unit.map(quoted) ?? "null")",
+        "\"program\": \(quoted(process.program))", "\"state\": \(quoted(process.state.rawValue))",
+      ]
+      if let counters = process.counters {
+        fields += [
+          "\"live_bytes\": \(counters.liveBytes)", "\"live_blocks\": \(counters.liveBlocks)",
+          "\"peak_bytes\": \(counters.peakBytes)", "\"tracer_bytes\": \(counters.tracerBytes)",
+          "\"lost\": \(counters.lostRecords)", "\"snapshots\": \(counters.snapshotCount)",
+          "\"depth\": \(counters.depthLimit)", "\"signals\": \(quoted(counters.signals))",
+        ]
+      }
+      return "  {" + fields.joined(separator: ", ") + "}"
+    }
+    return rows.isEmpty ? "[]\n" : "[\n" + rows.joined(separator: ",\n") + "\n]\n"
+  }
+
+  /// A JSON string. Control bytes were made visible where the text came in.
+  private static func quoted(_ text: String) -> String {
+    "\"" + text.flatMap { $0 == "\"" || $0 == "\\" ? "\\\($0)" : "\($0)" } + "\""
+  }
+}
