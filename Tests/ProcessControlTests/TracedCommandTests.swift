@@ -90,7 +90,8 @@ import Testing
     func failure(_ name: String) throws -> TracedCommand.StartFailure? {
       do {
         _ = try TracedCommand(
-          [Array(name.utf8)], directory: directory.path, children: .left, environment: try environment
+          [Array(name.utf8)], directory: directory.path, children: .left,
+          environment: try environment
         ).run()
         return nil
       } catch let failure as TracedCommand.StartFailure {
