@@ -27,6 +27,9 @@ extension Snapshot {
       runs.reserve(stacks: stacks, frames: frames)
     }
 
+    /// How many distinct stacks have come so far.
+    public var stackCount: Int { runs.count }
+
     /// The number of a frame: the same for equal frames.
     public mutating func index(of frame: Frame) -> UInt32 {
       if let known = frameIndices[frame] { return known }
