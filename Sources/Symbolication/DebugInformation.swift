@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Functions, lines and inlined calls by DWARF, for many addresses of one file.
+
+import CElfutils
+
+/// The debug information of a file, looked up by addresses in libdwfl's address space.
+///
+/// Not by `dwarf_addrdie` and `dwarf_getscopes`. The first needs `.debug_aranges`, which Swift and
+/// clang do not write. The second walks a whole unit for each address, and a Swift module may be
+/// one unit. Instead: one table of all units' ranges, one of functions for each unit that an
+/// address falls in, one of inlined calls for each function. Each is built when first needed.
+@safe final class DebugInformation {
+  /// Whether there are no units, as in a file that was built without `-g`.
+  var isEmpty: Bool { units.isEmpty }
+  /// Whether the units ended in bytes that make no sense. Those before were kept.
+  private(set) var isDamaged = false
+
+  private let units: [DebugUnit]
+  private let unitNumbers: RangeTable<Int>
+  /// Add this to an address of the debug information for one of libdwfl's.
+  private let bias: UInt64
+  /// Keeps libdwfl's memory alive, in which every DIE and string lies.
+  private let file: ObjectFile
+
+  /// - Returns: `nil` where neither the file nor a debug file of it has debug information.
+  init?(of file: ObjectFile) {
+    var bias: Dwarf_Addr = 0
+    guard let dwarf = unsafe dwfl_module_getdwarf(file.module, &bias) else { return nil }
+    self.file = file
+    self.bias = bias
+    // Linkers leave the debug information of functions that they removed, at address 0 or so.
+    // In a shared library those addresses may be another function's, were it not for the headers.
+    let code = CodeRanges(
+      file.segments.filter(\.isExecutable).map {
+        ($0.addresses.lowerBound &- bias)..<max(
+          $0.addresses.upperBound &- bias, $0.addresses.lowerBound &- bias)
+      })
+
+    var units: [DebugUnit] = []
+    var ranges: [(Range<UInt64>, Int)] = []
+    var previous: OpaquePointer? = nil
+    while true {
+      var next: OpaquePointer? = nil
+      var die = unsafe Dwarf_Die()
+      var splitDie = unsafe Dwarf_Die()
+      var kind: UInt8 = 0
+      let status = unsafe dwarf_get_units(dwarf, previous, &next, nil, &kind, &die, &splitDie)
+      guard status == 0 else {
+        isDamaged = status < 0
+        break
+      }
+      unsafe previous = next
+      let isSplit = unsafe Int(kind) == DW_UT_skeleton && splitDie.addr != nil
+      for range in unsafe code.ranges(of: &die) { ranges.append((range, units.count)) }
+      units.append(unsafe DebugUnit(lines: die, scopes: isSplit ? splitDie : die, code: code))
+    }
+    self.units = units
+    unitNumbers = RangeTable(ranges)
+  }
+
+  /// The calls at an address, innermost first. Empty where there is no debug information.
+  func calls(at address: UInt64, names: inout FunctionNames) -> [Call] {
+    let address = address &- bias
+    return unitNumbers.first(at: address) { number -> [Call]? in
+      let calls = units[number].calls(at: address, bias: bias, names: &names)
+      return calls.isEmpty ? nil : calls
+    } ?? []
+  }
+}
+
+/// Where the code of a file may be.
+struct CodeRanges {
+  private let segments: [Range<UInt64>]
+
+  init(_ segments: [Range<UInt64>]) {
+    self.segments = segments
+  }
+
+  /// The ranges of a DIE that lie in code; none for a declaration, or for what was removed.
+  func ranges(of die: inout Dwarf_Die) -> [Range<UInt64>] {
+    var ranges: [Range<UInt64>] = []
+    var base: Dwarf_Addr = 0
+    var start: Dwarf_Addr = 0
+    var limit: Dwarf_Addr = 0
+    var offset = unsafe dwarf_ranges(&die, 0, &base, &start, &limit)
+    while offset > 0 {
+      if start < limit, segments.contains(where: { $0.contains(start) }) {
+        ranges.append(start..<limit)
+      }
+      offset = unsafe dwarf_ranges(&die, offset, &base, &start, &limit)
+    }
+    return ranges
+  }
+}

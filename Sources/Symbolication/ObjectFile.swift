@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+// The file that was mapped, found again: the right build of it, with its debug information.
+
+import CElfutils
+import Glibc
+
+/// An ELF file, opened by libdwfl together with the files that its debug information lies in.
+///
+/// libdwfl gives the file a place in an address space of its own: addresses here are in that
+/// space, and `address(ofFileOffset:)` is the way into it.
+@safe final class ObjectFile {
+  /// A segment of the file that is loaded into memory.
+  struct Segment {
+    var fileOffsets: Range<UInt64>
+    /// In libdwfl's address space.
+    var addresses: Range<UInt64>
+    var isExecutable: Bool
+  }
+
+  /// The file's module in libdwfl.
+  let module: OpaquePointer
+  let segments: [Segment]
+  private let session: DwflSession
+
+  /// - Parameter detail: With `.symbols`, no debug file is looked for, and none is read.
+  init(path: String, roots: [String], detail: ModuleRequest.Detail) throws(OpenError) {
+    let descriptor: Descriptor
+    do { descriptor = try Descriptor.open(regularFile: path) } catch { throw .system(error) }
+    guard let session = DwflSession(roots: roots, detail: detail) else { throw .notAnObjectFile }
+
+    // libdwfl closes the descriptor, but only if it makes a module of it.
+    let number = descriptor.release()
+    guard let module = unsafe dwfl_report_offline(session.handle, path, path, number) else {
+      close(number)
+      throw .notAnObjectFile
+    }
+    unsafe dwfl_report_end(session.handle, nil, nil)
+    var bias: GElf_Addr = 0
+    guard let elf = unsafe dwfl_module_getelf(module, &bias) else { throw .notAnObjectFile }
+    unsafe self.module = module
+    segments = unsafe Self.segments(of: elf, bias: bias)
+    self.session = session
+  }
+
+  enum OpenError: Error {
+    case system(SystemError)
+    case notAnObjectFile
+
+    var reason: String {
+      switch self {
+      case .system(let error): error.description
+      case .notAnObjectFile: "not an ELF file"
+      }
+    }
+  }
+
+  // MARK: Facts
+
+  /// The GNU build ID in lower-case hexadecimal; empty where there is none.
+  var buildID: String {
+    var bytes: UnsafePointer<UInt8>?
+    var address: GElf_Addr = 0
+    let byteCount = unsafe dwfl_module_build_id(module, &bytes, &address)
+    guard byteCount > 0, let bytes = unsafe bytes else { return "" }
+    return unsafe UnsafeBufferPointer(start: bytes, count: Int(byteCount)).reduce(into: "") {
+      $0 += ($1 < 16 ? "0" : "") + String($1, radix: 16)
+    }
+  }
+
+  /// Where the byte at an offset of the file is in memory; `nil` where no segment loads it.
+  func address(ofFileOffset offset: UInt64) -> UInt64? {
+    let candidates = segments.filter { $0.fileOffsets.contains(offset) }
+    guard let segment = candidates.first(where: \.isExecutable) ?? candidates.first else {
+      return nil
+    }
+    return segment.addresses.lowerBound &+ (offset - segment.fileOffsets.lowerBound)
+  }
+
+  /// The same for a debug file, whose segments no longer say where in the file they were.
+  ///
+  /// Needs the offset at which the executable mapping began, and that there is one executable
+  /// segment: then the two began together, on a page.
+  func address(ofFileOffset offset: UInt64, mappedFrom mappingOffset: UInt64) -> UInt64? {
+    let executable = segments.filter(\.isExecutable)
+    guard executable.count == 1, offset >= mappingOffset else { return nil }
+    let addresses = executable[0].addresses
+    // The kernel maps whole pages; 4096 is right for every linker's default on x86-64, and on
+    // AArch64 for every kernel with pages of that size.
+    let address = (addresses.lowerBound & ~4095) &+ (offset - mappingOffset)
+    return addresses.contains(address) ? address : nil
+  }
+
+  // MARK: libdwfl
+
+  private static func segments(of elf: OpaquePointer, bias: UInt64) -> [Segment] {
+    var count = 0
+    guard unsafe elf_getphdrnum(elf, &count) == 0 else { return [] }
+    return (0..<min(count, Int(CInt.max))).compactMap { index in
+      var header = GElf_Phdr()
+      guard unsafe gelf_getphdr(elf, CInt(index), &header) != nil, header.p_type == PT_LOAD else {
+        return nil
+      }
+      // Saturated: the numbers are a stranger's.
+      let start = header.p_vaddr &+ bias
+      return Segment(
+        fileOffsets: header.p_offset..<header.p_offset.saturatingSum(header.p_filesz),
+        addresses: start..<start.saturatingSum(header.p_memsz),
+        isExecutable: header.p_flags & UInt32(PF_X) != 0)
+    }
+  }
+
+  /// The path of a file with a build ID, from the debug directories or from debuginfod.
+  static func path(forBuildID buildID: String, roots: [String]) -> String? {
+    let bytes = buildID.hexadecimalBytes
+    guard !bytes.isEmpty else { return nil }
+    guard let session = DwflSession(roots: roots, detail: .lines) else { return nil }
+    // The place is not used. A module has to have one.
+    guard let module = unsafe dwfl_report_module(session.handle, buildID, 0x10000, 0x20000),
+      unsafe dwfl_module_report_build_id(module, bytes, bytes.count, 0) == 0
+    else { return nil }
+    unsafe dwfl_report_end(session.handle, nil, nil)
+    var bias: GElf_Addr = 0
+    guard unsafe dwfl_module_getelf(module, &bias) != nil else { return nil }
+    var path: UnsafePointer<CChar>?
+    unsafe dwfl_module_info(module, nil, nil, nil, nil, nil, &path, nil)
+    return unsafe path.map { unsafe String(cString: $0) }
+  }
+}
+
+/// A session of libdwfl, with what it was begun with: that has to stay in place until its end.
+@safe private struct DwflSession: ~Copyable {
+  let handle: OpaquePointer
+  private let callbacks: UnsafeMutablePointer<Dwfl_Callbacks>
+  private let debugPath: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
+
+  init?(roots: [String], detail: ModuleRequest.Detail) {
+    // As in libdwfl's own default: beside the file, in .debug beside it, in the debug directory
+    // by path and by build ID. The standard callback asks debuginfod after these, and only if
+    // DEBUGINFOD_URLS is set.
+    let directories = ["", ".debug"] + roots.map { $0.asRoot + "/usr/lib/debug" }
+    unsafe debugPath = .allocate(capacity: 1)
+    unsafe debugPath.initialize(to: strdup(directories.joined(separator: ":")))
+
+    unsafe callbacks = .allocate(capacity: 1)
+    unsafe callbacks.initialize(to: Dwfl_Callbacks())
+    unsafe callbacks.pointee.find_elf = dwfl_build_id_find_elf
+    unsafe callbacks.pointee.section_address = dwfl_offline_section_address
+    unsafe callbacks.pointee.debuginfo_path = debugPath
+    switch detail {
+    case .lines: unsafe callbacks.pointee.find_debuginfo = dwfl_standard_find_debuginfo
+    case .symbols: unsafe callbacks.pointee.find_debuginfo = { _, _, _, _, _, _, _, _ in -1 }
+    }
+    guard let handle = unsafe dwfl_begin(callbacks) else {
+      unsafe Self.free(callbacks, debugPath)
+      return nil
+    }
+    unsafe self.handle = handle
+  }
+
+  deinit {
+    unsafe dwfl_end(handle)
+    unsafe Self.free(callbacks, debugPath)
+  }
+
+  private static func free(
+    _ callbacks: UnsafeMutablePointer<Dwfl_Callbacks>,
+    _ debugPath: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
+  ) {
+    unsafe callbacks.deallocate()
+    unsafe Glibc.free(debugPath.pointee)
+    unsafe debugPath.deallocate()
+  }
+}
+
+extension String {
+  /// Without the slash at the end, so that an absolute path can follow.
+  var asRoot: String {
+    var root = self
+    while root.hasSuffix("/") { root.removeLast() }
+    return root
+  }
+
+  /// The bytes that this spells; empty where it is not hexadecimal.
+  fileprivate var hexadecimalBytes: [UInt8] {
+    var bytes: [UInt8] = []
+    var rest = self[...]
+    while !rest.isEmpty {
+      guard rest.utf8.count >= 2, let byte = UInt8(rest.prefix(2), radix: 16) else { return [] }
+      bytes.append(byte)
+      rest = rest.dropFirst(2)
+    }
+    return bytes
+  }
+}
+
+extension UInt64 {
+  fileprivate func saturatingSum(_ other: UInt64) -> UInt64 {
+    let (sum, overflow) = addingReportingOverflow(other)
+    return overflow ? .max : sum
+  }
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lets the test executable be the worker that its own tests start.
+
+import Foundation
+import Symbolication
+import Testing
+
+@Suite struct WorkerEntrance {
+  /// Whether this process was started by `Symbolicator.Worker.thisTest`.
+  static let isWorker = CommandLine.arguments.contains { $0.hasSuffix("`is a worker`") }
+
+  @Test(.enabled(if: isWorker, "only in a worker")) func `is a worker`() {
+    runSymbolicationWorker()
+  }
+}
+
+extension Symbolicator.Worker {
+  static var thisTest: Self {
+    .subprocess(executable: thisExecutable, arguments: thisArguments)
+  }
+
+  static var thisExecutable: String {
+    (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
+  }
+
+  static var thisArguments: [String] {
+    ["--testing-library", "swift-testing", "--filter", "WorkerEntrance/`is a worker`"]
+  }
+}
