@@ -171,9 +171,11 @@ public struct DumpSelection: Sendable {
         || unit(dump).map { $0 == name || $0 == name + ".service" } ?? false
     }
     guard let newest else {
-      let what = name.map { "file, and no dump of a program or unit, '\($0.plainText)'" } ?? "dump"
+      let sentence =
+        name.map { "'\($0.plainText)' is no file, and no program or unit of that name has a dump" }
+        ?? "there is no dump"
       throw ProcessControlError(
-        .noDump, "there is no \(what) in \(places.plainText); HEAPTAP_DIR names another directory")
+        .noDump, "\(sentence) in \(places.plainText); HEAPTAP_DIR names another directory")
     }
     let found = newest.ofTheSameProcess(in: dumps)
     guard found.count >= count else {
@@ -183,5 +185,45 @@ public struct DumpSelection: Sendable {
           + " 'heaptap snapshot \(newest.pid)' writes another")
     }
     return found.suffix(count)
+  }
+}
+
+extension DumpFile {
+  /// Who named a dump: that decides how far its path is followed.
+  public enum Origin: Sendable {
+    /// A person: links and pipes are what they asked for.
+    case named
+    /// A directory that others may write to: a link or a pipe is nobody's dump.
+    case found
+  }
+
+  /// No dump is larger: this keeps a mistake from filling memory.
+  static let byteCountLimit = 1 << 30
+
+  /// The bytes of a dump, or only the first of them.
+  public static func contents(
+    of path: String, _ origin: Origin, prefix: Int? = nil
+  ) throws(ProcessControlError) -> [UInt8] {
+    func refusal(_ why: String) -> ProcessControlError {
+      ProcessControlError(.noDump, "cannot read '\(path.plainText)': \(why)")
+    }
+    let flags = origin == .found ? O_NOFOLLOW | O_NONBLOCK | O_NOCTTY : 0
+    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | flags)
+    if descriptor < 0 { throw refusal(SystemError.last.words) }
+    defer { close(descriptor) }
+    var file = stat()
+    unsafe fstat(descriptor, &file)
+    let kind = file.st_mode & S_IFMT
+    if kind == S_IFDIR { throw refusal("it is a directory") }
+    if origin == .found && kind != S_IFREG { throw refusal("it is not a file") }
+    let contents: [UInt8]
+    do throws(SystemError) {
+      contents = try bytes(
+        behind: descriptor, expected: Int(file.st_size), limit: prefix ?? byteCountLimit + 1)
+    } catch {
+      throw refusal(error.words)
+    }
+    if contents.count > byteCountLimit { throw refusal("it is larger than 1 GiB, as no dump is") }
+    return contents
   }
 }

@@ -112,8 +112,16 @@ func resolvedPath(_ path: String) throws(SystemError) -> String {
 func contents(ofFile path: String, limit: Int = 1 << 20) throws(SystemError) -> [UInt8] {
   let descriptor = try openFile(path, O_RDONLY)
   defer { close(descriptor) }
+  return try bytes(behind: descriptor, expected: 0, limit: limit)
+}
+
+/// Reads to the end or the limit. What is expected saves copying, and is otherwise not believed.
+func bytes(
+  behind descriptor: Int32, expected: Int, limit: Int
+) throws(SystemError) -> [UInt8] {
   var bytes: [UInt8] = []
-  var chunk = [UInt8](repeating: 0, count: 16384)
+  bytes.reserveCapacity(min(max(expected, 0), limit, 1 << 30))
+  var chunk = [UInt8](repeating: 0, count: 65536)
   while bytes.count < limit {
     let count = unsafe read(descriptor, &chunk, min(chunk.count, limit - bytes.count))
     if count < 0 {
