@@ -33,23 +33,28 @@ public struct ByteCount: Hashable, Sendable, CustomStringConvertible {
       ? "\(tenths(of: rest, plus: plus)) TiB" : "\(whole(rest, plus: plus)) TiB"
   }
 
+  // By integers, since the standard library's rounding needs libm and this library links nothing.
+
   private func whole(_ value: Double, plus: String) -> String {
-    let digits = UInt64(value.magnitude.rounded(.toNearestOrEven))
-    return "\(value < 0 ? "-" : plus)\(digits)"
+    "\(value < 0 ? "-" : plus)\(Self.rounded(value.magnitude, timesTenTo: 0))"
   }
 
-  /// One decimal, rounded as C's printf does: by the exact value, and a tie to the even digit.
   private func tenths(of value: Double, plus: String) -> String {
-    let product = value.magnitude * 10
-    // The multiplication rounds, which may make a tie of what was none.
-    let error = (-product).addingProduct(value.magnitude, 10)
-    var rounded = product.rounded(.toNearestOrEven)
-    if product - product.rounded(.down) == 0.5 {
-      if error > 0 { rounded = product.rounded(.up) }
-      if error < 0 { rounded = product.rounded(.down) }
-    }
-    let digits = UInt64(rounded)
-    return "\(value < 0 ? "-" : plus)\(digits / 10).\(digits % 10)"
+    let tenths = Self.rounded(value.magnitude, timesTenTo: 1)
+    return "\(value < 0 ? "-" : plus)\(tenths / 10).\(tenths % 10)"
+  }
+
+  /// Rounds as C's printf does: by the exact value, and a tie to the even digit.
+  private static func rounded(_ magnitude: Double, timesTenTo decimals: Int) -> UInt64 {
+    let scale: UInt64 = decimals == 0 ? 1 : 10
+    let whole = UInt64(magnitude)
+    // The fraction in units of 2⁻⁵³: exact from 1 up, and below it more exact than a digit needs.
+    let one: UInt64 = 1 << 53
+    let fraction = UInt64((magnitude - Double(whole)) * Double(one)) * scale
+    let result = whole * scale + fraction / one
+    let rest = fraction % one
+    if rest == one / 2 { return result + result % 2 }
+    return rest > one / 2 ? result + 1 : result
   }
 }
 

@@ -9,7 +9,7 @@ extension Snapshot {
     case .generation:
       for sample in samples { totals.charge(sample, to: .generation(sample.generation)) }
     case .stack:
-      for sample in samples { totals.charge(sample, toStack: stack(of: sample)) }
+      for sample in samples { totals.chargeStack(of: sample) }
     case .line, .file, .function, .module:
       for sample in samples { totals.charge(sample, toFrame: runs[sample.stack].first) }
     }
@@ -88,10 +88,16 @@ private struct Totals {
   private let grouping: Snapshot.Grouping
   private var rows: [Row] = []
   private var rowOfKey: [Statistic.Key: Int] = [:]
-  /// The row of each of the snapshot's frames; -1 where none has been charged yet.
+  /// The row of each of the snapshot's frames; -1 where none has been charged yet. Where rows are
+  /// stacks, the number of its key.
   private var rowOfFrame: [Int]
-  private var rowOfStack: [Int]
   private var sampleCount = 0
+
+  // Where rows are stacks.
+  private var rowOfStack: [Int]
+  private var keys: [Statistic.Key] = []
+  private var numberOfKey: [Statistic.Key: Int] = [:]
+  private var keyRuns = StackInterner()
 
   init(of snapshot: Snapshot, groupedBy grouping: Snapshot.Grouping) {
     self.snapshot = snapshot
@@ -113,13 +119,14 @@ private struct Totals {
     add(sample, to: row(for: key))
   }
 
-  mutating func charge(_ sample: Snapshot.Sample, toStack stack: Stack) {
+  mutating func chargeStack(of sample: Snapshot.Sample) {
+    let stack = snapshot.stack(of: sample)
     var row = rowOfStack[sample.stack]
     if row < 0 {
-      row = self.row(for: .stack(stack.map { snapshot.key(of: $0, groupedBy: .line) }))
+      row = self.row(forStack: sample.stack)
       rowOfStack[sample.stack] = row
     }
-    // The longest where stacks of different address have one key: the one that says most.
+    // Where stacks of different addresses have one key, the one that says most.
     if rows[row].stack.map({ $0.missingFrames < stack.missingFrames }) ?? true {
       rows[row].stack = stack
     }
@@ -151,6 +158,27 @@ private struct Totals {
     rows.append(Row(key: key))
     rowOfKey[key] = rows.count - 1
     return rows.count - 1
+  }
+
+  /// Stacks are compared by the numbers of their frames' keys: hashing the keys themselves would
+  /// hash 40 paths for each stack.
+  private mutating func row(forStack stack: Int) -> Int {
+    let run = snapshot.frameIndices(ofStack: stack).map { number(ofKeyOf: Int($0)) }
+    let row = keyRuns.index(of: run[...])
+    if row == rows.count { rows.append(Row(key: .stack(run.map { keys[Int($0)] }))) }
+    return row
+  }
+
+  private mutating func number(ofKeyOf frame: Int) -> UInt32 {
+    if rowOfFrame[frame] >= 0 { return UInt32(rowOfFrame[frame]) }
+    let key = snapshot.key(of: snapshot.distinctFrames[frame], groupedBy: .line)
+    let number = numberOfKey[key] ?? keys.count
+    if number == keys.count {
+      keys.append(key)
+      numberOfKey[key] = number
+    }
+    rowOfFrame[frame] = number
+    return UInt32(number)
   }
 
   private mutating func row(forFrame index: Int) -> Int {

@@ -126,27 +126,3 @@ extension Snapshot: Equatable {
     }
   }
 }
-
-/// Every stack's frame numbers, one after another in one array.
-///
-/// An array for each stack would cost 100,000 allocations and a header for each.
-struct StackRuns: Sendable {
-  private(set) var frames: [UInt32] = []
-  private var ends: [Int] = []
-
-  var count: Int { ends.count }
-
-  subscript(stack: Int) -> ArraySlice<UInt32> {
-    frames[(stack == 0 ? 0 : ends[stack - 1])..<ends[stack]]
-  }
-
-  mutating func append(_ run: some Collection<UInt32>) {
-    frames.append(contentsOf: run)
-    ends.append(frames.count)
-  }
-
-  mutating func reserve(stacks: Int, frames: Int) {
-    ends.reserveCapacity(stacks)
-    self.frames.reserveCapacity(frames)
-  }
-}
