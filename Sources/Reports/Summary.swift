@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a snapshot says as a whole: whose it is, how much, where the rest is, and what was lost.
+
+import HeapModel
+
+/// What a snapshot says as a whole, as text.
+///
+/// Whose heap it is and when, how much is alive, where the memory is that is not traced, and
+/// whatever was lost or went wrong. What the dump does not say has no line; a loss that is not
+/// zero always has one.
+public struct Summary: Sendable {
+  /// The lines, without line ends.
+  public let lines: [String]
+
+  public init(of snapshot: Snapshot, style: TextStyle = .plain) {
+    let header = snapshot.header
+    lines =
+      Self.identity(header, style) + [Self.total(of: snapshot)] + Self.counters(header)
+      + Self.beforeRecording(header) + Self.reconciliation(header)
+      + Self.losses(header, style) + Self.warnings(snapshot, style)
+  }
+
+  /// What grew between two snapshots, as a whole; what either of them lacks is said as well.
+  public init(of later: Snapshot, comparedTo earlier: Snapshot, style: TextStyle = .plain) {
+    let bytes = later.liveBytes.subtractingSaturated(earlier.liveBytes)
+    let blocks = later.liveBlocks.subtractingSaturated(earlier.liveBlocks)
+    let change = "(\(ByteCount(bytes).signed))"
+    let accent: TextStyle.Accent? = bytes == 0 ? nil : bytes > 0 ? .red : .green
+    lines =
+      Self.identity(later.header, style) + [
+        "total: size=\(ByteCount(later.liveBytes)) \(style.accent(change, accent)), "
+          + "count=\(later.liveBlocks) (\(blocks < 0 ? "" : "+")\(blocks))"
+      ]
+      + Self.losses(earlier.header, style, of: "earlier snapshot")
+      + Self.warnings(earlier, style, of: "earlier snapshot")
+      + Self.losses(later.header, style) + Self.warnings(later, style)
+  }
+
+  /// `leaky (1234) on web-3, unit leaky.service` and `dump 2 by signal, 2026-11-21T10:27:57Z, …`
+  private static func identity(_ header: Header, _ style: TextStyle) -> [String] {
+    var whose = header.program ?? header.executable ?? ""
+    if let pid = header.pid { whose += whose.isEmpty ? "process \(pid)" : " (\(pid))" }
+    if let host = header.host { whose += "\(whose.isEmpty ? "" : " ")on \(host)" }
+    if let unit = header.unit { whose += "\(whose.isEmpty ? "" : ", ")unit \(unit)" }
+
+    var when: [String] = []
+    if let sequence = header.sequence {
+      when.append("dump \(sequence)" + (header.trigger.map { " by \($0)" } ?? ""))
+    } else if let trigger = header.trigger {
+      when.append("dump by \(trigger)")
+    }
+    if let time = header.dumpWallNanoseconds { when.append(UTC.text(nanoseconds: time)) }
+    if let duration = header.durationNanoseconds {
+      when.append("\(UTC.duration(nanoseconds: duration)) after recording began")
+    }
+    var lines: [String] = []
+    if !whose.isEmpty { lines.append(style.accent(whose.printable, .bold)) }
+    if !when.isEmpty { lines.append(when.joined(separator: ", ").printable) }
+    return lines
+  }
+
+  private static func total(of snapshot: Snapshot) -> String {
+    let blocks = snapshot.liveBlocks
+    let average = blocks == 0 ? nil : Double(snapshot.liveBytes) / Double(blocks)
+    return "total: size=\(ByteCount(snapshot.liveBytes)), count=\(blocks)"
+      + (average.map { ", average=\(ByteCount($0))" } ?? "")
+  }
+
+  private static func counters(_ header: Header) -> [String] {
+    var lines: [String] = []
+    if let peak = header.peakBytes {
+      let error = header.peakErrorBytes.map { $0 == 0 ? "" : ", exact to \(ByteCount($0))" } ?? ""
+      lines.append("peak: \(ByteCount(peak))\(error)")
+    }
+    if let bytes = header.totalBytes {
+      var line = "allocated since recording began: \(amount(bytes, header.totalBlocks))"
+      if let freed = header.freedBytes { line += ", freed: \(amount(freed, header.freedBlocks))" }
+      lines.append(line)
+    }
+    if let counted = header.liveBytes, let scanned = header.scannedBytes, counted != scanned {
+      let difference = ByteCount(counted.subtractingSaturated(scanned)).signed
+      lines.append("counters say \(difference): allocated or freed while the dump was made")
+    }
+    return lines
+  }
+
+  private static func amount(_ bytes: Int, _ blocks: Int?) -> String {
+    guard let blocks else { return "\(ByteCount(bytes))" }
+    return "\(ByteCount(bytes)) in \(blocks) \(blocks == 1 ? "block" : "blocks")"
+  }
+
+  private static func beforeRecording(_ header: Header) -> [String] {
+    var parts: [String] = []
+    if let heap = header.beforeHeapBytes { parts.append("\(ByteCount(heap)) allocated") }
+    if let freed = header.beforeFreedBytes {
+      parts.append("\(amount(freed, header.beforeFreedBlocks)) freed since")
+    }
+    if let rest = header.beforeRemainingBytes { parts.append("at most \(ByteCount(rest)) left") }
+    return parts.isEmpty ? [] : ["before recording: " + parts.joined(separator: ", ")]
+  }
+
+  private static func reconciliation(_ header: Header) -> [String] {
+    guard let whole = header.reconciliation else { return [] }
+    let source = whole.source.map { " (\($0.printable))" } ?? ""
+    var rows = whole.parts.map { (names[$0.name] ?? $0.name.printable, $0.bytes) }
+    if whole.unexplainedBytes != 0 && !rows.isEmpty {
+      rows.append(("not explained", whole.unexplainedBytes))
+    }
+    let width = rows.map(\.0.count).max() ?? 0
+    return ["memory in use: \(ByteCount(whole.usageBytes))\(source)"]
+      + rows.map { name, bytes in
+        "  \(name.padded(to: width))  \(ByteCount(bytes).description.rightAligned(to: 10))"
+      }
+  }
+
+  private static let names = [
+    "traced": "traced", "before": "from before recording", "mmap": "mapped outside the heap",
+    "slack": "free or rounding in the allocator", "tracer": "the tracer itself", "other": "other",
+  ]
+
+  private static func losses(
+    _ header: Header, _ style: TextStyle, of whose: String? = nil
+  ) -> [String] {
+    header.losses.filter { $0.count != 0 }.map { loss in
+      let amount = loss.key == "omitted_bytes" ? "\(ByteCount(loss.count))" : "\(loss.count)"
+      let meaning = lossMeanings[loss.key] ?? "of a kind that this version does not know"
+      let place = whose.map { "\($0): " } ?? ""
+      return style.accent("\(place)lost: \(amount) (\(loss.key.printable): \(meaning))", .yellow)
+    }
+  }
+
+  private static let lossMeanings = [
+    "lost.sites": "allocations whose stack found no room, shown as (stack lost)",
+    "lost.blocks": "allocations that are not counted for want of room",
+    "lost.nested": "allocations by signal handlers inside the tracer, not counted",
+    "lost.rows": "frames unwound without the cache for want of room: slower, but whole",
+    "truncated_stacks": "allocations with a stack deeper than was kept",
+    "broken_stacks": "allocations whose stack ends before the outermost call",
+    "sites_omitted": "sites left out of the dump for want of room",
+    "omitted_bytes": "live at sites left out of the dump",
+  ]
+
+  private static func warnings(
+    _ snapshot: Snapshot, _ style: TextStyle, of whose: String? = nil
+  ) -> [String] {
+    snapshot.warnings.map {
+      style.accent("\(whose.map { "\($0): " } ?? "")warning: \($0.printable)", .yellow)
+    }
+  }
+}
+
+extension Summary: CustomStringConvertible {
+  public var description: String { lines.joined(separator: "\n") }
+}
+
+/// The live blocks by their size, as text; nothing where the dump has no histogram.
+public struct HistogramText: Sendable, CustomStringConvertible {
+  public let lines: [String]
+
+  public init(of header: Header) {
+    let rows = header.histogram.map { row in
+      (
+        row.limitBytes.map { "up to \(ByteCount($0))" } ?? "more",
+        "\(ByteCount(row.bytes))", "\(row.blocks)"
+      )
+    }
+    let width = rows.map(\.0.count).max() ?? 0
+    lines = rows.map { limit, bytes, blocks in
+      "\(limit.padded(to: width)): size=\(bytes), count=\(blocks)"
+    }
+  }
+
+  public var description: String { lines.joined(separator: "\n") }
+}
+
+/// Every pair of a header, known or not, one on a line as the dump has them.
+public struct HeaderText: Sendable, CustomStringConvertible {
+  public let lines: [String]
+
+  public init(of header: Header) {
+    lines = header.entries.map(\.comment.printable)
+  }
+
+  public var description: String { lines.joined(separator: "\n") }
+}
+
+extension Int {
+  func subtractingSaturated(_ other: Int) -> Int {
+    let (difference, overflow) = subtractingReportingOverflow(other)
+    if !overflow { return difference }
+    return other < 0 ? .max : .min
+  }
+}

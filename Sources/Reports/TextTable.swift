@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// Statistics and comparisons as lines of text, in tracemalloc's form.
+
+import HeapModel
+
+/// Statistics or a comparison as text: a line for each row, in tracemalloc's form.
+///
+///     a.py:5 in grow(): size=5002 B (+5000 B), count=2 (+1), average=2501 B
+///
+/// Rows that are stacks have their frames below them, innermost first. Rows that have nothing
+/// alive, and had nothing before, are left out: they are only there for their cumulative figures.
+public struct TextTable: Sendable {
+  /// The lines, without line ends.
+  public let lines: [String]
+
+  /// - Parameter limit: How many rows are shown; a last line counts the others.
+  public init(_ statistics: [Statistic], limit: Int? = nil, style: TextStyle = .plain) {
+    let alive = statistics.filter { $0.liveBytes != 0 || $0.liveBlocks != 0 }
+    self.init(alive.map { Row($0) }, limit: limit, style: style)
+  }
+
+  /// - Parameter limit: How many rows are shown; a last line counts the others.
+  public init(_ differences: [StatisticDifference], limit: Int? = nil, style: TextStyle = .plain) {
+    let known = differences.filter {
+      $0.liveBytes != 0 || $0.liveBlocks != 0 || $0.addedBytes != 0 || $0.addedBlocks != 0
+    }
+    self.init(known.map { Row($0) }, limit: limit, style: style)
+  }
+
+  private init(_ rows: [Row], limit: Int?, style: TextStyle) {
+    let shown = rows.prefix(max(limit ?? rows.count, 0))
+    var lines = shown.flatMap { $0.lines(style) }
+    let hidden = rows.count - shown.count
+    if hidden > 0 { lines.append("… and \(hidden) more \(hidden == 1 ? "row" : "rows")") }
+    self.lines = lines
+  }
+}
+
+extension TextTable: CustomStringConvertible {
+  public var description: String { lines.joined(separator: "\n") }
+}
+
+/// One row, before it is known how wide it may be.
+private struct Row {
+  let key: Statistic.Key
+  let function: String?
+  let stack: Stack?
+  let size: String
+  let change: (text: String, accent: TextStyle.Accent?)?
+  let rest: String
+
+  init(_ statistic: Statistic) {
+    key = statistic.key
+    function = statistic.function
+    stack = statistic.stack
+    size = "size=\(ByteCount(statistic.liveBytes))"
+    change = nil
+    rest = ", count=\(statistic.liveBlocks)\(Self.average(statistic.averageBytes))"
+  }
+
+  init(_ difference: StatisticDifference) {
+    key = difference.key
+    function = difference.function
+    stack = difference.stack
+    size = "size=\(ByteCount(difference.liveBytes))"
+    let accent: TextStyle.Accent? =
+      difference.addedBytes == 0 ? nil : difference.addedBytes > 0 ? .red : .green
+    change = (" (\(ByteCount(difference.addedBytes).signed))", accent)
+    let blocks = difference.addedBlocks
+    let sign = blocks < 0 ? "" : "+"
+    let average = Self.average(difference.averageBytes)
+    rest = ", count=\(difference.liveBlocks) (\(sign)\(blocks))\(average)"
+  }
+
+  private static func average(_ bytes: Double?) -> String {
+    bytes.map { ", average=\(ByteCount($0))" } ?? ""
+  }
+
+  func lines(_ style: TextStyle) -> [String] {
+    let change = change.map { style.accent($0.text, $0.accent) } ?? ""
+    let figures = "\(size)\(change)\(rest)"
+    guard case .stack(let keys) = key else {
+      let figuresWidth = size.count + (self.change?.text.count ?? 0) + rest.count
+      let width = style.width.map { $0 - figuresWidth - 2 }
+      return ["\(label(key, function, width: width)): \(figures)"]
+    }
+    let functions = stack.map { $0.map(\.function) } ?? []
+    var lines = [figures]
+    for (number, key) in keys.enumerated() {
+      let function = number < functions.count ? functions[number] : nil
+      lines.append("  " + label(key, function, width: style.width.map { $0 - 2 }))
+    }
+    if keys.isEmpty { lines.append("  \(Frame.unknownFile)") }
+    if let missing = stack?.missingFrames, missing > 0 {
+      lines.append("  … at least \(missing) more \(missing == 1 ? "frame" : "frames")")
+    }
+    return lines
+  }
+
+  /// The key with the function beside a line, shortened to a width. The function gives way first,
+  /// until it could not be recognised; then the path; where neither could be, the function goes.
+  private func label(_ key: Statistic.Key, _ function: String?, width: Int?) -> String {
+    let place = key.description.printable
+    guard case .line = key, let function = function?.printable else {
+      return width.map { place.keepingEnd(max($0, 16)) } ?? place
+    }
+    guard let width, place.count + 4 + function.count > width else {
+      return "\(place) in \(function)"
+    }
+    guard width >= 16 + 4 + 16 else { return place.keepingEnd(max(width, 16)) }
+    let functionWidth = min(function.count, max(width - 4 - place.count, 16))
+    let placeWidth = width - 4 - functionWidth
+    return "\(place.keepingEnd(placeWidth)) in \(function.keepingBeginning(functionWidth))"
+  }
+}

@@ -1,0 +1,1 @@
+../HeapModelTests/FixtureA.swift
