@@ -4,6 +4,7 @@
 import ArgumentParser
 import HeapModel
 import ProcessControl
+import Reports
 
 struct Diff: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -60,7 +61,17 @@ struct Diff: ParsableCommand {
     let snapshots = options.prepared(try references.map { try $0.read() })
     let rows = try snapshots[1].compared(
       to: snapshots[0], groupedBy: options.grouping, charging: options.charging)
-    for row in options.limited(sorted(rows)) { Output.write("\(row)\n") }
+    if options.json {
+      let report = JSONReport.comparison(
+        sorted(rows), of: snapshots[1], comparedTo: snapshots[0], groupedBy: options.grouping,
+        charging: options.charging, limit: options.rowLimit)
+      return Output.write("\(report.text)\n")
+    }
+    options.print(
+      TextTable(sorted(rows), limit: options.rowLimit, style: options.style),
+      Summary(
+        of: snapshots[1].withoutWarnings, comparedTo: snapshots[0].withoutWarnings,
+        style: options.style))
   }
 
   private func sorted(_ rows: [StatisticDifference]) -> [StatisticDifference] {

@@ -80,6 +80,15 @@ extension ReportOptions {
   }
 }
 
+extension Snapshot {
+  /// Without what was said on standard error when it was read.
+  var withoutWarnings: Snapshot {
+    var snapshot = self
+    snapshot.warnings = []
+    return snapshot
+  }
+}
+
 extension Frame {
   /// The frame in a list of modules that begins elsewhere.
   fileprivate func renumbered(by offset: Int) -> Frame {

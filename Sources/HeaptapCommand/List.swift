@@ -5,6 +5,7 @@ import ArgumentParser
 import Glibc
 import HeapModel
 import ProcessControl
+import Reports
 
 struct List: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -23,7 +24,7 @@ struct List: ParsableCommand {
   func run() throws {
     let processes = ProcessTable().armedProcesses()
     for process in processes { process.refresh() }
-    Output.write(json ? Self.json(processes) : Self.table(processes))
+    Output.write(json ? Self.json(processes).text + "\n" : Self.table(processes))
     if processes.isEmpty && !json {
       let rights = geteuid() == 0 ? "" : ", or not one that you may see"
       Output.writeError("heaptap: no process is armed\(rights); heaptap(7) says how to arm one\n")
@@ -56,27 +57,26 @@ struct List: ParsableCommand {
     "\(ByteCount(Int(clamping: count)))"
   }
 
-  private static func json(_ processes: [ArmedProcess]) -> String {
-    let rows = processes.map { process in
-      var fields = [
-        "\"pid\": \(process.pid)", "\"unit\": \(process.unit.map(quoted) ?? "null")",
-        "\"program\": \(quoted(process.program))", "\"state\": \(quoted(process.state.rawValue))",
-      ]
-      if let counters = process.counters {
-        fields += [
-          "\"live_bytes\": \(counters.liveBytes)", "\"live_blocks\": \(counters.liveBlocks)",
-          "\"peak_bytes\": \(counters.peakBytes)", "\"tracer_bytes\": \(counters.tracerBytes)",
-          "\"lost\": \(counters.lostRecords)", "\"snapshots\": \(counters.snapshotCount)",
-          "\"depth\": \(counters.depthLimit)", "\"signals\": \(quoted(counters.signals))",
+  private static func json(_ processes: [ArmedProcess]) -> JSON {
+    .array(
+      processes.map { process in
+        var members = [
+          JSON.Member("pid", .integer(Int(process.pid))),
+          JSON.Member("unit", process.unit.map(JSON.string) ?? .null),
+          JSON.Member("program", .string(process.program)),
+          JSON.Member("state", .string(process.state.rawValue)),
         ]
-      }
-      return "  {" + fields.joined(separator: ", ") + "}"
-    }
-    return rows.isEmpty ? "[]\n" : "[\n" + rows.joined(separator: ",\n") + "\n]\n"
-  }
-
-  /// A JSON string. Control bytes were made visible where the text came in.
-  private static func quoted(_ text: String) -> String {
-    "\"" + text.flatMap { $0 == "\"" || $0 == "\\" ? "\\\($0)" : "\($0)" } + "\""
+        if let counters = process.counters {
+          let figures: [(String, UInt64)] = [
+            ("live_bytes", counters.liveBytes), ("live_blocks", counters.liveBlocks),
+            ("peak_bytes", counters.peakBytes), ("tracer_bytes", counters.tracerBytes),
+            ("lost", counters.lostRecords), ("snapshots", counters.snapshotCount),
+            ("depth", UInt64(counters.depthLimit)),
+          ]
+          members += figures.map { JSON.Member($0, .integer(Int(clamping: $1))) }
+          members.append(JSON.Member("signals", .string(counters.signals)))
+        }
+        return .object(members)
+      })
   }
 }

@@ -19,6 +19,15 @@ enum Output {
       && (environment["NO_COLOR"] ?? "").isEmpty
   }
 
+  /// How many characters fit on a line; `nil` where standard output is no terminal.
+  static var terminalWidth: Int? {
+    var size = winsize()
+    guard unsafe ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else {
+      return nil
+    }
+    return Int(size.ws_col)
+  }
+
   /// A handler and not SIG_IGN: a command that `run` starts must find the signal at its default.
   private static let brokenPipeHandler: Void = {
     _ = signal(SIGPIPE) { _ in _exit(0) }

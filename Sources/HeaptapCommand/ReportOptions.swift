@@ -3,6 +3,8 @@
 
 import ArgumentParser
 import HeapModel
+import ProcessControl
+import Reports
 
 struct ReportOptions: ParsableArguments {
   @Option(
@@ -67,7 +69,20 @@ struct ReportOptions: ParsableArguments {
     return include.flatMap(subjects) + exclude.flatMap(subjects).map { !$0 }
   }
 
-  func limited<Row>(_ rows: [Row]) -> [Row] { limit == 0 ? rows : Array(rows.prefix(limit)) }
+  /// `nil` shows all.
+  var rowLimit: Int? { limit == 0 ? nil : limit }
+
+  /// Rows first, so that the first line is the answer; then what the figures are part of.
+  func print(_ table: TextTable, _ summary: Summary) {
+    let lines = table.lines + (table.lines.isEmpty ? [] : [""]) + summary.lines
+    Output.write(lines.joined(separator: "\n") + "\n")
+  }
+
+  /// Names are shortened on a terminal only: a file has room.
+  var style: TextStyle {
+    let hasColour = Output.wantsColour(environment: .current)
+    return TextStyle(width: Output.terminalWidth, colour: hasColour ? .ansi : .never)
+  }
 }
 
 /// The case of a word, or a sentence that lists the words.

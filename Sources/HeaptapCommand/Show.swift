@@ -5,6 +5,7 @@ import ArgumentParser
 import Glibc
 import HeapModel
 import ProcessControl
+import Reports
 
 struct Show: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -42,12 +43,19 @@ struct Show: ParsableCommand {
   func run() throws {
     let snapshot = try reference.read()
     if header {
-      for entry in snapshot.header.entries { Output.write("\(entry.comment.plainText)\n") }
-      return
+      return Output.write("\(HeaderText(of: snapshot.header))\n")
     }
     let prepared = options.prepared([snapshot])[0]
     let rows = try prepared.statistics(groupedBy: options.grouping, charging: options.charging)
-    for row in options.limited(sorted(rows)) { Output.write("\(row)\n") }
+    if options.json {
+      let report = JSONReport.statistics(
+        sorted(rows), of: prepared, groupedBy: options.grouping, charging: options.charging,
+        limit: options.rowLimit)
+      return Output.write("\(report.text)\n")
+    }
+    options.print(
+      TextTable(sorted(rows), limit: options.rowLimit, style: options.style),
+      Summary(of: prepared.withoutWarnings, style: options.style))
   }
 
   private var reference: DumpReference {

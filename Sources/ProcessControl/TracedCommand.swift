@@ -160,8 +160,8 @@ public struct TracedCommand: Sendable {
     case .killed(let signal):
       return "killed by \(signalName(signal)): no dump was written in '\(directory.plainText)'"
     case .exited:
-      return "no dump was written in '\(directory.plainText)': the command ended without leaving"
-        + " through exit, or libheaptap.so said above why it stayed off"
+      return "no dump was written in '\(directory.plainText)': libheaptap.so logged why,"
+        + " on standard error or in the journal"
     }
   }
 

@@ -83,4 +83,28 @@ private func name(_ second: Int, _ program: String, _ pid: Int, _ sequence: Int)
       environment: ["HEAPTAP_DIR": directory.path + "/."], userID: 4_000_000)
     #expect(found == [directory.path + "/.", "."])
   }
+
+  @Test func `a link or a pipe that was found is nobody's dump, and one that was named is`() throws
+  {
+    let directory = TemporaryDirectory()
+    let file = directory.file("a.pb", Array("bytes".utf8))
+    let link = "\(directory.path)/b.pb"
+    unsafe symlink(file, link)
+    let pipe = "\(directory.path)/c.pb"
+    unsafe mkfifo(pipe, 0o600)
+    #expect(try DumpFile.contents(of: file, .found) == Array("bytes".utf8))
+    #expect(try DumpFile.contents(of: file, .found, prefix: 2) == Array("by".utf8))
+    #expect(try DumpFile.contents(of: link, .named) == Array("bytes".utf8))
+    #expect(throws: ProcessControlError.self) { try DumpFile.contents(of: link, .found) }
+    #expect {
+      try DumpFile.contents(of: pipe, .found)
+    } throws: {
+      "\($0)" == "cannot read '\(pipe)': it is not a file"
+    }
+    #expect {
+      try DumpFile.contents(of: directory.path, .named)
+    } throws: {
+      "\($0)" == "cannot read '\(directory.path)': it is a directory"
+    }
+  }
 }
