@@ -12,7 +12,7 @@ struct List: ParsableCommand {
     abstract: "List the armed processes: who would answer, and what they hold.",
     discussion: """
       STATE is 'dormant', 'recording', 'off', 'unknown' for a process that is reached by signals \
-      only, or 'closed' for one of another user: root sees all. TRACED is what is allocated and \
+      only, or 'closed' for one that may not be asked: 'heaptap start' says why, and root may ask all. TRACED is what is allocated and \
       known now, PEAK the most that it has been.
 
       Exit status: 0, also when no process is armed; 64 for bad usage.

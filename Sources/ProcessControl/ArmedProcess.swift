@@ -34,7 +34,7 @@ public struct ArmedProcess: Sendable {
     case off, dormant, recording
     /// It is reached by signals, which do not answer.
     case unknown
-    /// It belongs to somebody else.
+    /// It belongs to somebody else, or its page is not to be trusted.
     case closed
   }
 

@@ -26,7 +26,7 @@ public enum Target: Hashable, Sendable, CustomStringConvertible {
 public struct ProcessTable: Sendable {
   public init() {}
 
-  /// Every armed process, by pid. Those of other users are there too, closed.
+  /// Every armed process, by pid. Those that may not be asked are there too, closed.
   public func armedProcesses() -> [ArmedProcess] {
     pids.compactMap { armedProcess($0) }
   }
@@ -95,7 +95,7 @@ public struct ProcessTable: Sendable {
       switch searchForPage(in: worker, of: facts, place) {
       case .found(let page): return .page(page, worker: worker)
       case .forbidden: return .closed(.notPermitted(place, owner: facts.status.userID))
-      case .refused(let error): throw error
+      case .refused(let error): return .closed(error)
       case .nothing: continue
       }
     }
