@@ -55,7 +55,8 @@ enum Output {
 
   private static func fail(_ code: Int32) -> Never {
     let words = unsafe String(cString: strerror(code))
-    writeError("heaptap: cannot write to standard output: \(words)\n")
+    let lowered = words.prefix(1).lowercased() + words.dropFirst()
+    writeError("heaptap: cannot write to standard output: \(lowered)\n")
     exit(Failure.exitStatus)
   }
 }

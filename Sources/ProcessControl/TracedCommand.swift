@@ -134,17 +134,22 @@ public struct TracedCommand: Sendable {
     unsafe posix_spawnattr_setflags(
       &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
 
+    guard let path = programPath else {
+      throw StartFailure(
+        description: "cannot run '\(name.plainText)': no such command", exitStatus: 127)
+    }
     var child: pid_t = 0
     let code = unsafe withCStrings(arguments) { arguments in
       unsafe withCStrings(environment.entries) { entries in
-        unsafe posix_spawnp(&child, arguments[0]!, nil, &attributes, arguments, entries)
+        unsafe posix_spawn(&child, path, nil, &attributes, arguments, entries)
       }
     }
     guard code == 0 else {
-      let words = code == ENOENT ? "no such command" : SystemError(code).words
+      let words =
+        code == ENOENT
+        ? "the interpreter or loader that it names is missing" : SystemError(code).words
       throw StartFailure(
-        description: "cannot run '\(name.plainText)': \(words)",
-        exitStatus: code == ENOENT ? 127 : 126)
+        description: "cannot run '\(name.plainText)': \(words)", exitStatus: 126)
     }
     return child
   }
@@ -167,13 +172,20 @@ public struct TracedCommand: Sendable {
 
   private var name: String { String(decoding: arguments[0], as: UTF8.self) }
 
-  /// The file that posix_spawnp chose.
+  /// The file to be run: the first of its name in PATH that may be, or else the first that is there.
+  ///
+  /// Not left to posix_spawnp, which says EACCES for a name that is nowhere if one directory of PATH
+  /// may not be entered; a shell says that there is no such command.
   private var programPath: String? {
-    if name.contains("/") { return name }
-    return (environment["PATH"] ?? "/bin:/usr/bin")
+    if name.contains("/") { return isAccessible(name) ? name : nil }
+    let candidates = (environment["PATH"] ?? "/usr/bin:/bin")
       .split(separator: ":", omittingEmptySubsequences: false)
-      .map { $0.isEmpty ? name : "\($0)/\(name)" }
-      .first { isAccessible($0, X_OK) }
+      .map { $0.isEmpty ? "./\(name)" : "\($0)/\(name)" }
+      .filter { candidate in
+        guard let file = try? status(ofFile: candidate) else { return false }
+        return file.st_mode & S_IFMT != S_IFDIR
+      }
+    return candidates.first { isAccessible($0, X_OK) } ?? candidates.first
   }
 
   /// Now, as names of dumps have it.

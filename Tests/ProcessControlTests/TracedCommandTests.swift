@@ -103,6 +103,10 @@ import Testing
     #expect(missing?.description == "cannot run 'heaptap-no-such-command': no such command")
     let unrunnable = try failure(directory.file("plain", mode: 0o600))
     #expect(unrunnable?.exitStatus == 126)
+    let orphan = try failure(directory.file("script", Array("#!/no/such\n".utf8), mode: 0o700))
+    #expect(orphan?.exitStatus == 126)
+    #expect(
+      orphan?.description.hasSuffix("the interpreter or loader that it names is missing") == true)
   }
 
   @Test func `a directory that is not there is an error before anything runs`() throws {
