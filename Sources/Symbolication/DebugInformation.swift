@@ -29,12 +29,7 @@ import CElfutils
     self.file = file
     self.bias = bias
     // Linkers leave the debug information of functions that they removed, at address 0 or so.
-    // In a shared library those addresses may be another function's, were it not for the headers.
-    let code = CodeRanges(
-      file.segments.filter(\.isExecutable).map {
-        ($0.addresses.lowerBound &- bias)..<max(
-          $0.addresses.upperBound &- bias, $0.addresses.lowerBound &- bias)
-      })
+    let code = CodeRanges(file.code, bias: bias)
 
     var units: [DebugUnit] = []
     var ranges: [(Range<UInt64>, Int)] = []
@@ -70,10 +65,14 @@ import CElfutils
 
 /// Where the code of a file may be.
 struct CodeRanges {
-  private let segments: [Range<UInt64>]
+  private let code: [Range<UInt64>]
 
-  init(_ segments: [Range<UInt64>]) {
-    self.segments = segments
+  /// - Parameter bias: What the debug information's addresses lack of those of `code`.
+  init(_ code: [Range<UInt64>], bias: UInt64) {
+    self.code = code.compactMap {
+      let (start, limit) = ($0.lowerBound &- bias, $0.upperBound &- bias)
+      return start < limit ? start..<limit : nil
+    }
   }
 
   /// The ranges of a DIE that lie in code; none for a declaration, or for what was removed.
@@ -84,7 +83,7 @@ struct CodeRanges {
     var limit: Dwarf_Addr = 0
     var offset = unsafe dwarf_ranges(&die, 0, &base, &start, &limit)
     while offset > 0 {
-      if start < limit, segments.contains(where: { $0.contains(start) }) {
+      if start < limit, code.contains(where: { $0.contains(start) }) {
         ranges.append(start..<limit)
       }
       offset = unsafe dwarf_ranges(&die, offset, &base, &start, &limit)

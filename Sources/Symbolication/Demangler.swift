@@ -147,7 +147,7 @@ public struct Demangler: Sendable {
     // Most names have no dot at all.
     guard let dot = name.dropFirst().firstIndex(of: ".") else { return name }
     for suffix in name[dot...].dropFirst().split(separator: ".", omittingEmptySubsequences: false) {
-      guard cloneSuffixes.contains(suffix) || Int(suffix) != nil else { return name }
+      guard cloneSuffixes.contains(suffix) || UInt64(suffix) != nil else { return name }
     }
     return name[..<dot]
   }

@@ -32,6 +32,11 @@ struct Descriptor: ~Copyable {
     guard status.st_mode & S_IFMT == S_IFREG else { throw SystemError(EINVAL) }
     return descriptor
   }
+
+  func begins(with bytes: [UInt8]) -> Bool {
+    var found = [UInt8](repeating: 0, count: bytes.count)
+    return unsafe pread(number, &found, found.count, 0) == bytes.count && found == bytes
+  }
 }
 
 /// An error number of the operating system.

@@ -72,13 +72,17 @@ struct ModuleLookup {
     guard request.buildID.utf8.count > 2 else { return nil }
     let name = "\(request.buildID.prefix(2))/\(request.buildID.dropFirst(2))"
     let debugFiles = request.roots.map { "\($0.asRoot)/usr/lib/debug/.build-id/\(name).debug" }
-    let mappedFile = ObjectFile.path(forBuildID: request.buildID, roots: request.roots)
-    for path in [mappedFile].compactMap(\.self) + debugFiles {
-      guard
-        let file = try? ObjectFile(path: path, roots: request.roots, detail: request.detail),
+    let mappedFile = try? ObjectFile(
+      buildID: request.buildID, roots: request.roots, detail: request.detail)
+    if let mappedFile, mappedFile.buildID == request.buildID {
+      return Found(file: mappedFile, isMappedFile: true)
+    }
+    for path in debugFiles {
+      if let file = try? ObjectFile(path: path, roots: request.roots, detail: request.detail),
         file.buildID == request.buildID
-      else { continue }
-      return Found(file: file, isMappedFile: path == mappedFile)
+      {
+        return Found(file: file, isMappedFile: false)
+      }
     }
     return nil
   }

@@ -19,14 +19,26 @@ import Glibc
 
   /// The file's module in libdwfl.
   let module: OpaquePointer
+  /// The GNU build ID in lower-case hexadecimal; empty where there is none.
+  let buildID: String
   let segments: [Segment]
+  /// Where the file's code is in libdwfl's address space: its executable sections. A segment may
+  /// also have the headers, and whatever else the linker put there.
+  let code: [Range<UInt64>]
   private let session: DwflSession
 
+  /// The file at a path.
+  ///
   /// - Parameter detail: With `.symbols`, no debug file is looked for, and none is read.
-  init(path: String, roots: [String], detail: ModuleRequest.Detail) throws(OpenError) {
+  convenience init(
+    path: String, roots: [String], detail: ModuleRequest.Detail
+  ) throws(OpenError) {
     let descriptor: Descriptor
     do { descriptor = try Descriptor.open(regularFile: path) } catch { throw .system(error) }
-    guard let session = DwflSession(roots: roots, detail: detail) else { throw .notAnObjectFile }
+    // libdwfl would also unpack compressed files, however large they become.
+    guard descriptor.begins(with: [0x7f, 0x45, 0x4c, 0x46]),
+      let session = DwflSession(roots: roots, detail: detail)
+    else { throw .notAnObjectFile }
 
     // libdwfl closes the descriptor, but only if it makes a module of it.
     let number = descriptor.release()
@@ -34,11 +46,34 @@ import Glibc
       close(number)
       throw .notAnObjectFile
     }
+    try unsafe self.init(session: session, module: module)
+  }
+
+  /// The file with a build ID, from the debug directories or from debuginfod.
+  convenience init(
+    buildID: String, roots: [String], detail: ModuleRequest.Detail
+  ) throws(OpenError) {
+    let bytes = buildID.hexadecimalBytes
+    // libdwfl puts the file at the module's start. How long it is, it finds out.
+    guard !bytes.isEmpty, let session = DwflSession(roots: roots, detail: detail),
+      let module = unsafe dwfl_report_module(session.handle, buildID, 1 << 32, 1 << 46),
+      unsafe dwfl_module_report_build_id(module, bytes, bytes.count, 0) == 0
+    else { throw .notAnObjectFile }
+    try unsafe self.init(session: session, module: module)
+  }
+
+  private init(
+    session: consuming DwflSession, module: OpaquePointer
+  ) throws(OpenError) {
     unsafe dwfl_report_end(session.handle, nil, nil)
     var bias: GElf_Addr = 0
     guard let elf = unsafe dwfl_module_getelf(module, &bias) else { throw .notAnObjectFile }
     unsafe self.module = module
+    buildID = unsafe Self.buildID(of: elf)
     segments = unsafe Self.segments(of: elf, bias: bias)
+    let sections = unsafe Self.executableSections(of: elf, bias: bias)
+    // A file can do without sections. Then the segments will have to do.
+    code = sections.isEmpty ? segments.filter(\.isExecutable).map(\.addresses) : sections
     self.session = session
   }
 
@@ -55,17 +90,6 @@ import Glibc
   }
 
   // MARK: Facts
-
-  /// The GNU build ID in lower-case hexadecimal; empty where there is none.
-  var buildID: String {
-    var bytes: UnsafePointer<UInt8>?
-    var address: GElf_Addr = 0
-    let byteCount = unsafe dwfl_module_build_id(module, &bytes, &address)
-    guard byteCount > 0, let bytes = unsafe bytes else { return "" }
-    return unsafe UnsafeBufferPointer(start: bytes, count: Int(byteCount)).reduce(into: "") {
-      $0 += ($1 < 16 ? "0" : "") + String($1, radix: 16)
-    }
-  }
 
   /// Where the byte at an offset of the file is in memory; `nil` where no segment loads it.
   func address(ofFileOffset offset: UInt64) -> UInt64? {
@@ -90,7 +114,16 @@ import Glibc
     return addresses.contains(address) ? address : nil
   }
 
-  // MARK: libdwfl
+  // MARK: libelf
+
+  private static func buildID(of elf: OpaquePointer) -> String {
+    var bytes: UnsafeRawPointer?
+    let byteCount = unsafe dwelf_elf_gnu_build_id(elf, &bytes)
+    guard byteCount > 0, let bytes = unsafe bytes else { return "" }
+    return unsafe UnsafeRawBufferPointer(start: bytes, count: byteCount).reduce(into: "") {
+      $0 += ($1 < 16 ? "0" : "") + String($1, radix: 16)
+    }
+  }
 
   private static func segments(of elf: OpaquePointer, bias: UInt64) -> [Segment] {
     var count = 0
@@ -109,21 +142,22 @@ import Glibc
     }
   }
 
-  /// The path of a file with a build ID, from the debug directories or from debuginfod.
-  static func path(forBuildID buildID: String, roots: [String]) -> String? {
-    let bytes = buildID.hexadecimalBytes
-    guard !bytes.isEmpty else { return nil }
-    guard let session = DwflSession(roots: roots, detail: .lines) else { return nil }
-    // The place is not used. A module has to have one.
-    guard let module = unsafe dwfl_report_module(session.handle, buildID, 0x10000, 0x20000),
-      unsafe dwfl_module_report_build_id(module, bytes, bytes.count, 0) == 0
-    else { return nil }
-    unsafe dwfl_report_end(session.handle, nil, nil)
-    var bias: GElf_Addr = 0
-    guard unsafe dwfl_module_getelf(module, &bias) != nil else { return nil }
-    var path: UnsafePointer<CChar>?
-    unsafe dwfl_module_info(module, nil, nil, nil, nil, nil, &path, nil)
-    return unsafe path.map { unsafe String(cString: $0) }
+  private static func executableSections(
+    of elf: OpaquePointer, bias: UInt64
+  ) -> [Range<UInt64>] {
+    var sections: [Range<UInt64>] = []
+    var section = unsafe elf_nextscn(elf, nil)
+    while let current = unsafe section {
+      var header = GElf_Shdr()
+      if unsafe gelf_getshdr(current, &header) != nil,
+        header.sh_flags & UInt64(SHF_ALLOC | SHF_EXECINSTR) == UInt64(SHF_ALLOC | SHF_EXECINSTR)
+      {
+        let start = header.sh_addr &+ bias
+        sections.append(start..<start.saturatingSum(header.sh_size))
+      }
+      unsafe section = elf_nextscn(elf, current)
+    }
+    return sections
   }
 }
 
@@ -194,7 +228,7 @@ extension String {
 }
 
 extension UInt64 {
-  fileprivate func saturatingSum(_ other: UInt64) -> UInt64 {
+  func saturatingSum(_ other: UInt64) -> UInt64 {
     let (sum, overflow) = addingReportingOverflow(other)
     return overflow ? .max : sum
   }

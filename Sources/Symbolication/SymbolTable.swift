@@ -10,8 +10,9 @@ import CElfutils
 struct SymbolTable {
   private struct Symbol {
     var start: UInt64
-    /// `nil` where the table does not say, as for some assembly: up to the next symbol then.
-    var limit: UInt64?
+    var limit: UInt64
+    /// Whether the table says so. For some assembly it does not: then the limit is the section's.
+    var isLimitKnown: Bool
     var name: String
     /// Weak after global, local last: which name wins at an address that has several.
     var bindingRank: Int
@@ -31,13 +32,11 @@ struct SymbolTable {
     for (index, symbol) in symbols.enumerated() {
       // The others at the same address are aliases.
       if index > 0, symbols[index - 1].start == symbol.start { continue }
-      let limit: UInt64
-      if let known = symbol.limit {
-        limit = known
-      } else {
-        let next = symbols[index...].first { $0.start > symbol.start }?.start
-        let segment = file.segments.first { $0.addresses.contains(symbol.start) }
-        limit = min(next ?? .max, segment?.addresses.upperBound ?? symbol.start)
+      var limit = symbol.limit
+      if !symbol.isLimitKnown,
+        let next = symbols[index...].first(where: { $0.start > symbol.start })
+      {
+        limit = min(limit, next.start)
       }
       if limit > symbol.start { ranges.append((symbol.start..<limit, symbol.name)) }
     }
@@ -49,8 +48,12 @@ struct SymbolTable {
   private static func function(_ index: CInt, of module: OpaquePointer) -> Symbol? {
     var symbol = GElf_Sym()
     var address: GElf_Addr = 0
+    var section: GElf_Word = 0
+    var elf: OpaquePointer?
+    var bias: Dwarf_Addr = 0
     guard
-      let name = unsafe dwfl_module_getsym_info(module, index, &symbol, &address, nil, nil, nil),
+      let name = unsafe dwfl_module_getsym_info(
+        module, index, &symbol, &address, &section, &elf, &bias),
       unsafe name.pointee != 0, Int(symbol.st_shndx) != SHN_UNDEF
     else { return nil }
     let binding = CInt(symbol.st_info >> 4)
@@ -60,11 +63,23 @@ struct SymbolTable {
     case STT_NOTYPE where binding != STB_LOCAL: break
     default: return nil
     }
-    let (limit, overflow) = address.addingReportingOverflow(symbol.st_size)
+    let isLimitKnown = symbol.st_size > 0
+    let limit =
+      isLimitKnown
+      ? address.saturatingSum(symbol.st_size)
+      : unsafe Self.limit(ofSection: section, in: elf).map { $0 &+ bias } ?? address
     return Symbol(
-      start: address, limit: symbol.st_size == 0 || overflow ? nil : limit,
-      name: unsafe String(cString: name),
+      start: address, limit: limit, isLimitKnown: isLimitKnown, name: unsafe String(cString: name),
       bindingRank: binding == STB_GLOBAL ? 0 : binding == STB_WEAK ? 1 : 2)
+  }
+
+  /// The address after a section's last; `nil` where the file has lost its sections.
+  private static func limit(ofSection index: GElf_Word, in elf: OpaquePointer?) -> UInt64? {
+    var header = GElf_Shdr()
+    guard let section = unsafe elf_getscn(elf, Int(index)),
+      unsafe gelf_getshdr(section, &header) != nil
+    else { return nil }
+    return header.sh_addr.saturatingSum(header.sh_size)
   }
 
   /// By address, and at one address the name to show first: `malloc`, not `__libc_malloc`.
@@ -72,7 +87,7 @@ struct SymbolTable {
     guard a.start == b.start else { return a.start < b.start }
     func rank(_ symbol: Symbol) -> (Int, Int, Int, Int) {
       let underscores = symbol.name.utf8.prefix { $0 == UInt8(ascii: "_") }.count
-      return (symbol.limit == nil ? 1 : 0, underscores, symbol.bindingRank, symbol.name.utf8.count)
+      return (symbol.isLimitKnown ? 0 : 1, underscores, symbol.bindingRank, symbol.name.utf8.count)
     }
     let (first, second) = (rank(a), rank(b))
     return first == second ? a.name < b.name : first < second

@@ -158,6 +158,9 @@ extension Module {
 
 /// Reads files, in this process or in workers, one after the other.
 private struct FileReader: ~Copyable {
+  /// How long a worker may take to say anything. It has only itself to load.
+  private static let greetingSecondsLimit: UInt32 = 30
+
   private let symbolicator: Symbolicator
   private var worker: WorkerProcess?
   /// A worker that cannot be had for one file cannot be had for the next.
@@ -205,7 +208,8 @@ private struct FileReader: ~Copyable {
       current = running
     } else {
       current = try WorkerProcess.start(
-        executable: executable, arguments: arguments, secondsLimit: request.secondsLimit)
+        executable: executable, arguments: arguments,
+        secondsLimit: min(request.secondsLimit, Self.greetingSecondsLimit))
     }
     let answer = try current.answer(to: request)
     worker = consume current

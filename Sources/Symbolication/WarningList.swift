@@ -2,41 +2,48 @@
 // Every sentence that symbolication has for the user.
 
 /// Collects what went less than well, and puts it into sentences.
+///
+/// Files in the same trouble share a sentence: a dump from another machine may have a hundred
+/// files that are not on this one.
 struct WarningList {
-  private var particular: [String] = []
-  /// Names of files that had no debug information. Most systems' libraries have none, so they
-  /// share one sentence, at the end.
-  private var namesWithoutLines: [(name: String, buildID: String)] = []
+  private struct File {
+    var path: String
+    var name: String
+    var buildID: String
+  }
 
+  private var particular: [String] = []
+  private var changed: [(file: File, buildID: String)] = []
+  private var missing: [File] = []
+  private var withoutBuildID: [File] = []
+  private var withoutRecordedBuildID: [File] = []
+  private var withoutLines: [File] = []
+
+  /// More than this are counted and not told.
+  private static let changedFilesTold = 3
+
+  /// What cost most names comes first.
   var sentences: [String] {
+    let sentences = [
+      particular, changedSentences, missingSentences, unverifiedSentences, withoutLinesSentences,
+    ]
     var seen: Set<String> = []
-    return (particular + [withoutLines].compactMap(\.self)).filter { seen.insert($0).inserted }
+    return sentences.joined().filter { seen.insert($0).inserted }
   }
 
   // MARK: Files
 
   mutating func add(_ findings: [Finding], about path: String, name: String, buildID: String) {
+    let file = File(path: path, name: name, buildID: buildID)
     for finding in findings {
       switch finding {
-      case .changed(let present):
-        particular.append(
-          "'\(path)' has changed since the dump (build ID \(Self.short(buildID)) then, "
-            + "\(Self.short(present)) now), continuing with module offsets only. "
-            + "Install the old build or its debug symbols, or look under a root that has them")
-      case .missing:
-        let known = buildID.isEmpty ? "" : " (build ID \(Self.short(buildID)))"
-        particular.append(
-          "'\(path)'\(known) is not on this machine, continuing with module offsets only")
+      case .changed(let present): changed.append((file, present))
+      case .missing: missing.append(file)
       case .unreadable(let reason):
         particular.append("cannot read '\(path)': \(reason), continuing with module offsets only")
-      case .noBuildID:
-        particular.append(
-          "'\(path)' has no build ID, continuing as if it had not changed since the dump")
-      case .buildIDNotRecorded:
-        particular.append(
-          "the dump has no build ID for '\(path)', continuing as if the file had not changed since")
-      case .noDebugInformation:
-        namesWithoutLines.append((name, buildID))
+      case .noBuildID: withoutBuildID.append(file)
+      case .buildIDNotRecorded: withoutRecordedBuildID.append(file)
+      case .noDebugInformation: withoutLines.append(file)
       case .damagedDebugInformation:
         particular.append(
           "debug information of '\(path)' is damaged, continuing with what could be read")
@@ -44,17 +51,56 @@ struct WarningList {
     }
   }
 
-  private var withoutLines: String? {
-    guard let first = namesWithoutLines.first else { return nil }
-    let names: String
-    switch namesWithoutLines.count {
-    case 1 where first.buildID.isEmpty: names = "'\(first.name)'"
-    case 1: names = "'\(first.name)' (build ID \(Self.short(first.buildID)))"
-    case 2: names = "'\(first.name)' and '\(namesWithoutLines[1].name)'"
-    case let count:
-      names = "'\(first.name)', '\(namesWithoutLines[1].name)' and \(count - 2) more"
+  private var changedSentences: [String] {
+    let told = changed.prefix(Self.changedFilesTold).map { file, present in
+      "'\(file.path)' has changed since the dump (build ID \(Self.short(file.buildID)) then, "
+        + "\(Self.short(present)) now), continuing with module offsets only. "
+        + "Install the old build or its debug symbols, or look under a root that has them"
     }
-    return "no debug information for \(names), continuing with symbol names only"
+    let untold = changed.count - told.count
+    guard untold > 0 else { return told }
+    let subject = untold == 1 ? "1 more file has" : "\(untold) more files have"
+    return told + ["\(subject) changed since the dump, continuing with module offsets only"]
+  }
+
+  private var missingSentences: [String] {
+    guard !missing.isEmpty else { return [] }
+    let verb = missing.count == 1 ? "is" : "are"
+    return ["\(list(missing)) \(verb) not on this machine, continuing with module offsets only"]
+  }
+
+  private var unverifiedSentences: [String] {
+    var sentences: [String] = []
+    if !withoutBuildID.isEmpty {
+      let (verb, pronoun) = withoutBuildID.count == 1 ? ("has", "it") : ("have", "they")
+      sentences.append(
+        "\(list(withoutBuildID)) \(verb) no build ID, continuing as if \(pronoun) had not changed "
+          + "since the dump")
+    }
+    if !withoutRecordedBuildID.isEmpty {
+      sentences.append(
+        "the dump has no build ID for \(list(withoutRecordedBuildID)), continuing as if nothing had "
+          + "changed since")
+    }
+    return sentences
+  }
+
+  private var withoutLinesSentences: [String] {
+    guard !withoutLines.isEmpty else { return [] }
+    return [
+      "no debug information for \(list(withoutLines)), continuing with symbol names only"
+    ]
+  }
+
+  /// One file with all that is known of it; of several the names, and of many only two.
+  private func list(_ files: [File]) -> String {
+    let names = files.map { "'\($0.name)'" }
+    switch files.count {
+    case 1 where files[0].buildID.isEmpty: return "'\(files[0].path)'"
+    case 1: return "'\(files[0].path)' (build ID \(Self.short(files[0].buildID)))"
+    case 2: return "\(names[0]) and \(names[1])"
+    default: return "\(names[0]), \(names[1]) and \(files.count - 2) more"
+    }
   }
 
   /// Enough of a build ID to tell two apart, and for `debuginfod-find` users to recognise.

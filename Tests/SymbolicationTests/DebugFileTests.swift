@@ -91,7 +91,8 @@ struct DebugFileTests {
     let short = try buildID.prefix(8)
     #expect(
       symbolicated.warnings == [
-        "no debug information for 'nested' (build ID \(short)…), continuing with symbol names only"
+        "no debug information for '\(program)' (build ID \(short)…), "
+          + "continuing with symbol names only"
       ])
   }
 

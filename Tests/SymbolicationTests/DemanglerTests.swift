@@ -48,7 +48,7 @@ import Testing
   @Test(arguments: [
     ("grow.part.0", "grow"), ("grow.cold", "grow"), ("grow.constprop.0.isra.0", "grow"),
     ("_ZN5Cache6insertEi.cold", "Cache::insert(int)"), ("malloc@@GLIBC_2.2.5", "malloc"),
-    ("$s4main3fooyyF.resume.0", "foo()"),
+    ("$s4main3fooyyF.resume.0", "foo()"), ("grow.llvm.18446744073709551615", "grow"),
   ])
   func `what was cut out of a function has the function's name`(symbol: String, name: String) {
     #expect(Demangler().demangled(symbol) == name)

@@ -11,7 +11,7 @@ import Testing
     _ program: String, in scratch: Scratch, sourceLocation: SourceLocation = #_sourceLocation
   ) throws {
     let file = try MappedFile(path: scratch.file(program))
-    let addresses = file.addresses(every: 3)
+    let addresses = file.textAddresses(every: 3)
     let ours = Symbolicator(worker: .inProcess)
       .symbolicate(addresses.map { file.frame(at: $0) }, modules: [file.module]).frames
     let theirs = try SymbolizerOracle.frames(of: file, at: addresses, scratch: scratch)

@@ -59,9 +59,11 @@ struct MappedFile {
       path: path, buildID: buildID)
   }
 
-  /// Every address of code that the file has, at a distance.
-  func addresses(every distance: UInt64) -> [UInt64] {
-    Array(stride(from: codeAddress, to: codeAddress + codeByteCount, by: Int(distance)))
+  /// The addresses of the program's text, at a distance.
+  func textAddresses(every distance: Int) -> [UInt64] {
+    let text = section(".text") ?? 0..<0
+    return text.indices.filter { ($0 - text.lowerBound) % distance == 0 }
+      .map { UInt64($0) - codeOffset + codeAddress }
   }
 
   /// The frame whose call is at an address of the file.
