@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+# Builds, tries, installs. `make help` lists what there is.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+SWIFT ?= swift
+SOAK ?= 1000
+
+# Debian's names of what the build and the tests need besides a Swift toolchain.
+PACKAGES := libdw-dev zlib1g-dev libunwind-dev libsystemd-dev pkg-config valgrind redis-server \
+  nginx-light sqlite3 python3 curl apache2-utils procps
+
+RELEASE := .build/release
+bindir := $(DESTDIR)$(PREFIX)/bin
+libdir := $(DESTDIR)$(PREFIX)/lib
+datadir := $(DESTDIR)$(PREFIX)/share
+
+.DEFAULT_GOAL := all
+.PHONY: all build deps test demo soak install uninstall format lint clean help
+
+all: deps build ## Install what is missing and build (the default)
+
+# The command carries Swift's runtime, so that it runs where no toolchain is. The tracer needs none.
+build: ## Build the tracer and the command
+	$(SWIFT) build -c release --product heaptap
+	$(SWIFT) build -c release --static-swift-stdlib --product heaptap-cli
+
+deps: ## Install the Debian packages that are missing
+	@missing=$$(for package in $(PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' \
+	    || echo $$package; \
+	done); \
+	[ -z "$$missing" ] && exit 0; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	$$sudo apt-get update \
+	  && $$sudo env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y --no-install-recommends $$missing
+
+test: deps build ## Run all tests
+	$(SWIFT) test
+
+demo: deps build ## Trace a leaking server of Examples/ and name the line
+	Examples/demo.sh
+
+soak: deps build ## Repeat the tests of endurance SOAK times (1000)
+	HEAPTAP_SOAK=$(SOAK) $(SWIFT) test --filter '[Ss]oak'
+
+install: build ## Install under PREFIX (/usr/local), staged in DESTDIR
+	install -d $(bindir) $(libdir) $(datadir)/man/man1 $(datadir)/man/man7 \
+	  $(datadir)/bash-completion/completions $(datadir)/zsh/site-functions \
+	  $(datadir)/fish/vendor_completions.d
+	install -m 0755 $(RELEASE)/heaptap-cli $(bindir)/heaptap
+	install -m 0644 $(RELEASE)/libheaptap.so $(libdir)/libheaptap.so
+	install -m 0644 docs/man/heaptap.1 $(datadir)/man/man1/heaptap.1
+	install -m 0644 docs/man/heaptap.7 $(datadir)/man/man7/heaptap.7
+	$(RELEASE)/heaptap-cli --generate-completion-script bash \
+	  > $(datadir)/bash-completion/completions/heaptap
+	$(RELEASE)/heaptap-cli --generate-completion-script zsh \
+	  > $(datadir)/zsh/site-functions/_heaptap
+	$(RELEASE)/heaptap-cli --generate-completion-script fish \
+	  > $(datadir)/fish/vendor_completions.d/heaptap.fish
+
+uninstall: ## Remove what install put there
+	rm -f $(bindir)/heaptap $(libdir)/libheaptap.so \
+	  $(datadir)/man/man1/heaptap.1 $(datadir)/man/man7/heaptap.7 \
+	  $(datadir)/bash-completion/completions/heaptap $(datadir)/zsh/site-functions/_heaptap \
+	  $(datadir)/fish/vendor_completions.d/heaptap.fish
+
+format: ## Format the Swift sources
+	$(SWIFT) format -i -r Sources Tests Package.swift
+
+lint: ## Check format and man pages
+	$(SWIFT) format lint --strict -r Sources Tests Package.swift
+	@! command -v mandoc > /dev/null || mandoc -T lint -W warning docs/man/heaptap.1 docs/man/heaptap.7
+
+clean: ## Remove what was built
+	rm -rf .build
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12

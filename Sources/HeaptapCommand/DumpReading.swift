@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// From what was typed to snapshots with names: find the dumps, read them, name their frames.
+
+import HeapModel
+import Pprof
+import ProcessControl
+import Symbolication
+
+/// A dump that somebody named, or that was found for a name.
+struct DumpReference {
+  let path: String
+  let origin: DumpFile.Origin
+
+  static func named(_ path: String) -> DumpReference {
+    DumpReference(path: path, origin: .named)
+  }
+
+  /// The newest dumps of one process, oldest first.
+  static func newest(_ count: Int, of name: String?) throws -> [DumpReference] {
+    let directories = DumpDirectories.searched(environment: .current)
+    return try DumpSelection(directories: directories)
+      .newest(count, of: name) { DumpReference(path: $0.path, origin: .found).unit }
+      .map { DumpReference(path: $0.path, origin: .found) }
+  }
+
+  /// The systemd unit in the header, which is near the beginning: any prefix of a dump is a dump.
+  private var unit: String? {
+    guard let bytes = try? DumpFile.contents(of: path, origin, prefix: 65536) else { return nil }
+    return try? Snapshot(profile: bytes).header.unit
+  }
+
+  /// Reads the dump; what had to be put up with goes to standard error.
+  func read() throws -> Snapshot {
+    let bytes = try DumpFile.contents(of: path, origin)
+    do throws(ProfileError) {
+      let snapshot = try Snapshot(profile: bytes)
+      for warning in snapshot.warnings {
+        complain("'\(path.plainText)': \(warning.plainText)")
+      }
+      return snapshot
+    } catch {
+      throw Failure("cannot read '\(path.plainText)': \("\(error)".plainText)")
+    }
+  }
+}
+
+extension ReportOptions {
+  /// The snapshots as reports want them: named, folded and filtered.
+  func prepared(_ snapshots: [Snapshot]) -> [Snapshot] {
+    let named = noSymbols ? snapshots : symbolicated(snapshots)
+    return named.map { (allFrames ? $0 : $0.folded()).filtered(by: filters) }
+  }
+
+  /// Names the frames of all snapshots in one pass: they mostly share their files.
+  private func symbolicated(_ snapshots: [Snapshot]) -> [Snapshot] {
+    var modules: [Module] = []
+    var frames: [Frame] = []
+    for snapshot in snapshots {
+      frames += snapshot.distinctFrames.map { $0.renumbered(by: modules.count) }
+      modules += snapshot.modules
+    }
+    let symbolicator = Symbolicator(
+      worker: .subprocess(
+        executable: "/proc/self/exe", arguments: [SymbolicateWorker.name]),
+      style: fullNames ? .full : .simplified)
+    let outcome = symbolicator.symbolicate(frames, modules: modules)
+    for warning in outcome.warnings { complain(warning.plainText) }
+
+    var firstModule = 0
+    var answers = outcome.frames[...]
+    return snapshots.map { snapshot in
+      let ours = answers.prefix(snapshot.distinctFrames.count)
+        .map { calls in calls.map { $0.renumbered(by: -firstModule) } }
+      answers = answers.dropFirst(ours.count)
+      firstModule += snapshot.modules.count
+      let names = Dictionary(
+        zip(snapshot.distinctFrames, ours), uniquingKeysWith: { first, _ in first })
+      return snapshot.replacingFrames { names[$0] ?? [] }
+    }
+  }
+}
+
+extension Snapshot {
+  /// Without what was said on standard error when it was read.
+  var withoutWarnings: Snapshot {
+    var snapshot = self
+    snapshot.warnings = []
+    return snapshot
+  }
+}
+
+extension Frame {
+  /// The frame in a list of modules that begins elsewhere.
+  fileprivate func renumbered(by offset: Int) -> Frame {
+    var frame = self
+    frame.module = module.map { $0 + offset }
+    return frame
+  }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Standard output and error: a reader that has seen enough is no failure.
+
+import Glibc
+import ProcessControl
+
+enum Output {
+  /// Writes to standard output; ends the process well when nobody reads any more (`… | head`).
+  static func write(_ text: String) {
+    _ = brokenPipeHandler
+    write(text, to: STDOUT_FILENO)
+  }
+
+  static func writeError(_ text: String) { write(text, to: STDERR_FILENO) }
+
+  /// Whether colours are wanted: on a terminal that has them, unless NO_COLOR says otherwise.
+  static func wantsColour(environment: ProcessEnvironment) -> Bool {
+    isatty(STDOUT_FILENO) == 1 && environment["TERM"] != "dumb"
+      && (environment["NO_COLOR"] ?? "").isEmpty
+  }
+
+  /// How many characters fit on a line; `nil` where standard output is no terminal.
+  static var terminalWidth: Int? {
+    var size = winsize()
+    guard unsafe ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else {
+      return nil
+    }
+    return Int(size.ws_col)
+  }
+
+  /// A handler and not SIG_IGN: a command that `run` starts must find the signal at its default.
+  private static let brokenPipeHandler: Void = {
+    _ = signal(SIGPIPE) { _ in _exit(0) }
+  }()
+
+  private static func write(_ text: String, to descriptor: Int32) {
+    var text = text
+    text.withUTF8 { bytes in
+      var written = 0
+      while written < bytes.count {
+        let count = unsafe Glibc.write(
+          descriptor, bytes.baseAddress! + written, bytes.count - written)
+        if count >= 0 {
+          written += count
+        } else if errno == EPIPE && descriptor == STDOUT_FILENO {
+          _exit(0)
+        } else if errno != EINTR {
+          // A full disk must not pass for a whole report.
+          if descriptor == STDOUT_FILENO { fail(errno) }
+          return
+        }
+      }
+    }
+  }
+
+  private static func fail(_ code: Int32) -> Never {
+    let words = unsafe String(cString: strerror(code))
+    let lowered = words.prefix(1).lowercased() + words.dropFirst()
+    writeError("heaptap: cannot write to standard output: \(lowered)\n")
+    exit(Failure.exitStatus)
+  }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// heaptap run
+
+import ArgumentParser
+import Glibc
+import ProcessControl
+
+struct Run: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Run a command, record from its first allocation, and dump when it ends.",
+    usage: "heaptap run [-o DIR] [--depth N] [--children] -- COMMAND…",
+    discussion: """
+      The command dumps when it returns from main, at exit, quick_exit and _exit, and on SIGTERM, \
+      SIGINT and SIGHUP left at their default: it dumps, then dies by the same signal. SIGKILL \
+      leaves nothing. A program that it becomes by exec records under the same pid. The paths of \
+      the dumps are printed to standard error.
+
+      Exit status: the command's own; 128+n when signal n killed it; 127 when there is no such \
+      command, 126 when it cannot be run; 2 when heaptap cannot do its part, 64 for bad usage.
+
+      Environment: HEAPTAP_LIBRARY names libheaptap.so where it is not beside heaptap or in its \
+      ../lib. HEAPTAP_SIGNALS and HEAPTAP_LOG are left to the command, see heaptap(7).
+      """)
+
+  @Option(
+    name: [.customShort("o"), .customLong("output")],
+    help: ArgumentHelp("Where the dumps go.", valueName: "dir"), completion: .directory)
+  var directory = "."
+
+  @Option(help: ArgumentHelp("Frames kept of a stack, 1 to 1024; 64 if not given.", valueName: "n"))
+  var depth: Int?
+
+  @Flag(help: "Trace the processes that the command starts as well; each dumps on its own.")
+  var children = false
+
+  @Argument(
+    parsing: .postTerminator,
+    help: ArgumentHelp("The command and its arguments.", valueName: "command"))
+  var command: [String] = []
+
+  func validate() throws {
+    if command.isEmpty {
+      throw ValidationError("run needs -- and a command, as in 'heaptap run -- ./server'")
+    }
+    if let depth, !(1...1024).contains(depth) {
+      throw ValidationError("--depth takes a number from 1 to 1024, not \(depth)")
+    }
+  }
+
+  func run() throws {
+    let outcome = try TracedCommand(
+      rawCommand, directory: directory, depthLimit: depth, children: children ? .traced : .left,
+      environment: .current
+    ).run()
+    for dump in outcome.dumps { Output.writeError("heaptap: wrote '\(dump.path.plainText)'\n") }
+    if let reason = outcome.reasonForNoDump { complain(reason) }
+    throw ExitCode(outcome.ending.exitStatus)
+  }
+
+  /// The command byte for byte. Parsed strings are repaired where they were not UTF-8, and the
+  /// command is always the end of the line.
+  private var rawCommand: [[UInt8]] {
+    let arguments = unsafe UnsafeBufferPointer(
+      start: CommandLine.unsafeArgv, count: Int(CommandLine.argc))
+    return unsafe arguments.suffix(command.count).map { argument in
+      let bytes = unsafe UnsafeRawBufferPointer(start: argument!, count: strlen(argument!))
+      return unsafe Array(bytes)
+    }
+  }
+}

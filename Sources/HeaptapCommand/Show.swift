@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// heaptap show
+
+import ArgumentParser
+import Glibc
+import HeapModel
+import ProcessControl
+import Reports
+
+struct Show: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Show what is allocated in a dump, the largest first.",
+    discussion: """
+      Without a dump the newest one is shown; the name of a program or systemd unit stands for its \
+      newest dump.
+
+
+      """ + howItReads)
+
+  @Argument(
+    help: ArgumentHelp("A dump, or the name of a program or unit.", valueName: "dump"),
+    completion: .file(extensions: ["pb", "gz"]))
+  var dump: String?
+
+  @OptionGroup var options: ReportOptions
+
+  enum SortKey: String, CaseIterable {
+    case bytes, blocks, total
+  }
+
+  @Option(
+    help: ArgumentHelp(
+      "What comes first: most bytes, most blocks, or most bytes in total, freed or not.",
+      valueName: "key"),
+    completion: .list(SortKey.allCases.map(\.rawValue)))
+  var sort = SortKey.bytes.rawValue
+
+  @Flag(help: "Print everything that the dump says of itself, and no rows.")
+  var header = false
+
+  func validate() throws { _ = try choice(of: "--sort", sort) as SortKey }
+
+  func run() throws {
+    let snapshot = try reference.read()
+    if header {
+      return Output.write("\(HeaderText(of: snapshot.header))\n")
+    }
+    let prepared = options.prepared([snapshot])[0]
+    let rows = try prepared.statistics(groupedBy: options.grouping, charging: options.charging)
+    if options.json {
+      let report = JSONReport.statistics(
+        sorted(rows), of: prepared, groupedBy: options.grouping, charging: options.charging,
+        limit: options.rowLimit)
+      return Output.write("\(report.text)\n")
+    }
+    options.print(
+      TextTable(sorted(rows), limit: options.rowLimit, style: options.style),
+      Summary(of: prepared.withoutWarnings, style: options.style))
+  }
+
+  private var reference: DumpReference {
+    get throws {
+      guard let dump else { return try DumpReference.newest(1, of: nil)[0] }
+      if dump.isFile { return .named(dump) }
+      return try DumpReference.newest(1, of: dump)[0]
+    }
+  }
+
+  /// Rows come by bytes; equal ones keep that order.
+  private func sorted(_ rows: [Statistic]) -> [Statistic] {
+    switch SortKey(rawValue: sort)! {
+    case .bytes: rows
+    case .blocks: rows.sortedStably { $0.liveBlocks }
+    case .total: rows.sortedStably { $0.totalBytes }
+    }
+  }
+}
+
+extension String {
+  /// Whether there is a file of this name. What has a slash is meant as one.
+  var isFile: Bool { unsafe contains("/") || access(self, F_OK) == 0 }
+}
+
+extension Array {
+  /// Largest first; equal elements stay as they were.
+  func sortedStably(by key: (Element) -> some Comparable) -> [Element] {
+    enumerated().map { (key: key($0.element), place: $0.offset, element: $0.element) }
+      .sorted { $0.key > $1.key || ($0.key == $1.key && $0.place < $1.place) }
+      .map(\.element)
+  }
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// Dumps on disk: their names, and the directories in which tracers leave them.
+
+import Glibc
+
+/// A dump by its name: `20261121T102757.123456Z-redis-server-1234-7.pb`.
+///
+/// Ordered by time, then by sequence number, then by path.
+public struct DumpFile: Hashable, Comparable, Sendable {
+  public let path: String
+  /// UTC, in the form that names have: it sorts as text.
+  public let time: String
+  /// The program, with what names cannot hold written `_`.
+  public let program: String
+  /// In the traced process's own pid namespace.
+  public let pid: Int32
+  /// The number of the dump since its process began.
+  public let sequence: UInt64
+
+  /// Reads a name; `nil` for a file that is not a dump, or not one yet.
+  public init?(path: String) {
+    guard let name = path.split(separator: "/").last, name.hasSuffix(".pb") else { return nil }
+    let fields = name.dropLast(3).split(separator: "-", omittingEmptySubsequences: false)
+    guard fields.count >= 4, Self.isTime(fields[0]),
+      let sequence = UInt64(fields[fields.count - 1]),
+      let pid = Int32(fields[fields.count - 2]), pid > 0
+    else { return nil }
+    self.path = path
+    self.time = String(fields[0])
+    self.program = fields[1..<(fields.count - 2)].joined(separator: "-")
+    self.pid = pid
+    self.sequence = sequence
+  }
+
+  private static func isTime(_ text: Substring) -> Bool {
+    let pattern = "00000000T000000.000000Z"
+    return text.utf8.count == pattern.utf8.count
+      && zip(text.utf8, pattern.utf8).allSatisfy { byte, model in
+        model == UInt8(ascii: "0") ? (0x30...0x39).contains(byte) : byte == model
+      }
+  }
+
+  public static func < (a: Self, b: Self) -> Bool {
+    (a.time, a.sequence, a.path) < (b.time, b.sequence, b.path)
+  }
+
+  /// A program's name as names of dumps have it: at most 48 bytes of `[A-Za-z0-9._+-]`.
+  public static func fileName(ofProgram program: String) -> String {
+    let kept = program.utf8.prefix(48).map { byte -> UInt8 in
+      switch byte {
+      case 0x30...0x39, 0x41...0x5a, 0x61...0x7a: byte
+      case UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "+"), UInt8(ascii: "-"): byte
+      default: UInt8(ascii: "_")
+      }
+    }
+    return String(decoding: kept, as: UTF8.self)
+  }
+
+  /// The dumps in a directory, in no order; none where it cannot be read.
+  public static func all(inDirectory directory: String) -> [DumpFile] {
+    ((try? names(inDirectory: directory)) ?? []).compactMap { name in
+      DumpFile(path: directory == "." ? name : "\(directory)/\(name)")
+    }
+  }
+
+  /// The dumps of one process, oldest first, out of many.
+  ///
+  /// Numbers restart in a new process: an earlier dump with this pid and a number that is not
+  /// smaller is from a process that had the pid before.
+  func ofTheSameProcess(in dumps: [DumpFile]) -> [DumpFile] {
+    var result: [DumpFile] = []
+    var number = UInt64.max
+    for dump in dumps.sorted().reversed()
+    where dump <= self && dump.pid == pid && dump.program == program
+      && dump.directory == directory
+    {
+      guard dump.sequence < number else { break }
+      number = dump.sequence
+      result.append(dump)
+    }
+    return result.reversed()
+  }
+
+  private var directory: Substring {
+    path.lastIndex(of: "/").map { path[..<$0] } ?? ""
+  }
+}
+
+/// Where dumps are left, and looked for.
+public enum DumpDirectories {
+  static let system = "/var/lib/heaptap"
+
+  /// Where a process of this user and environment writes: its own setting, or the defaults.
+  static func written(by userID: uid_t, environment: ProcessEnvironment) -> [String] {
+    if let directory = environment["HEAPTAP_DIR"] { return [directory] }
+    return ["\(system)/\(userID)", "/var/tmp/heaptap-\(userID)"]
+  }
+
+  /// Where this user's dumps may be: `HEAPTAP_DIR`, the current directory, the defaults; and for
+  /// root everybody's.
+  public static func searched(environment: ProcessEnvironment, userID: uid_t = geteuid())
+    -> [String]
+  {
+    var directories = environment["HEAPTAP_DIR"].map { [$0] } ?? []
+    directories.append(".")
+    directories += written(by: userID, environment: [:])
+    if userID == 0 {
+      let systemUsers = (try? names(inDirectory: system)) ?? []
+      directories += systemUsers.filter { uid_t($0) != nil }.sorted().map { "\(system)/\($0)" }
+      let prefix = "heaptap-"
+      let temporary = (try? names(inDirectory: "/var/tmp")) ?? []
+      directories += temporary.sorted()
+        .filter { $0.hasPrefix(prefix) && uid_t($0.dropFirst(prefix.count)) != nil }
+        .map { "/var/tmp/\($0)" }
+    }
+    // One directory may be there under two names; a dump must not be counted twice.
+    var seen: Set<FileIdentity> = []
+    return directories.filter { directory in
+      guard let identity = FileIdentity(directory, userID: userID) else { return false }
+      return seen.insert(identity).inserted
+    }
+  }
+
+  /// Anyone may make a directory in /var/tmp: one is believed only if its owner is the one in its
+  /// name.
+  private struct FileIdentity: Hashable {
+    let device: UInt64
+    let number: UInt64
+
+    init?(_ path: String, userID: uid_t) {
+      guard let status = try? status(ofFile: path), status.st_mode & S_IFMT == S_IFDIR else {
+        return nil
+      }
+      if let owner = path.split(separator: "/").last.flatMap({ Self.owner(inName: $0) }),
+        path.hasPrefix("/var/tmp/"), owner != status.st_uid
+      {
+        return nil
+      }
+      device = UInt64(status.st_dev)
+      number = UInt64(status.st_ino)
+    }
+
+    private static func owner(inName name: Substring) -> uid_t? {
+      name.hasPrefix("heaptap-") ? uid_t(name.dropFirst("heaptap-".count)) : nil
+    }
+  }
+}
+
+/// The dumps that `show` and `diff` choose from when they are given no file.
+public struct DumpSelection: Sendable {
+  private let dumps: [DumpFile]
+  private let directories: [String]
+
+  public init(directories: [String]) {
+    self.directories = directories
+    dumps = directories.flatMap { DumpFile.all(inDirectory: $0) }.sorted()
+  }
+
+  /// The newest dumps of one process, oldest first: of the process that wrote the newest dump of
+  /// all, or of the newest one that has the name.
+  ///
+  /// - Parameter unit: the systemd unit that a dump was written in, read from its header. Asked
+  ///   only for dumps whose program has another name.
+  public func newest(
+    _ count: Int, of name: String?, unit: (DumpFile) -> String?
+  ) throws(ProcessControlError) -> [DumpFile] {
+    let places = directories.map { "'\($0)'" }.joined(separator: ", ")
+    let newest = dumps.last { dump in
+      guard let name else { return true }
+      return dump.program == DumpFile.fileName(ofProgram: name)
+        || unit(dump).map { $0 == name || $0 == name + ".service" } ?? false
+    }
+    guard let newest else {
+      let sentence =
+        name.map { "'\($0.plainText)' is no file, and no program or unit of that name has a dump" }
+        ?? "there is no dump"
+      throw ProcessControlError(
+        .noDump, "\(sentence) in \(places.plainText); HEAPTAP_DIR names another directory")
+    }
+    let found = newest.ofTheSameProcess(in: dumps)
+    guard found.count >= count else {
+      throw ProcessControlError(
+        .noDump,
+        "'\(newest.program)' (pid \(newest.pid)) has only one dump, '\(newest.path.plainText)':"
+          + " 'heaptap snapshot \(newest.pid)' writes another")
+    }
+    return found.suffix(count)
+  }
+}
+
+extension DumpFile {
+  /// Who named a dump: that decides how far its path is followed.
+  public enum Origin: Sendable {
+    /// A person: links and pipes are what they asked for.
+    case named
+    /// A directory that others may write to: a link or a pipe is nobody's dump.
+    case found
+  }
+
+  /// No dump is larger: this keeps a mistake from filling memory.
+  static let byteCountLimit = 1 << 30
+
+  /// The bytes of a dump, or only the first of them.
+  public static func contents(
+    of path: String, _ origin: Origin, prefix: Int? = nil
+  ) throws(ProcessControlError) -> [UInt8] {
+    func refusal(_ why: String) -> ProcessControlError {
+      ProcessControlError(.noDump, "cannot read '\(path.plainText)': \(why)")
+    }
+    let flags = origin == .found ? O_NOFOLLOW | O_NONBLOCK | O_NOCTTY : 0
+    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | flags)
+    if descriptor < 0 { throw refusal(SystemError.last.words) }
+    defer { close(descriptor) }
+    var file = stat()
+    unsafe fstat(descriptor, &file)
+    let kind = file.st_mode & S_IFMT
+    if kind == S_IFDIR { throw refusal("it is a directory") }
+    if origin == .found && kind != S_IFREG { throw refusal("it is not a file") }
+    let contents: [UInt8]
+    do throws(SystemError) {
+      contents = try bytes(
+        behind: descriptor, expected: Int(file.st_size), limit: prefix ?? byteCountLimit + 1)
+    } catch {
+      throw refusal(error.words)
+    }
+    if contents.count > byteCountLimit { throw refusal("it is larger than 1 GiB, as no dump is") }
+    return contents
+  }
+}
