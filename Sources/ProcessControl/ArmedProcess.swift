@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A process that would answer, and what it can be asked: start, snapshot, stop.
 
-import CTracerPlatform
+import CControlPage
 import Glibc
 
 /// A process that carries an armed tracer.

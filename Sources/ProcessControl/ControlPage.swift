@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The control page of a traced process, mapped here: read without trust, written by atomics only.
 
-import CTracerPlatform
+import CControlPage
 import Glibc
 import Synchronization
 

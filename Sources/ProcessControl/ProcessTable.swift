@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finds the processes that would answer, and says of the others why they would not.
 
-import CTracerPlatform
+import CControlPage
 import Glibc
 
 /// What a person names when asking: a pid, a program or a systemd unit.

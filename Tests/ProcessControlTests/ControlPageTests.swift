@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The control page from the asker's side, against a stand-in worker in this process.
 
-import CTracerPlatform
+import CControlPage
 import Glibc
 import Testing
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A stand-in for the tracer in this process, and children to be left alone or asked.
 
-import CTracerPlatform
+import CControlPage
 import Glibc
 import Synchronization
 
