@@ -39,50 +39,78 @@ package struct StackWalk {
   /// Walks by cached rows: exact where rbp is the only register that frames are found by, and
   /// started again with all registers where it is not.
   ///
-  /// Cost: about 6 ns a frame.
+  /// Cost: about 5 ns a frame.
   package mutating func walk(
     from registers: UnsafePointer<tracer_registers>, rows: borrowing RowTable,
     readable: inout ReadableRange
   ) {
+    let reader = rows.reader
+    var range = readable
     var counter = registers.pointee.return_address
     var stackPointer = UInt(bitPattern: registers + 1)
     var framePointer = UInt(registers.pointee.rbp)
+    var kept: UInt32 = 0
     var steps = 0
-    while steps < Self.stepLimit {
+    var end = End.broken
+    walk: while steps < Self.stepLimit {
       steps &+= 1
-      let number = rows.number(counter, own: own)
-      guard number != 0 else { return finish(.noRoom) }
-      let row = rows.row(number)
-      guard keep(number, row) else { return }
+      var number = reader.find(counter)
+      if number == 0 {
+        number = rows.number(counter, own: own)
+        guard number != 0 else {
+          end = .noRoom
+          break walk
+        }
+      }
+      let row = reader.rows + Int(number)
       let flags = row.pointee.flags
+      if !flags.contains(.own) {
+        guard kept < limit else {
+          end = .truncated
+          break walk
+        }
+        frames[Int(kept)] = number
+        kept &+= 1
+      }
       if flags.rawValue & Row.Flags.slow != 0 {
-        if flags.contains(.end) { return finish(.outermost) }
+        if flags.contains(.end) {
+          end = .outermost
+          break walk
+        }
         if flags.contains(.complex) {
+          readable = range
           return walkFully(from: registers, rows: rows, readable: &readable)
         }
-        guard framePointer >= stackPointer else { return finish(.broken) }
+        guard framePointer >= stackPointer else { break walk }
       }
-      let base = row.pointee.cfaRule == .stackPointer ? stackPointer : framePointer
-      var frame = base &+ UInt(bitPattern: Int(row.pointee.cfaOffset))
-      if row.pointee.cfaRule == .wordAtFramePointer {
-        guard readable.canRead(frame) else { return finish(.broken) }
+      let rule = row.pointee.cfaRule
+      var frame =
+        (rule == .stackPointer ? stackPointer : framePointer)
+        &+ UInt(bitPattern: Int(row.pointee.cfaOffset))
+      if rule == .wordAtFramePointer {
+        guard range.canRead(frame) else { break walk }
         frame = stackWord(frame)
       }
-      guard frame &- stackPointer &- 1 < Self.frameByteLimit, readable.canRead(frame &- 8) else {
-        return finish(.broken)
+      guard frame &- stackPointer &- 1 < Self.frameByteLimit, range.canRead(frame &- 8) else {
+        break walk
       }
-      if flags.rawValue & (Row.Flags.savesRBP.rawValue | Row.Flags.savesRBPAtRBP.rawValue) != 0 {
+      if flags.rawValue & Row.Flags.savesSome != 0 {
         let saved =
           (flags.contains(.savesRBP) ? frame : framePointer)
           &+ UInt(bitPattern: Int(row.pointee.rbpOffset))
-        guard readable.canRead(saved) else { return finish(.broken) }
+        guard range.canRead(saved) else { break walk }
         framePointer = stackWord(saved)
       }
       counter = UInt64(stackWord(frame &- 8))
       stackPointer = frame
-      if counter == 0 { return finish(.outermost) }
+      if counter == 0 {
+        end = .outermost
+        break walk
+      }
     }
-    finish(.broken)
+    readable = range
+    count = kept
+    finish(end)
   }
 
   private mutating func finish(_ end: End) { self.end = end }
