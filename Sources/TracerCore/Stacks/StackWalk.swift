@@ -81,6 +81,12 @@ package struct StackWalk {
           readable = range
           return walkFully(from: registers, rows: rows, readable: &readable)
         }
+        // The loader's first code has no table; there rbp is still what the kernel set it to.
+        // (System V ABI, AMD64 supplement, 3.4.1: zero marks the deepest frame.)
+        if framePointer == 0 {
+          end = .outermost
+          break walk
+        }
         guard framePointer >= stackPointer else { break walk }
       }
       let rule = row.pointee.cfaRule
@@ -151,6 +157,7 @@ package struct StackWalk {
       guard keep(number, row) else { return }
       if row.pointee.flags.contains(.end) { return finish(.outermost) }
       if row.pointee.flags.contains(.guess) {
+        if state.isOutermostByFramePointer { return finish(.outermost) }
         guard state.stepByFramePointer(&readable) else { return finish(.broken) }
       } else {
         guard rows.findRules(for: key, module: UInt32(row.pointee.module), into: &rules),
@@ -193,6 +200,8 @@ struct RegisterState {
   private func value(_ register: Int) -> UInt? {
     register >= 0 && register < 17 && known & 1 << UInt32(register) != 0 ? values[register] : nil
   }
+
+  var isOutermostByFramePointer: Bool { value(6) == 0 }
 
   mutating func stepByFramePointer(_ readable: inout ReadableRange) -> Bool {
     guard let base = value(6), let stackPointer = value(7), base >= stackPointer,
