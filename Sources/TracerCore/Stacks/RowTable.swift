@@ -32,9 +32,14 @@ package struct Row: ~Copyable {
     /// The tracer's own code, which no stack shows.
     package static var own: Self { Self(rawValue: 32) }
 
-    static var savesSome: UInt8 { savesRBP.rawValue | savesRBPAtRBP.rawValue }
-    /// What the fast step cannot do.
-    static var slow: UInt8 { end.rawValue | complex.rawValue | guess.rawValue }
+    /// The CFA is the word at rbp plus the offset.
+    package static var realigned: Self { Self(rawValue: 64) }
+
+    /// What the plain step cannot do.
+    static var special: UInt8 {
+      end.rawValue | complex.rawValue | guess.rawValue | savesRBPAtRBP.rawValue
+        | realigned.rawValue
+    }
   }
 
   /// The program counter; bit 63 where it is the address of an instruction and not of a return.
@@ -218,6 +223,7 @@ package struct RowTable: ~Copyable {
     if rules.cfaExpression != 0 {
       guard let offset = wordAtRBP(rules.cfaExpression, dereferenced: true) else { return false }
       row.pointee.cfaRule = .wordAtFramePointer
+      row.pointee.flags.insert(.realigned)
       row.pointee.cfaOffset = offset
       return true
     }
