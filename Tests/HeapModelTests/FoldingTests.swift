@@ -53,6 +53,28 @@ private let swiftCore = Module(
     #expect(!FrameFolding.standard.matches(withSource, in: swiftCore))
   }
 
+  @Test(arguments: [
+    ("specialized Array.init(repeating:count:)", "<compiler-generated>", 0),
+    ("Session.__allocating_init()", "<compiler-generated>", 0),
+    ("specialized Dictionary.subscript.setter", "/src/pool.swift", 0),
+    ("generic specialization <Swift.Int> of Swift.Array.map", "/src/pool.swift", 0),
+  ])
+  func `code that nobody wrote a line of is folded`(function: String, file: String, line: Int) {
+    let frame = Frame(function: function, file: file, line: line)
+    #expect(FrameFolding.standard.matches(frame, in: nil))
+  }
+
+  @Test(arguments: [
+    // Written in this module, and specialised.
+    ("specialized Storage.init(_:)", "/src/mutex.swift", 153),
+    // Someone's function, in a place without a line.
+    ("Socket.accept()", "/src/socket.swift", 0),
+  ])
+  func `code that somebody wrote is not`(function: String, file: String, line: Int) {
+    let frame = Frame(function: function, file: file, line: line)
+    #expect(!FrameFolding.standard.matches(frame, in: nil))
+  }
+
   @Test func `an unknown frame is not folded`() {
     #expect(!FrameFolding.standard.matches(Frame(), in: nil))
     #expect(!FrameFolding(rules: [.init()]).matches(Frame(function: "f"), in: nil))
