@@ -22,20 +22,25 @@ public struct FrameFolding: Hashable, Sendable {
     public var file: Glob?
     /// Whether frames with a source file stay: then somebody has the code at hand.
     public var keepsFramesWithFile: Bool
+    /// Whether only code fits that the compiler made, which has no line: see `Frame.isDerived`.
+    public var onlyDerivedFrames: Bool
 
     public init(
       function: Glob? = nil, module: Glob? = nil, file: Glob? = nil,
-      keepsFramesWithFile: Bool = false
+      keepsFramesWithFile: Bool = false, onlyDerivedFrames: Bool = false
     ) {
       self.function = function
       self.module = module
       self.file = file
       self.keepsFramesWithFile = keepsFramesWithFile
+      self.onlyDerivedFrames = onlyDerivedFrames
     }
 
     public static func function(_ pattern: Glob) -> Rule { Rule(function: pattern) }
     public static func module(_ pattern: Glob) -> Rule { Rule(module: pattern) }
     public static func file(_ pattern: Glob) -> Rule { Rule(file: pattern) }
+    /// What the compiler made without anyone writing a line: the caller is who wrote something.
+    public static let derivedFrames = Rule(onlyDerivedFrames: true)
   }
 
   public var rules: [Rule]
@@ -60,8 +65,8 @@ public struct FrameFolding: Hashable, Sendable {
       .module("ld-linux-*.so*"), .module("libc.so*"), .module("libgcc_s.so*"),
       .module("libstdc++.so*"), .module("libc++.so*"), .module("libc++abi.so*"),
       .file("*/include/c++/*"),
-      // Witnesses, thunks and outlined copies: the compiler wrote them.
-      .file("<compiler-generated>"),
+      // `[UInt8](repeating: 0, count: n)` is a function of the program once it is specialised.
+      .derivedFrames,
     ] + (cFunctions + cppFunctions + swiftFunctions + swiftLibraryFunctions).map(Rule.function))
 
   private static let cFunctions: [Glob] = [
@@ -118,10 +123,12 @@ public struct FrameFolding: Hashable, Sendable {
     let name = frame.function.map { Self.bareName(of: $0[...]) }
     return rules.contains { rule in
       if rule.keepsFramesWithFile && frame.file != nil { return false }
+      if rule.onlyDerivedFrames && !frame.isDerived { return false }
       if let glob = rule.function, !(name.map { glob.matches($0) } ?? false) { return false }
       if let glob = rule.module, !(module.map { glob.matches($0.name) } ?? false) { return false }
       if let glob = rule.file, !(frame.file.map { glob.matches($0) } ?? false) { return false }
       return rule.function != nil || rule.module != nil || rule.file != nil
+        || rule.onlyDerivedFrames
     }
   }
 
@@ -153,6 +160,20 @@ public struct FrameFolding: Hashable, Sendable {
       last = character
     }
     return nil
+  }
+}
+
+extension Frame {
+  /// Whether the compiler made the code from something that was written elsewhere: a generic of
+  /// another module made special for this one, a memberwise initialiser, a thunk.
+  ///
+  /// Swift says so in place of a file. A specialised function may have the file of its caller's
+  /// module instead, with line 0; a line 0 alone says less, since a function that somebody wrote
+  /// has such places too.
+  public var isDerived: Bool {
+    if file == "<compiler-generated>" { return true }
+    guard file != nil, line == 0, let function else { return false }
+    return ["specialized ", "generic specialization <"].contains { function.hasPrefix($0) }
   }
 }
 

@@ -62,13 +62,34 @@ private let swiftCore = Module(
     #expect(!FrameFolding.standard.matches(strdup, in: other))
   }
 
-  @Test func `what headers of C++ and the compiler put into a program is folded`() {
+  @Test func `what headers of C++ put into a program is folded`() {
     func isFolded(_ file: String) -> Bool {
       FrameFolding.standard.matches(Frame(function: "f", file: file, line: 1), in: nil)
     }
     #expect(isFolded("/usr/include/c++/12/bits/basic_string.tcc"))
-    #expect(isFolded("<compiler-generated>"))
     #expect(!isFolded("/home/me/include/pool.h"))
+  }
+
+  @Test(arguments: [
+    ("specialized Array.init(repeating:count:)", "<compiler-generated>", 0),
+    ("Session.__allocating_init()", "<compiler-generated>", 0),
+    ("specialized Dictionary.subscript.setter", "/src/pool.swift", 0),
+    ("generic specialization <Swift.Int> of Swift.Array.map", "/src/pool.swift", 0),
+  ])
+  func `code that nobody wrote a line of is folded`(function: String, file: String, line: Int) {
+    let frame = Frame(function: function, file: file, line: line)
+    #expect(FrameFolding.standard.matches(frame, in: nil))
+  }
+
+  @Test(arguments: [
+    // Written in this module, and specialised.
+    ("specialized Storage.init(_:)", "/src/mutex.swift", 153),
+    // Someone's function, in a place without a line.
+    ("Socket.accept()", "/src/socket.swift", 0),
+  ])
+  func `code that somebody wrote is not`(function: String, file: String, line: Int) {
+    let frame = Frame(function: function, file: file, line: line)
+    #expect(!FrameFolding.standard.matches(frame, in: nil))
   }
 
   @Test func `an unknown frame is not folded`() {
