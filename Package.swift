@@ -4,14 +4,15 @@
 
 import PackageDescription
 
-/// Pointers are fenced: every use of one outside the C rim says `unsafe`.
+/// At the desk pointers are fenced: every use of one says `unsafe`.
 let swift: [SwiftSetting] = [
   .strictMemorySafety(),
   .enableUpcomingFeature("ExistentialAny"),
   .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
-/// The core lives inside somebody's malloc: borrowed bytes carry their lifetimes.
+/// The core lives inside somebody's malloc, on memory that it lays out itself: it is unsafe in every
+/// line, and saying so in every line would say nothing.
 let core: [SwiftSetting] = [
   .enableExperimentalFeature("Lifetimes"),
 ]
