@@ -62,6 +62,8 @@ let package = Package(
           // The embedded runtime brings what nothing here calls, such as a source of random numbers
           // that older C libraries do not have.
           "-Xlinker", "--gc-sections", "-use-ld=lld",
+          // valgrind 3.19 gives up on the compiler's debug information, and with it on the program.
+          "-Xlinker", "--strip-debug",
         ])
       ]),
 
@@ -79,7 +81,9 @@ let package = Package(
         "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
-      swiftSettings: swift),
+      swiftSettings: swift,
+      // Other linkers repeat glibc's warnings about what Foundation's static half calls.
+      linkerSettings: [.unsafeFlags(["-use-ld=lld"])]),
 
     // Tests.
     .testTarget(name: "HeapModelTests", dependencies: ["HeapModel"], swiftSettings: swift),
@@ -91,8 +95,7 @@ let package = Package(
     .testTarget(
       name: "ProcessControlTests", dependencies: ["ProcessControl"], swiftSettings: swift),
     .testTarget(
-      name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"],
-      swiftSettings: swift),
+      name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"]),
     .testTarget(
       name: "GuestTests",
       dependencies: ["HeapModel", "Pprof", "Symbolication", "ProcessControl"],

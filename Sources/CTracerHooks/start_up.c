@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <gnu/libc-version.h>
+#include <limits.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -87,6 +88,14 @@ static void note_thread(void *state) {
     pthread_setspecific(thread_key, state);
 }
 
+/* The first of the destructors, being of an old key; those of other keys allocate as well, and set
+ * values that have further rounds follow. Only in the last one is the thread told to have ended. */
+static void end_thread(void *state) {
+  static __thread int rounds;
+  if (++rounds >= PTHREAD_DESTRUCTOR_ITERATIONS || pthread_setspecific(thread_key, state))
+    tracer_thread_ended(state);
+}
+
 static void *run_worker(void *unused) {
   (void)unused;
   tracer_worker_main();
@@ -112,7 +121,7 @@ static int start_worker(void) {
 }
 
 int tracer_watch_threads_and_forks(void) {
-  int error = pthread_key_create(&thread_key, tracer_thread_ended);
+  int error = pthread_key_create(&thread_key, end_thread);
   thread_key_is_made = error == 0;
   return error ? error : pthread_atfork(NULL, NULL, tracer_forked_child);
 }

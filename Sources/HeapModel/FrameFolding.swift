@@ -7,9 +7,10 @@
 /// `swift_allocObject`, and a report by function has one row. Folding drops such frames from the
 /// inner end until one is met that somebody wrote for this program.
 ///
-/// Functions of libc that allocate because the caller asked for text or lines (`strdup`,
-/// `getline`, `asprintf`, `fopen`) are not folded: "who calls strdup" is a question that people
-/// have. Of those, only the `malloc` below them goes.
+/// So are the C and C++ libraries as a whole, with the functions that allocate because the caller
+/// asked for text or lines (`strdup`, `getline`, `asprintf`, `fopen`), and what C++'s headers put
+/// into the program: a leak is mended where they are called. The rows of the callers say what is
+/// called, and reports that do not fold show the way down.
 public struct FrameFolding: Hashable, Sendable {
   /// One kind of frame that is folded. What is `nil` does not matter.
   public struct Rule: Hashable, Sendable {
@@ -17,17 +18,29 @@ public struct FrameFolding: Hashable, Sendable {
     public var function: Glob?
     /// The last component of the module's path.
     public var module: Glob?
+    /// The path of the source file, with all its directories.
+    public var file: Glob?
     /// Whether frames with a source file stay: then somebody has the code at hand.
     public var keepsFramesWithFile: Bool
+    /// Whether only code fits that the compiler made, which has no line: see `Frame.isDerived`.
+    public var onlyDerivedFrames: Bool
 
-    public init(function: Glob? = nil, module: Glob? = nil, keepsFramesWithFile: Bool = false) {
+    public init(
+      function: Glob? = nil, module: Glob? = nil, file: Glob? = nil,
+      keepsFramesWithFile: Bool = false, onlyDerivedFrames: Bool = false
+    ) {
       self.function = function
       self.module = module
+      self.file = file
       self.keepsFramesWithFile = keepsFramesWithFile
+      self.onlyDerivedFrames = onlyDerivedFrames
     }
 
     public static func function(_ pattern: Glob) -> Rule { Rule(function: pattern) }
     public static func module(_ pattern: Glob) -> Rule { Rule(module: pattern) }
+    public static func file(_ pattern: Glob) -> Rule { Rule(file: pattern) }
+    /// What the compiler made without anyone writing a line: the caller is who wrote something.
+    public static let derivedFrames = Rule(onlyDerivedFrames: true)
   }
 
   public var rules: [Rule]
@@ -48,6 +61,12 @@ public struct FrameFolding: Hashable, Sendable {
       .module("libheaptap.so*"),
       // Without debug information everything in here is between the program and its memory.
       Rule(module: "libswiftCore.so*", keepsFramesWithFile: true),
+      // The loader, C and C++.
+      .module("ld-linux-*.so*"), .module("libc.so*"), .module("libgcc_s.so*"),
+      .module("libstdc++.so*"), .module("libc++.so*"), .module("libc++abi.so*"),
+      .file("*/include/c++/*"),
+      // `[UInt8](repeating: 0, count: n)` is a function of the program once it is specialised.
+      .derivedFrames,
     ] + (cFunctions + cppFunctions + swiftFunctions + swiftLibraryFunctions).map(Rule.function))
 
   private static let cFunctions: [Glob] = [
@@ -104,9 +123,12 @@ public struct FrameFolding: Hashable, Sendable {
     let name = frame.function.map { Self.bareName(of: $0[...]) }
     return rules.contains { rule in
       if rule.keepsFramesWithFile && frame.file != nil { return false }
+      if rule.onlyDerivedFrames && !frame.isDerived { return false }
       if let glob = rule.function, !(name.map { glob.matches($0) } ?? false) { return false }
       if let glob = rule.module, !(module.map { glob.matches($0.name) } ?? false) { return false }
-      return rule.function != nil || rule.module != nil
+      if let glob = rule.file, !(frame.file.map { glob.matches($0) } ?? false) { return false }
+      return rule.function != nil || rule.module != nil || rule.file != nil
+        || rule.onlyDerivedFrames
     }
   }
 
@@ -138,6 +160,20 @@ public struct FrameFolding: Hashable, Sendable {
       last = character
     }
     return nil
+  }
+}
+
+extension Frame {
+  /// Whether the compiler made the code from something that was written elsewhere: a generic of
+  /// another module made special for this one, a memberwise initialiser, a thunk.
+  ///
+  /// Swift says so in place of a file. A specialised function may have the file of its caller's
+  /// module instead, with line 0; a line 0 alone says less, since a function that somebody wrote
+  /// has such places too.
+  public var isDerived: Bool {
+    if file == "<compiler-generated>" { return true }
+    guard file != nil, line == 0, let function else { return false }
+    return ["specialized ", "generic specialization <"].contains { function.hasPrefix($0) }
   }
 }
 

@@ -59,7 +59,9 @@ public struct Demangler: Sendable {
       }
     guard let demangled = unsafe demangled else { return nil }
     defer { unsafe free(demangled) }
-    return unsafe String(cString: demangled)
+    let result = unsafe String(cString: demangled)
+    // A closure in top-level code lies in the module, whose name this style leaves out.
+    return style == .simplified && result.hasSuffix(" in ") ? result + "main" : result
   }
 
   // MARK: C++

@@ -27,6 +27,11 @@ public func didResolve(_ allocatorIsGlibc: Int32, _ isFirstCopy: Int32, _ hasBoo
     core.pointee.isOff = true
   }
   if core.pointee.settings.mode == .off { core.pointee.isOff = true }
+  if core.pointee.settings.mode == .unset {
+    // No signal is asked for, and so none is looked after.
+    core.pointee.settings.startSignal = 0
+    core.pointee.settings.snapshotSignal = 0
+  }
   if !core.pointee.settings.tracesChildren { keepToThisProcess(environment) }
   guard !core.pointee.isOff, core.pointee.settings.mode == .recording else { return }
   _ = core.startRecording(isFirst: true)

@@ -68,7 +68,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     case .journal: isTaken = sendToJournal(event, message, dump)
     case .standardError: isTaken = writeToStandardError(message)
     case .automatic:
-      isTaken = sendToJournal(event, message, dump) || writeToStandardError(message)
+      // That nothing has happened yet is not worth a line in every program's output.
+      isTaken =
+        sendToJournal(event, message, dump) || event == .armed || writeToStandardError(message)
     }
     if !isTaken { _ = pointee.notices.dropped.add(1, ordering: .relaxed) }
   }

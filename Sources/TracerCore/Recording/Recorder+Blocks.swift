@@ -149,6 +149,10 @@ extension UnsafeMutablePointer where Pointee == Core {
       let (_, byteCount) = pointee.map.take(
         UInt(bitPattern: block), epoch: pointee.epoch.load(ordering: .relaxed))
     else { return }
+    countFreedUnentered(byteCount)
+  }
+
+  private func countFreedUnentered(_ byteCount: UInt64) {
     _ = pointee.retired.freedBlocks.add(1, ordering: .relaxed)
     _ = pointee.retired.freedBytes.add(byteCount, ordering: .relaxed)
     _ = pointee.publishedBytes.subtract(Int64(byteCount), ordering: .relaxed)
@@ -207,7 +211,10 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// Counts the old block of a realloc as freed.
   package func didReallocate(_ taken: Taken) {
-    guard let thread = enter() else { return }
+    guard let thread = enter() else {
+      if taken.wasKnown { countFreedUnentered(taken.byteCount) }
+      return
+    }
     if taken.wasKnown {
       thread.pointee.counters.freedBlocks.addAlone(1)
       thread.pointee.counters.freedBytes.addAlone(taken.byteCount)

@@ -192,8 +192,6 @@ package struct Settings {
     let name = match(text, "SIG") ?? text
     if let rest = match(name, "USR1") { return (SIGUSR1, rest) }
     if let rest = match(name, "USR2") { return (SIGUSR2, rest) }
-    if let rest = match(name, "URG") { return (SIGURG, rest) }
-    if let rest = match(name, "WINCH") { return (SIGWINCH, rest) }
     guard let rest = match(name, "RTMIN") else { return nil }
     guard rest.pointee == 0x2b else { return (range.lowerBound, rest) }
     guard let (offset, end) = digits(rest + 1), offset <= 64,
@@ -233,8 +231,6 @@ package struct Settings {
     switch signal {
     case SIGUSR1: text.append("USR1")
     case SIGUSR2: text.append("USR2")
-    case SIGURG: text.append("URG")
-    case SIGWINCH: text.append("WINCH")
     default:
       text.append("RTMIN+")
       text.append(decimal: UInt64(max(0, signal &- minimum)))
