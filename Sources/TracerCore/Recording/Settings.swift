@@ -47,16 +47,20 @@ package struct Settings {
   }
 
   /// Reads the settings; the first problem is answered, and the caller stays off.
+  ///
+  /// The others are read all the same: one of them may say where the problem is to be told.
   package mutating func read(
     _ environment: UnsafeMutablePointer<UnsafePointer<CChar>?>, signalRange: ClosedRange<Int32>
   ) -> Problem? {
     var position = 0
+    var first: Problem?
     while let entry = environment[position] {
       position &+= 1
       guard let name = Self.match(entry, "HEAPTAP") else { continue }
-      if let problem = apply(name, signalRange) { return problem }
+      let problem = apply(name, signalRange)
+      if first == nil { first = problem }
     }
-    return nil
+    return first
   }
 
   /// What follows a prefix in a C string.

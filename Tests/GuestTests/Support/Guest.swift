@@ -123,11 +123,21 @@ final class Guest: @unchecked Sendable {
     process.standardInput = input == nil ? FileHandle.nullDevice : stdin as Any
     output.begin()
     errors.begin()
-    try process.run()
+    try Self.withoutBlockedSignals { try process.run() }
     if let input {
       stdin.fileHandleForWriting.write(Data(input.utf8))
       try? stdin.fileHandleForWriting.close()
     }
+  }
+
+  /// A guest inherits the calling thread's signal mask, and the test library's threads block most
+  /// signals: a program would never see those that it is sent.
+  private static func withoutBlockedSignals(_ body: () throws -> Void) rethrows {
+    var (none, before) = (sigset_t(), sigset_t())
+    sigemptyset(&none)
+    pthread_sigmask(SIG_SETMASK, &none, &before)
+    defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
+    try body()
   }
 
   /// What the program has written so far.
