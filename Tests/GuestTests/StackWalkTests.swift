@@ -21,12 +21,14 @@ import Testing
 
   /// Runs a guest that walks its own stacks, and compares what it found with what was recorded.
   private func compare(
-    _ source: String, _ options: [String], count: Int, skipping skipped: Set<Int> = []
+    _ source: String, _ options: [String], arguments: [String] = [], count: Int,
+    skipping skipped: Set<Int> = []
   ) throws -> Snapshot {
     let box = try DumpBox()
     let program = try Programs.build(source, options + ["-g", "-lunwind"])
     let result = try run(
-      [program], environment: box.environment("record", ["HEAPTAP_DEPTH": "1024"]))
+      [program] + arguments,
+      environment: box.environment("record", ["HEAPTAP_DEPTH": "1024"]))
     #expect(result.status == 0, "\(result.errors)")
     let snapshot = try box.snapshot()
     snapshot.expectSound()
@@ -72,5 +74,16 @@ import Testing
     let functions = named.functions(of: sample)
     #expect(functions.contains { $0.hasPrefix("thrower(") })
     #expect(functions.last == "_start")
+  }
+
+  @Test(.enabled(if: hasOracle, "needs libunwind-dev"))
+  func `a stack leads through the loader's lazy binding`() throws {
+    let plugin = try Programs.build(
+      "plugin.cpp", ["-O1", "-g", "-w", "-shared", "-fPIC", "-DRESOLVER", "-Wl,-z,lazy"])
+    let named = try compare("lazy.c", ["-O2", "-rdynamic"], arguments: [plugin], count: 2)
+    let sample = try #require(named.samples.first { $0.liveBytes == 20001 })
+    let functions = named.functions(of: sample)
+    #expect(functions.contains { $0.hasPrefix("_dl_runtime_resolve") }, "\(functions)")
+    #expect(functions.suffix(4).first == "main")
   }
 }
