@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -275,14 +276,15 @@ static const struct {
 
 /* The originals of the operators; the stubs jump through it. */
 HIDDEN void *tracer_operators[OPERATOR_COUNT];
-static unsigned char operator_calls_malloc[OPERATOR_COUNT];
+/* Whose they are: an allocator's own, or one that calls malloc as C++'s runtime and we do. */
+static enum provider { ALLOCATOR, CXX_RUNTIME, OURSELVES } operator_provider[OPERATOR_COUNT];
 static int operators_record;
 static int has_recorded;
 
 /* The form of a delete that is told no size, where the size may not be the allocator's. */
 HIDDEN int tracer_unsized_delete(int index) {
   int is_sized = (index & ~1) == FIRST_SIZED_DELETE || (index & ~1) == FIRST_ALIGNED_SIZED_DELETE;
-  return is_sized && allocator_believes_sizes && !operator_calls_malloc[index] ? index - 2 : index;
+  return is_sized && allocator_believes_sizes && operator_provider[index] == ALLOCATOR ? index - 2 : index;
 }
 
 static void point_operator(int index) {
@@ -290,8 +292,10 @@ static void point_operator(int index) {
   if (has_recorded && tracer_unsized_delete(index) != index) {
     target = operators[index].recording; /* for good: enlarged blocks outlive the recording */
   } else if (operators_record) {
-    if (!operator_calls_malloc[index])
+    if (operator_provider[index] == ALLOCATOR)
       target = operators[index].recording;
+    else if (operator_provider[index] == OURSELVES)
+      target = tracer_operators[index]; /* asks malloc for just that size */
     else if (index < FIRST_ALIGNED_NEW)
       target = operators[index].nonzero; /* operator new(0) asks malloc for 1 byte */
     else if (index < FIRST_DELETE)
@@ -301,19 +305,49 @@ static void point_operator(int index) {
     point(operators[index].entry, target);
 }
 
-/* A plug-in may bring C++ into a C program, in a scope that RTLD_NEXT does not search. */
-static void *operator_of_plugin(const char *name) {
-  static const char *const runtimes[] = {"libstdc++.so.6", "libc++.so.1", "libc++abi.so.1"};
-  for (size_t i = 0; i < sizeof runtimes / sizeof *runtimes; i++) {
-    void *runtime = dlopen(runtimes[i], RTLD_LAZY | RTLD_NOLOAD);
-    void *found = runtime ? dlsym(runtime, name) : NULL;
-    if (runtime)
-      dlclose(runtime);
-    if (found)
-      return found;
-  }
-  return NULL;
+/* The same operator as the calling module sees it: its own, or its runtime's. That module is on the
+ * stack, so that it stays loaded. */
+static void *operator_of_caller(const char *name, const void *caller) {
+  Dl_info info;
+  struct link_map *map;
+  if (!dladdr1(caller, &info, (void **)&map, RTLD_DL_LINKMAP))
+    return NULL;
+  void *module = dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD);
+  void *found = module ? dlsym(module, name) : NULL;
+  if (module)
+    dlclose(module);
+  return found == dlsym(RTLD_DEFAULT, name) ? NULL : found;
 }
+
+/* Operators of our own, for plug-ins that bring C++ into a C program, in a scope that RTLD_NEXT does
+ * not search and with a runtime that goes with them. What to do when there is no memory (call a
+ * handler, throw) is known to that runtime only. */
+static void *out_of_memory(int index, size_t size, size_t second, size_t third, void *caller) {
+  void *found = operator_of_caller(operators[index].name, caller);
+  if (found)
+    return ((void *(*)(size_t, size_t, size_t))found)(size, second, third);
+  if (index == 2 || index == 6) /* nothrow */
+    return NULL;
+  abort();
+}
+static void *own_new(size_t size, size_t second, size_t third) {
+  void *block = malloc(size);
+  return block ? block : out_of_memory(0, size, second, third, __builtin_return_address(0));
+}
+static void *own_new_nothrow(size_t size, size_t second, size_t third) {
+  void *block = malloc(size);
+  return block ? block : out_of_memory(2, size, second, third, __builtin_return_address(0));
+}
+static void *own_new_aligned(size_t size, size_t alignment, size_t third) {
+  void *block = aligned_alloc(alignment, size);
+  return block ? block : out_of_memory(4, size, alignment, third, __builtin_return_address(0));
+}
+static void *own_new_aligned_nothrow(size_t size, size_t alignment, size_t third) {
+  void *block = aligned_alloc(alignment, size);
+  return block ? block : out_of_memory(6, size, alignment, third, __builtin_return_address(0));
+}
+static void *const own_operators[] = {own_new, own_new_nothrow, own_new_aligned,
+                                      own_new_aligned_nothrow};
 
 static int is_cxx_runtime(const void *address) {
   Dl_info info;
@@ -328,11 +362,9 @@ HIDDEN void tracer_find_operator(void *a, size_t b, size_t c, int index) {
   (void)a, (void)b, (void)c;
   tracer_find_originals();
   void *next = dlsym(RTLD_NEXT, operators[index].name);
+  operator_provider[index] = !next ? OURSELVES : is_cxx_runtime(next) ? CXX_RUNTIME : ALLOCATOR;
   if (!next)
-    next = operator_of_plugin(operators[index].name);
-  if (!next)
-    abort(); /* a C++ program without any C++ runtime in reach could not have been linked */
-  operator_calls_malloc[index] = (unsigned char)is_cxx_runtime(next);
+    next = index < FIRST_DELETE ? own_operators[index / 2] : (void *)free;
   tracer_operators[index] = next;
   int unsized = tracer_unsized_delete(index);
   if (!tracer_operators[unsized])
