@@ -17,6 +17,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.dumps.sequence = 0
     pointee.dumps.written.store(0, ordering: .relaxed)
     // The parent's worker may have been switching them.
+    if pointee.isRecording.load(ordering: .relaxed) == Self.isStopping {
+      pointee.isRecording.store(0, ordering: .relaxed)
+    }
     let isRecording: Int32 = pointee.isRecording.load(ordering: .relaxed) != 0 ? 1 : 0
     tracer_services.switch_freeing_entries?(isRecording)
     tracer_services.switch_allocating_entries?(isRecording)

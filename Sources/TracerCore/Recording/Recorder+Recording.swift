@@ -26,8 +26,12 @@ extension UnsafeMutablePointer where Pointee == Core {
   package func startRecording(isFirst: Bool = false) -> Int32 {
     guard pointee.isRecording.load(ordering: .acquiring) == 0 else { return 0 }
     guard openTables() else { return ENOMEM }
-    // What a hook in flight may have written since the last recording gave its pages back.
+    // What a hook in flight may have written since the last recording gave its pages back; and all of
+    // them, where a thread stayed in the tracer at the last stop, or a fork took place during it.
     pointee.map.discard()
+    pointee.sites.discard()
+    pointee.rows.discard()
+    pointee.dumps.discard()
     notePast(isFirst: isFirst)
     pointee.retired.reset()
     pointee.publishedBytes.store(0, ordering: .relaxed)
@@ -61,9 +65,14 @@ extension UnsafeMutablePointer where Pointee == Core {
       pointee.dumps.input, capacity: DumpState.inputByteCount)
   }
 
+  /// What `isRecording` is in the last moments of a recording: a child of a fork that falls into them
+  /// is dormant, since what was allocated in them is not known.
+  static var isStopping: UInt32 { 2 }
+
   /// Stops recording and gives the pages back. Whoever wants a last dump writes it between the two
   /// halves of this: after `stopAllocating` nothing new is recorded, and frees still are.
   package func stopAllocating() {
+    pointee.isRecording.store(Self.isStopping, ordering: .releasing)
     tracer_services.switch_allocating_entries?(0)
   }
 

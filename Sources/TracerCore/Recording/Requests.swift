@@ -96,8 +96,14 @@ extension UnsafeMutablePointer where Pointee == Core {
   ///
   /// A value that came with the signal says what is asked for; a bare signal toggles or snapshots.
   package func didReceive(_ signal: Int32, code: Int32, value: Int32) {
-    // A vfork child runs in this memory, but is another process.
-    guard System.processID == pointee.processID else { return }
+    // A vfork child runs in this memory, but is another process, as is a child that fork has not
+    // yet returned in. What would end it must.
+    guard System.processID == pointee.processID else {
+      let isOurs =
+        signal == pointee.settings.startSignal || signal == pointee.settings.snapshotSignal
+      if !isOurs { tracer_services.die_by_signal?(signal) }
+      return
+    }
     if signal == pointee.settings.startSignal {
       let isQueued = code == -1  // SI_QUEUE
       if isQueued, value == 1 { return ask(.start) }

@@ -132,7 +132,7 @@ final class Guest: @unchecked Sendable {
 
   /// A guest inherits the calling thread's signal mask, and the test library's threads block most
   /// signals: a program would never see those that it is sent.
-  private static func withoutBlockedSignals(_ body: () throws -> Void) rethrows {
+  static func withoutBlockedSignals(_ body: () throws -> Void) rethrows {
     var (none, before) = (sigset_t(), sigset_t())
     sigemptyset(&none)
     pthread_sigmask(SIG_SETMASK, &none, &before)
