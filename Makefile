@@ -8,11 +8,12 @@ SOAK ?= 1000
 
 # Debian's names of what the build and the tests need besides a Swift toolchain.
 PACKAGES := libdw-dev zlib1g-dev libunwind-dev libsystemd-dev pkg-config valgrind redis-server \
-  nginx-light sqlite3 python3 curl apache2-utils procps
+  nginx-light sqlite3 python3 curl apache2-utils procps golang-go
 
 RELEASE := .build/release
 bindir := $(DESTDIR)$(PREFIX)/bin
 libdir := $(DESTDIR)$(PREFIX)/lib
+includedir := $(DESTDIR)$(PREFIX)/include
 datadir := $(DESTDIR)$(PREFIX)/share
 
 .DEFAULT_GOAL := all
@@ -46,11 +47,12 @@ soak: deps build ## Repeat the tests of endurance SOAK times (1000)
 	HEAPTAP_SOAK=$(SOAK) $(SWIFT) test --filter '[Ss]oak'
 
 install: build ## Install under PREFIX (/usr/local), staged in DESTDIR
-	install -d $(bindir) $(libdir) $(datadir)/man/man1 $(datadir)/man/man7 \
+	install -d $(bindir) $(libdir) $(includedir) $(datadir)/man/man1 $(datadir)/man/man7 \
 	  $(datadir)/bash-completion/completions $(datadir)/zsh/site-functions \
 	  $(datadir)/fish/vendor_completions.d
 	install -m 0755 $(RELEASE)/heaptap-cli $(bindir)/heaptap
 	install -m 0644 $(RELEASE)/libheaptap.so $(libdir)/libheaptap.so
+	install -m 0644 Sources/CTracerHooks/include/heaptap.h $(includedir)/heaptap.h
 	install -m 0644 docs/man/heaptap.1 $(datadir)/man/man1/heaptap.1
 	install -m 0644 docs/man/heaptap.7 $(datadir)/man/man7/heaptap.7
 	$(RELEASE)/heaptap-cli --generate-completion-script bash \
@@ -61,7 +63,7 @@ install: build ## Install under PREFIX (/usr/local), staged in DESTDIR
 	  > $(datadir)/fish/vendor_completions.d/heaptap.fish
 
 uninstall: ## Remove what install put there
-	rm -f $(bindir)/heaptap $(libdir)/libheaptap.so \
+	rm -f $(bindir)/heaptap $(libdir)/libheaptap.so $(includedir)/heaptap.h \
 	  $(datadir)/man/man1/heaptap.1 $(datadir)/man/man7/heaptap.7 \
 	  $(datadir)/bash-completion/completions/heaptap $(datadir)/zsh/site-functions/_heaptap \
 	  $(datadir)/fish/vendor_completions.d/heaptap.fish

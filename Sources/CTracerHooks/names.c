@@ -15,7 +15,7 @@ const char heaptap_tracer_version[] = "0.1.0";
 #define HIDDEN __attribute__((visibility("hidden")))
 
 /* Swift's side. */
-extern void tracer_did_resolve(int allocator_is_glibc, int is_first_copy, int has_boot_blocks);
+extern void tracer_did_resolve(const struct tracer_resolution *resolution, int has_boot_blocks);
 extern void tracer_did_load(void);
 extern void tracer_hook_free(void *block);
 extern void tracer_hook_dlclose_before(void);
@@ -189,6 +189,10 @@ static void point(void **entry, void *target) {
 enum finding { NOT_STARTED, FINDING, FOUND };
 static int finding;
 
+/* Requests are enlarged while recording, and the program goes on to give the size that it knows:
+ * an allocator that believes it puts the block where smaller ones are kept. */
+static int allocator_believes_sizes;
+
 static void point_at_boot(void) {
   tracer_entry_malloc = boot_malloc;
   tracer_entry_calloc = boot_calloc;
@@ -207,13 +211,14 @@ HIDDEN void tracer_find_originals(void) {
   struct tracer_resolution resolution;
   tracer_resolve_originals(&resolution);
   finding = FOUND;
+  allocator_believes_sizes = !resolution.allocator_is_glibc;
   point(&tracer_entry_malloc_usable_size, plain_usable_size);
   point(&tracer_entry_dlclose, tracer_originals.dlclose);
   point(&tracer_entry__exit, tracer_originals.exit_now);
   point(&tracer_entry__Exit, tracer_originals.exit_now);
   tracer_switch_freeing_entries(0);
   tracer_switch_allocating_entries(0);
-  tracer_did_resolve(resolution.allocator_is_glibc, resolution.is_first_copy, boot_used != 0);
+  tracer_did_resolve(&resolution, boot_used != 0);
 }
 
 __attribute__((constructor)) static void load(void) {
@@ -240,7 +245,13 @@ void tracer_watch_exit(void) {
   DELETE(_ZdlPvSt11align_val_t) DELETE(_ZdaPvSt11align_val_t)                                      \
   DELETE(_ZdlPvmSt11align_val_t) DELETE(_ZdaPvmSt11align_val_t)                                    \
   DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t) DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)
-enum { FIRST_ALIGNED_NEW = 4, FIRST_DELETE = 8, OPERATOR_COUNT = 20 };
+enum {
+  FIRST_ALIGNED_NEW = 4,
+  FIRST_DELETE = 8,
+  FIRST_SIZED_DELETE = 10,
+  FIRST_ALIGNED_SIZED_DELETE = 16,
+  OPERATOR_COUNT = 20
+};
 
 #define DECLARE_NEW(name)                                                                          \
   extern HIDDEN void *tracer_entry_##name;                                                         \
@@ -266,10 +277,19 @@ static const struct {
 HIDDEN void *tracer_operators[OPERATOR_COUNT];
 static unsigned char operator_calls_malloc[OPERATOR_COUNT];
 static int operators_record;
+static int has_recorded;
+
+/* The form of a delete that is told no size, where the size may not be the allocator's. */
+HIDDEN int tracer_unsized_delete(int index) {
+  int is_sized = (index & ~1) == FIRST_SIZED_DELETE || (index & ~1) == FIRST_ALIGNED_SIZED_DELETE;
+  return is_sized && allocator_believes_sizes && !operator_calls_malloc[index] ? index - 2 : index;
+}
 
 static void point_operator(int index) {
   void *target = tracer_operators[index];
-  if (operators_record) {
+  if (has_recorded && tracer_unsized_delete(index) != index) {
+    target = operators[index].recording; /* for good: enlarged blocks outlive the recording */
+  } else if (operators_record) {
     if (!operator_calls_malloc[index])
       target = operators[index].recording;
     else if (index < FIRST_ALIGNED_NEW)
@@ -314,6 +334,9 @@ HIDDEN void tracer_find_operator(void *a, size_t b, size_t c, int index) {
     abort(); /* a C++ program without any C++ runtime in reach could not have been linked */
   operator_calls_malloc[index] = (unsigned char)is_cxx_runtime(next);
   tracer_operators[index] = next;
+  int unsized = tracer_unsized_delete(index);
+  if (!tracer_operators[unsized])
+    tracer_find_operator(NULL, 0, 0, unsized);
   point_operator(index);
 }
 
@@ -334,6 +357,7 @@ void tracer_switch_freeing_entries(int recording) {
   if (recording)
     point(&tracer_entry_dlclose, hook_dlclose);
   operators_record = recording;
+  has_recorded |= recording;
   for (int index = FIRST_DELETE; index < OPERATOR_COUNT; index++)
     point_operator(index);
 }

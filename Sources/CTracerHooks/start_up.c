@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <gnu/libc-version.h>
+#include <limits.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -28,10 +29,15 @@ static const void *module_of(const void *address) {
   return address && dladdr(address, &info) ? info.dli_fbase : NULL;
 }
 
+static const char *path_of(const void *address) {
+  Dl_info info;
+  return dladdr(address, &info) && info.dli_fname ? info.dli_fname : "another module";
+}
+
 /* The next definition of a name, if it belongs to the allocator that malloc belongs to: glibc's
  * pvalloc beside jemalloc's free would hand out blocks that nobody can free. */
-static void *next_of(const char *name, const void *allocator) {
-  void *next = dlsym(RTLD_NEXT, name);
+static void *next_of(const char *name, const void *allocator, void *scope) {
+  void *next = dlsym(scope, name);
   return module_of(next) == allocator ? next : NULL;
 }
 
@@ -39,26 +45,35 @@ static void *next_of(const char *name, const void *allocator) {
 extern const char heaptap_tracer_version[];
 
 void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
-  void *original = dlsym(RTLD_NEXT, "malloc");
+  int is_first_copy = dlsym(RTLD_DEFAULT, "heaptap_tracer_version") == heaptap_tracer_version;
+  void *scope = RTLD_NEXT, *original = dlsym(RTLD_NEXT, "malloc");
+  /* Where another malloc than ours comes first, ours is called by nobody, but those of our names
+   * which that allocator lacks are: with blocks of its making. */
+  void *first = dlsym(RTLD_DEFAULT, "malloc");
+  ret_resolution->bypassed_for = NULL;
+  if (is_first_copy && module_of(first) != module_of(heaptap_tracer_version)) {
+    scope = RTLD_DEFAULT;
+    original = first;
+    ret_resolution->bypassed_for = path_of(first);
+  }
   const void *allocator = module_of(original);
   struct tracer_originals found = {
       .malloc = original,
-      .free = next_of("free", allocator),
-      .calloc = next_of("calloc", allocator),
-      .realloc = next_of("realloc", allocator),
-      .posix_memalign = next_of("posix_memalign", allocator),
-      .aligned_alloc = next_of("aligned_alloc", allocator),
-      .memalign = next_of("memalign", allocator),
-      .valloc = next_of("valloc", allocator),
-      .pvalloc = next_of("pvalloc", allocator),
-      .malloc_usable_size = next_of("malloc_usable_size", allocator),
+      .free = next_of("free", allocator, scope),
+      .calloc = next_of("calloc", allocator, scope),
+      .realloc = next_of("realloc", allocator, scope),
+      .posix_memalign = next_of("posix_memalign", allocator, scope),
+      .aligned_alloc = next_of("aligned_alloc", allocator, scope),
+      .memalign = next_of("memalign", allocator, scope),
+      .valloc = next_of("valloc", allocator, scope),
+      .pvalloc = next_of("pvalloc", allocator, scope),
+      .malloc_usable_size = next_of("malloc_usable_size", allocator, scope),
       .dlclose = dlsym(RTLD_NEXT, "dlclose"),
       .exit_now = dlsym(RTLD_NEXT, "_exit"),
   };
   tracer_originals = found;
   ret_resolution->allocator_is_glibc = allocator == module_of((void *)gnu_get_libc_version);
-  ret_resolution->is_first_copy =
-      dlsym(RTLD_DEFAULT, "heaptap_tracer_version") == heaptap_tracer_version;
+  ret_resolution->is_first_copy = is_first_copy;
 }
 
 /* MARK: Environment */
@@ -87,6 +102,14 @@ static void note_thread(void *state) {
     pthread_setspecific(thread_key, state);
 }
 
+/* The first of the destructors, being of an old key; those of other keys allocate as well, and set
+ * values that have further rounds follow. Only in the last one is the thread told to have ended. */
+static void end_thread(void *state) {
+  static __thread int rounds;
+  if (++rounds >= PTHREAD_DESTRUCTOR_ITERATIONS || pthread_setspecific(thread_key, state))
+    tracer_thread_ended(state);
+}
+
 static void *run_worker(void *unused) {
   (void)unused;
   tracer_worker_main();
@@ -112,7 +135,7 @@ static int start_worker(void) {
 }
 
 int tracer_watch_threads_and_forks(void) {
-  int error = pthread_key_create(&thread_key, tracer_thread_ended);
+  int error = pthread_key_create(&thread_key, end_thread);
   thread_key_is_made = error == 0;
   return error ? error : pthread_atfork(NULL, NULL, tracer_forked_child);
 }

@@ -7,9 +7,10 @@
 /// `swift_allocObject`, and a report by function has one row. Folding drops such frames from the
 /// inner end until one is met that somebody wrote for this program.
 ///
-/// Functions of libc that allocate because the caller asked for text or lines (`strdup`,
-/// `getline`, `asprintf`, `fopen`) are not folded: "who calls strdup" is a question that people
-/// have. Of those, only the `malloc` below them goes.
+/// So are the C and C++ libraries as a whole, with the functions that allocate because the caller
+/// asked for text or lines (`strdup`, `getline`, `asprintf`, `fopen`), and what C++'s headers put
+/// into the program: a leak is mended where they are called. The rows of the callers say what is
+/// called, and reports that do not fold show the way down.
 public struct FrameFolding: Hashable, Sendable {
   /// One kind of frame that is folded. What is `nil` does not matter.
   public struct Rule: Hashable, Sendable {
@@ -17,23 +18,27 @@ public struct FrameFolding: Hashable, Sendable {
     public var function: Glob?
     /// The last component of the module's path.
     public var module: Glob?
+    /// The path of the source file, with all its directories.
+    public var file: Glob?
     /// Whether frames with a source file stay: then somebody has the code at hand.
     public var keepsFramesWithFile: Bool
     /// Whether only code fits that the compiler made, which has no line: see `Frame.isDerived`.
     public var onlyDerivedFrames: Bool
 
     public init(
-      function: Glob? = nil, module: Glob? = nil, keepsFramesWithFile: Bool = false,
-      onlyDerivedFrames: Bool = false
+      function: Glob? = nil, module: Glob? = nil, file: Glob? = nil,
+      keepsFramesWithFile: Bool = false, onlyDerivedFrames: Bool = false
     ) {
       self.function = function
       self.module = module
+      self.file = file
       self.keepsFramesWithFile = keepsFramesWithFile
       self.onlyDerivedFrames = onlyDerivedFrames
     }
 
     public static func function(_ pattern: Glob) -> Rule { Rule(function: pattern) }
     public static func module(_ pattern: Glob) -> Rule { Rule(module: pattern) }
+    public static func file(_ pattern: Glob) -> Rule { Rule(file: pattern) }
     /// What the compiler made without anyone writing a line: the caller is who wrote something.
     public static let derivedFrames = Rule(onlyDerivedFrames: true)
   }
@@ -56,6 +61,10 @@ public struct FrameFolding: Hashable, Sendable {
       .module("libheaptap.so*"),
       // Without debug information everything in here is between the program and its memory.
       Rule(module: "libswiftCore.so*", keepsFramesWithFile: true),
+      // The loader, C and C++.
+      .module("ld-linux-*.so*"), .module("libc.so*"), .module("libgcc_s.so*"),
+      .module("libstdc++.so*"), .module("libc++.so*"), .module("libc++abi.so*"),
+      .file("*/include/c++/*"),
       // `[UInt8](repeating: 0, count: n)` is a function of the program once it is specialised.
       .derivedFrames,
     ] + (cFunctions + cppFunctions + swiftFunctions + swiftLibraryFunctions).map(Rule.function))
@@ -117,7 +126,9 @@ public struct FrameFolding: Hashable, Sendable {
       if rule.onlyDerivedFrames && !frame.isDerived { return false }
       if let glob = rule.function, !(name.map { glob.matches($0) } ?? false) { return false }
       if let glob = rule.module, !(module.map { glob.matches($0.name) } ?? false) { return false }
-      return rule.function != nil || rule.module != nil || rule.onlyDerivedFrames
+      if let glob = rule.file, !(frame.file.map { glob.matches($0) } ?? false) { return false }
+      return rule.function != nil || rule.module != nil || rule.file != nil
+        || rule.onlyDerivedFrames
     }
   }
 

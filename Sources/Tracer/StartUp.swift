@@ -7,7 +7,8 @@ import Synchronization
 
 /// The originals are known: the first thing that runs, before any constructor may have.
 @c(tracer_did_resolve)
-public func didResolve(_ allocatorIsGlibc: Int32, _ isFirstCopy: Int32, _ hasBootBlocks: Int32) {
+public func didResolve(_ resolution: UnsafePointer<tracer_resolution>, _ hasBootBlocks: Int32) {
+  let allocatorIsGlibc = resolution.pointee.allocator_is_glibc
   tracer_provide_services()
   core.pointee.processID = currentProcess()
   core.pointee.settings = Settings()
@@ -17,7 +18,7 @@ public func didResolve(_ allocatorIsGlibc: Int32, _ isFirstCopy: Int32, _ hasBoo
   core.pointee.minimumRequest = allocatorIsGlibc != 0 ? 0 : 32
   noteOwnCode()
   // Another copy, linked or preloaded under another name, is the one that traces.
-  guard isFirstCopy != 0, let environment = tracer_environment() else {
+  guard resolution.pointee.is_first_copy != 0, let environment = tracer_environment() else {
     core.pointee.isOff = true
     return
   }
@@ -27,6 +28,15 @@ public func didResolve(_ allocatorIsGlibc: Int32, _ isFirstCopy: Int32, _ hasBoo
     core.pointee.isOff = true
   }
   if core.pointee.settings.mode == .off { core.pointee.isOff = true }
+  if core.pointee.settings.mode == .unset {
+    // No signal is asked for, and so none is looked after.
+    core.pointee.settings.startSignal = 0
+    core.pointee.settings.snapshotSignal = 0
+  }
+  if !core.pointee.isOff, let path = resolution.pointee.bypassed_for {
+    if core.pointee.settings.mode != .unset { tellBypassed(path) }
+    core.pointee.isOff = true
+  }
   if !core.pointee.settings.tracesChildren { keepToThisProcess(environment) }
   guard !core.pointee.isOff, core.pointee.settings.mode == .recording else { return }
   _ = core.startRecording(isFirst: true)
@@ -87,6 +97,18 @@ private func tell(_ problem: Settings.Problem) {
     text.append(", not '")
     text.append(cString: problem.value, limit: 200)
     text.append("': Heaptap stays off")
+    core.notify(.trouble, text.bytes)
+  }
+}
+
+private func tellBypassed(_ path: UnsafePointer<CChar>) {
+  var bytes = InlineArray<1024, UInt8>(repeating: 0)
+  withUnsafeMutableBytes(of: &bytes) {
+    var text = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 1024)
+    text.append("malloc is that of '")
+    text.append(cString: path, limit: 512)
+    text.append("', which comes before libheaptap.so: nothing can be traced, and Heaptap stays off")
+    text.append(" (in LD_PRELOAD, put libheaptap.so first)")
     core.notify(.trouble, text.bytes)
   }
 }

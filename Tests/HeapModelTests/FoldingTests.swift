@@ -36,7 +36,7 @@ private let swiftCore = Module(
   }
 
   @Test(arguments: [
-    "main", "strdup", "getline", "my_malloc", "mallocator", "Session.open()",
+    "main", "strdup_twice", "my_malloc", "mallocator", "Session.open()",
     "specialized Session.open()", "Array.append(_:)", "Array<A>.map", "newOperator",
     "std::vector<int, std::allocator<int> >::push_back(int const&)", "generic ",
     "generic specialization <", "specialized ", "",
@@ -51,6 +51,23 @@ private let swiftCore = Module(
     #expect(FrameFolding.standard.matches(Frame(module: 0), in: swiftCore))
     let withSource = Frame(function: "Array.append(_:)", file: "Array.swift", line: 1)
     #expect(!FrameFolding.standard.matches(withSource, in: swiftCore))
+  }
+
+  @Test(arguments: ["/lib/x86_64-linux-gnu/libc.so.6", "/usr/lib/libstdc++.so.6.0.30"])
+  func `the C and C++ libraries are folded as a whole`(path: String) {
+    let library = Module(start: 0, limit: 1, fileOffset: 0, path: path, buildID: "")
+    let strdup = Frame(module: 0, function: "strdup", file: "strdup.c", line: 42)
+    #expect(FrameFolding.standard.matches(strdup, in: library))
+    let other = Module(start: 0, limit: 1, fileOffset: 0, path: "/lib/libcurl.so.4", buildID: "")
+    #expect(!FrameFolding.standard.matches(strdup, in: other))
+  }
+
+  @Test func `what headers of C++ put into a program is folded`() {
+    func isFolded(_ file: String) -> Bool {
+      FrameFolding.standard.matches(Frame(function: "f", file: file, line: 1), in: nil)
+    }
+    #expect(isFolded("/usr/include/c++/12/bits/basic_string.tcc"))
+    #expect(!isFolded("/home/me/include/pool.h"))
   }
 
   @Test(arguments: [

@@ -44,7 +44,9 @@ struct DumpDirectory {
   private static func open(
     _ path: inout TextBuffer, _ user: UInt64
   ) -> (DumpDirectory?, DirectoryProblem) {
-    let descriptor = System.open(path.cString(), O_DIRECTORY | O_NOFOLLOW | O_RDONLY)
+    // Without reading it, which mode 1733 leaves to root: a look at it, and a way into it, will do.
+    let pathOnly: Int32 = 0o10000000  // O_PATH
+    let descriptor = System.open(path.cString(), O_DIRECTORY | O_NOFOLLOW | pathOnly)
     guard descriptor >= 0 else { return (nil, .cannotOpen(-descriptor)) }
     var facts = stat()
     guard status(descriptor, &facts) else { return closing(descriptor, .isNotOurs) }
@@ -53,7 +55,14 @@ struct DumpDirectory {
     guard UInt64(facts.st_uid) == user || facts.st_uid == 0 else {
       return closing(descriptor, .isNotOurs)
     }
-    return (DumpDirectory(descriptor: descriptor), .isNotOurs)
+    // For reading where it may be read: only then can it be synced.
+    let itself: StaticString = "."
+    let readable = System.open(
+      UnsafeRawPointer(itself.utf8Start).assumingMemoryBound(to: CChar.self),
+      O_DIRECTORY | O_RDONLY, in: descriptor)
+    guard readable >= 0 else { return (DumpDirectory(descriptor: descriptor), .isNotOurs) }
+    System.close(descriptor)
+    return (DumpDirectory(descriptor: readable), .isNotOurs)
   }
 
   /// The user's own directory inside one that is everybody's.

@@ -73,7 +73,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   /// With one thread the high-water mark is exact: what it has not yet published counts too.
-  private func raisePeakByOwnBalance() {
+  func raisePeakByOwnBalance() {
     guard pointee.threads.threadCount.load(ordering: .relaxed) == 1 else { return }
     pointee.threads.forEach { thread in
       let high = thread.pointee.balanceHigh.load(ordering: .relaxed)

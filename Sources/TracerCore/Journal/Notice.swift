@@ -68,7 +68,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     case .journal: isTaken = sendToJournal(event, message, dump)
     case .standardError: isTaken = writeToStandardError(message)
     case .automatic:
-      isTaken = sendToJournal(event, message, dump) || writeToStandardError(message)
+      // That nothing has happened yet is not worth a line in every program's output.
+      isTaken =
+        sendToJournal(event, message, dump) || event == .armed || writeToStandardError(message)
     }
     if !isTaken { _ = pointee.notices.dropped.add(1, ordering: .relaxed) }
   }
@@ -130,11 +132,23 @@ extension UnsafeMutablePointer where Pointee == Core {
       text.append(printable: UnsafeRawBufferPointer(rebasing: message.prefix(1100)))
       text.append(0x0a)
       return withStandardError { descriptor in
+        guard Self.takesAtOnce(descriptor) else { return false }
         let written = System.call(
           SYS_write, Int(descriptor), Int(bitPattern: text.base), text.count)
         return written == text.count
       }
     }
+  }
+
+  /// Whether a line can be written without waiting, and without a SIGPIPE: a pipe that poll calls
+  /// writable has room for PIPE_BUF bytes, and one without a reader is in error.
+  private static func takesAtOnce(_ descriptor: Int32) -> Bool {
+    let writable: Int16 = 4  // POLLOUT
+    var query: (descriptor: Int32, events: Int16, answer: Int16) = (descriptor, writable, 0)
+    let ready = withUnsafeMutableBytes(of: &query) {
+      System.call(SYS_poll, Int(bitPattern: $0.baseAddress), 1, 0)
+    }
+    return ready == 1 && query.answer == writable
   }
 
   private func withStandardError(_ body: (Int32) -> Bool) -> Bool {

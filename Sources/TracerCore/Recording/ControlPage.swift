@@ -89,10 +89,12 @@ extension UnsafeMutablePointer where Pointee == Core {
       : isArmed ? TRACER_STATE_DORMANT.rawValue : TRACER_STATE_OFF.rawValue
     page.pointee.depth = isRecording ? pointee.depth : pointee.settings.depth
     let values = isRecording ? counterValues() : CounterValues()
+    if isRecording { raisePeakByOwnBalance() }
     page.pointee.live_bytes = values.liveBytes
     page.pointee.live_blocks = values.liveBlocks
-    page.pointee.peak_bytes =
-      isRecording ? UInt64(max(0, pointee.peakBytes.load(ordering: .relaxed))) : 0
+    // What threads have not published is in the sum, and may not be in the peak.
+    let peak = UInt64(max(0, pointee.peakBytes.load(ordering: .relaxed)))
+    page.pointee.peak_bytes = isRecording ? max(peak, values.liveBytes) : 0
     page.pointee.tracer_bytes = isRecording ? tracerParts.total : 0
     page.pointee.lost = values.lost
     page.pointee.snapshots = pointee.dumps.written.load(ordering: .relaxed)

@@ -16,6 +16,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.dumps.isBusy.store(0, ordering: .relaxed)
     pointee.dumps.sequence = 0
     pointee.dumps.written.store(0, ordering: .relaxed)
+    // The parent's worker may have been switching them.
+    let isRecording: Int32 = pointee.isRecording.load(ordering: .relaxed) != 0 ? 1 : 0
+    tracer_services.switch_freeing_entries?(isRecording)
+    tracer_services.switch_allocating_entries?(isRecording)
     let own = tracer_thread().map { UInt(bitPattern: $0) } ?? 0
     pointee.threads.forEach { thread in
       if UInt(bitPattern: thread) == own {

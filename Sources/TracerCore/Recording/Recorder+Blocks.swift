@@ -67,8 +67,14 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   /// Adds what an ending thread has counted to the process's sums, and takes its state back.
+  ///
+  /// The caller holds the state inside, so that the sites are there for as long as this takes. After
+  /// a recording they are not, and what a thread still holds back is of no use: added, it would be in
+  /// the totals of whichever site has the number next.
   package func retire(_ thread: UnsafeMutablePointer<ThreadState>) {
-    if thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed) {
+    if pointee.isRecording.load(ordering: .acquiring) != 0,
+      thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed)
+    {
       for position in 0..<ThreadState.tallyCount {
         flush(thread.tallies + position)
       }
@@ -81,6 +87,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Called when a thread ends, by the thread itself.
   package func threadEnded(_ thread: UnsafeMutablePointer<ThreadState>) {
     tracer_set_thread(UnsafeMutableRawPointer(bitPattern: endedThread))
+    thread.pointee.isInside.store(ThreadState.isAtWork, ordering: .sequentiallyConsistent)
     retire(thread)
   }
 
@@ -149,6 +156,10 @@ extension UnsafeMutablePointer where Pointee == Core {
       let (_, byteCount) = pointee.map.take(
         UInt(bitPattern: block), epoch: pointee.epoch.load(ordering: .relaxed))
     else { return }
+    countFreedUnentered(byteCount)
+  }
+
+  private func countFreedUnentered(_ byteCount: UInt64) {
     _ = pointee.retired.freedBlocks.add(1, ordering: .relaxed)
     _ = pointee.retired.freedBytes.add(byteCount, ordering: .relaxed)
     _ = pointee.publishedBytes.subtract(Int64(byteCount), ordering: .relaxed)
@@ -177,6 +188,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     var word = BlockWord(bits: 0)
     var byteCount: UInt64 = 0
     var wasKnown = false
+    /// Of the recording that the block was taken from, which may be over when realloc returns.
+    var epoch: UInt32 = 0
     /// Of a block that was not known.
     var usableByteCount = 0
   }
@@ -185,9 +198,8 @@ extension UnsafeMutablePointer where Pointee == Core {
   package func willReallocate(_ block: UnsafeMutableRawPointer) -> Taken {
     var taken = Taken()
     guard pointee.isRecording.load(ordering: .acquiring) != 0 else { return taken }
-    if let (word, byteCount) = pointee.map.take(
-      UInt(bitPattern: block), epoch: pointee.epoch.load(ordering: .relaxed))
-    {
+    taken.epoch = pointee.epoch.load(ordering: .relaxed)
+    if let (word, byteCount) = pointee.map.take(UInt(bitPattern: block), epoch: taken.epoch) {
       taken.word = word
       taken.byteCount = byteCount
       taken.wasKnown = true
@@ -207,8 +219,13 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// Counts the old block of a realloc as freed.
   package func didReallocate(_ taken: Taken) {
-    guard let thread = enter() else { return }
-    if taken.wasKnown {
+    guard let thread = enter() else {
+      if taken.wasKnown { countFreedUnentered(taken.byteCount) }
+      return
+    }
+    if taken.epoch != pointee.epoch.load(ordering: .relaxed) {
+      // Freed in a recording that is over: this one has never counted it.
+    } else if taken.wasKnown {
       thread.pointee.counters.freedBlocks.addAlone(1)
       thread.pointee.counters.freedBytes.addAlone(taken.byteCount)
       shrink(thread, taken.byteCount)

@@ -47,16 +47,20 @@ package struct Settings {
   }
 
   /// Reads the settings; the first problem is answered, and the caller stays off.
+  ///
+  /// The others are read all the same: one of them may say where the problem is to be told.
   package mutating func read(
     _ environment: UnsafeMutablePointer<UnsafePointer<CChar>?>, signalRange: ClosedRange<Int32>
   ) -> Problem? {
     var position = 0
+    var first: Problem?
     while let entry = environment[position] {
       position &+= 1
       guard let name = Self.match(entry, "HEAPTAP") else { continue }
-      if let problem = apply(name, signalRange) { return problem }
+      let problem = apply(name, signalRange)
+      if first == nil { first = problem }
     }
-    return nil
+    return first
   }
 
   /// What follows a prefix in a C string.
@@ -192,8 +196,6 @@ package struct Settings {
     let name = match(text, "SIG") ?? text
     if let rest = match(name, "USR1") { return (SIGUSR1, rest) }
     if let rest = match(name, "USR2") { return (SIGUSR2, rest) }
-    if let rest = match(name, "URG") { return (SIGURG, rest) }
-    if let rest = match(name, "WINCH") { return (SIGWINCH, rest) }
     guard let rest = match(name, "RTMIN") else { return nil }
     guard rest.pointee == 0x2b else { return (range.lowerBound, rest) }
     guard let (offset, end) = digits(rest + 1), offset <= 64,
@@ -233,8 +235,6 @@ package struct Settings {
     switch signal {
     case SIGUSR1: text.append("USR1")
     case SIGUSR2: text.append("USR2")
-    case SIGURG: text.append("URG")
-    case SIGWINCH: text.append("WINCH")
     default:
       text.append("RTMIN+")
       text.append(decimal: UInt64(max(0, signal &- minimum)))

@@ -92,8 +92,8 @@ package struct ChunkedArena: ~Copyable {
   }
 
   private func chunk(_ index: UInt32) -> UnsafeMutableRawPointer? {
+    guard directory.load(ordering: .acquiring) != 0 else { return nil }
     if let base = existingChunk(index) { return base }
-    guard directory.load(ordering: .relaxed) != 0 else { return nil }
     guard let fresh = System.map(Self.chunkByteCount) else { return nil }
     let (exchanged, original) = slot(index).pointee.compareExchange(
       expected: 0, desired: UInt(bitPattern: fresh), ordering: .acquiringAndReleasing)

@@ -6,10 +6,11 @@ import Synchronization
 
 /// A hash table of 32-bit identifiers that grows in place and never moves an entry.
 ///
-/// A table of 2^k slots uses the low k bits of the hash. When it is half full, k grows by one; old
-/// entries stay where they are, and are found by looking with fewer bits. An entry found that way is
-/// copied to where it now belongs, so that the second search for it is short. Slots only ever go
-/// from empty to an identifier: a reader needs no lock. All zero is a valid, closed index.
+/// Level k has 2^k slots of its own, behind those of the levels below, and uses the low k bits of
+/// the hash. When there are entries for three eighths of them, the next level begins; old entries
+/// stay where they are. An entry that is found below is copied to the level of the day, so that the
+/// second search for it is short, and the level has room even when all have moved. Slots only ever
+/// go from empty to an identifier: a reader needs no lock. All zero is a valid, closed index.
 package struct InternIndex: ~Copyable {
   private let slots: Atomic<UInt>
   private let bits: Atomic<UInt32>
@@ -17,11 +18,11 @@ package struct InternIndex: ~Copyable {
   private let maximumBits: Atomic<UInt32>
 
   static var minimumBits: UInt32 { 10 }
-  static var probeLimit: UInt32 { 8 }
+  static var probeLimit: UInt32 { 16 }
 
   package func open(maximumBits limit: UInt32) -> Bool {
     if slots.load(ordering: .acquiring) == 0 {
-      guard let base = System.map(4 << Int(limit)) else { return false }
+      guard let base = System.map(8 << Int(limit)) else { return false }
       slots.store(UInt(bitPattern: base), ordering: .releasing)
     }
     maximumBits.store(limit, ordering: .relaxed)
@@ -34,14 +35,14 @@ package struct InternIndex: ~Copyable {
     guard let base = UnsafeMutableRawPointer(bitPattern: slots.load(ordering: .acquiring)) else {
       return
     }
-    System.discard(base, 4 << Int(maximumBits.load(ordering: .relaxed)))
+    System.discard(base, 8 << Int(maximumBits.load(ordering: .relaxed)))
     entryCount.store(0, ordering: .relaxed)
     bits.store(Self.minimumBits, ordering: .releasing)
   }
 
   /// Bytes of the slots in use.
   package var usedByteCount: Int {
-    slots.load(ordering: .relaxed) == 0 ? 0 : 4 << Int(bits.load(ordering: .relaxed))
+    slots.load(ordering: .relaxed) == 0 ? 0 : 8 << Int(bits.load(ordering: .relaxed))
   }
 
   /// The identifier of a value, which `make` gives it at its first sight; 0 where there is no room.
@@ -58,6 +59,14 @@ package struct InternIndex: ~Copyable {
     return internUnseen(hash: hash, matches: matches, make: make)
   }
 
+  /// The slots and the mask of this moment, for a reader that looks many values up in a row. What it
+  /// does not find may be in the table all the same: `intern` then does.
+  @inline(__always)
+  package var view: (slots: UnsafeMutablePointer<Atomic<UInt32>>, mask: UInt64) {
+    let slotCount = UInt64(1) << UInt64(bits.load(ordering: .acquiring) & 31)
+    return (slot(slotCount), slotCount &- 1)
+  }
+
   @inline(__always)
   private func slot(_ index: UInt64) -> UnsafeMutablePointer<Atomic<UInt32>> {
     UnsafeMutablePointer<Atomic<UInt32>>(
@@ -67,12 +76,13 @@ package struct InternIndex: ~Copyable {
 
   @inline(__always)
   private func find(_ hash: UInt64, _ level: UInt32, _ matches: (UInt32) -> Bool) -> UInt32 {
-    let mask = UInt64(1) << UInt64(level) &- 1
+    let first = UInt64(1) << UInt64(level)
+    let mask = first &- 1
     var position = hash & mask
     var probe: UInt32 = 0
     while probe < Self.probeLimit {
       // Acquiring: pairs with the exchange in `insert`; the value must be readable by its name.
-      let identifier = slot(position).pointee.load(ordering: .acquiring)
+      let identifier = slot(first &+ position).pointee.load(ordering: .acquiring)
       if identifier == 0 { return 0 }
       if matches(identifier) { return identifier }
       position = (position &+ 1) & mask
@@ -106,11 +116,12 @@ package struct InternIndex: ~Copyable {
   private func insert(_ hash: UInt64, _ made: UInt32, _ matches: (UInt32) -> Bool) -> UInt32 {
     while true {
       let level = bits.load(ordering: .acquiring)
-      let mask = UInt64(1) << UInt64(level) &- 1
+      let first = UInt64(1) << UInt64(level)
+      let mask = first &- 1
       var position = hash & mask
       var probe: UInt32 = 0
       while probe < Self.probeLimit {
-        let (exchanged, original) = slot(position).pointee.compareExchange(
+        let (exchanged, original) = slot(first &+ position).pointee.compareExchange(
           expected: 0, desired: made, ordering: .acquiringAndReleasing)
         if exchanged { return made }
         if original == made || matches(original) { return original }
@@ -126,7 +137,7 @@ package struct InternIndex: ~Copyable {
   private func grow() {
     let count = entryCount.add(1, ordering: .relaxed).newValue
     let level = bits.load(ordering: .relaxed)
-    guard count > 1 << (level &- 1), level < maximumBits.load(ordering: .relaxed) else { return }
+    guard count > 3 << (level &- 3), level < maximumBits.load(ordering: .relaxed) else { return }
     _ = bits.compareExchange(expected: level, desired: level &+ 1, ordering: .acquiringAndReleasing)
   }
 }

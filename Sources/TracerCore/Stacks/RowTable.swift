@@ -32,8 +32,14 @@ package struct Row: ~Copyable {
     /// The tracer's own code, which no stack shows.
     package static var own: Self { Self(rawValue: 32) }
 
-    /// What the fast step cannot do.
-    static var slow: UInt8 { end.rawValue | complex.rawValue | guess.rawValue }
+    /// The CFA is the word at rbp plus the offset.
+    package static var realigned: Self { Self(rawValue: 64) }
+
+    /// What the plain step cannot do.
+    static var special: UInt8 {
+      end.rawValue | complex.rawValue | guess.rawValue | savesRBPAtRBP.rawValue
+        | realigned.rawValue
+    }
   }
 
   /// The program counter; bit 63 where it is the address of an instruction and not of a return.
@@ -49,6 +55,38 @@ package struct Row: ~Copyable {
   /// The address as it is found on the stack.
   package var address: UInt64 { key & ~Row.exactFlag }
   package static var exactFlag: UInt64 { 1 << 63 }
+}
+
+/// The rows as one walk sees them: what stays the same from frame to frame, loaded once.
+package struct RowReader {
+  let rows: UnsafeMutablePointer<Row>
+  private let slots: UnsafeMutablePointer<Atomic<UInt32>>
+  private let mask: UInt64
+  private let generation: UInt32
+
+  init(
+    _ rows: UnsafeMutablePointer<Row>, _ index: borrowing InternIndex, generation: UInt32
+  ) {
+    self.rows = rows
+    (slots, mask) = index.view
+    self.generation = generation
+  }
+
+  /// The number of a row that is where it is looked for first; 0 where more is to be done.
+  @inline(__always)
+  func find(_ key: UInt64) -> UInt32 {
+    var position = RowTable.hash(key) & mask
+    for _ in 0..<3 {
+      // Acquiring: pairs with the exchange in `InternIndex`, behind which the row is written.
+      let number = slots[Int(truncatingIfNeeded: position)].load(ordering: .acquiring)
+      let row = rows + Int(number)
+      if row.pointee.key == key {
+        return row.pointee.generation.load(ordering: .relaxed) == generation ? number : 0
+      }
+      position = (position &+ 1) & mask
+    }
+    return 0
+  }
 }
 
 /// The rows, named by numbers from 1. All zero is a valid, closed table.
@@ -93,11 +131,20 @@ package struct RowTable: ~Copyable {
     ).unsafelyUnwrapped + Int(number)
   }
 
-  /// The number of the row for a key; 0 where there is no room for a new one.
   @inline(__always)
+  static func hash(_ key: UInt64) -> UInt64 { (key &* 0x9E37_79B9_7F4A_7C15) >> 20 }
+
+  /// What one walk needs of the table, which is open.
+  @inline(__always)
+  package var reader: RowReader {
+    RowReader(row(0), index, generation: moduleGeneration.load(ordering: .relaxed))
+  }
+
+  /// The number of the row for a key, made where it is new; 0 where there is no room for it.
+  @inline(never)
   package func number(_ key: UInt64, own: Range<UInt64>) -> UInt32 {
     let generation = moduleGeneration.load(ordering: .relaxed)
-    return index.intern(hash: (key &* 0x9E37_79B9_7F4A_7C15) >> 20) { number in
+    return index.intern(hash: Self.hash(key)) { number in
       let row = row(number)
       guard row.pointee.key == key else { return false }
       // Relaxed: the frame that is being unwound keeps its module loaded, so that a bump which this
@@ -133,6 +180,10 @@ package struct RowTable: ~Copyable {
     var rules = UnwindRules()
     if findRules(for: key, module: module, into: &rules) {
       Self.boilDown(rules, into: row)
+    } else if findRules(for: key | Row.exactFlag, module: module, into: &rules) {
+      // The first byte of a function: no call put this address on the stack, and whoever did, such
+      // as makecontext, has begun a stack with it.
+      row.pointee.flags.insert(.end)
     } else {
       row.pointee.flags.insert(.guess)
       row.pointee.flags.insert(.savesRBP)
@@ -176,6 +227,7 @@ package struct RowTable: ~Copyable {
     if rules.cfaExpression != 0 {
       guard let offset = wordAtRBP(rules.cfaExpression, dereferenced: true) else { return false }
       row.pointee.cfaRule = .wordAtFramePointer
+      row.pointee.flags.insert(.realigned)
       row.pointee.cfaOffset = offset
       return true
     }

@@ -75,10 +75,12 @@ package struct SiteTable: ~Copyable {
     var hash: UInt64 = isTruncated ? 1 : 2
     var position = 0
     while position < Int(count) {
-      hash = (hash ^ UInt64(rows[position])) &* 0x9E37_79B9_7F4A_7C15
-      hash ^= hash >> 29
+      hash = hash &* 0xD6E8_FEB8_6659_FD93 &+ UInt64(rows[position])
       position &+= 1
     }
+    // The low bits of a product depend on few of its factor's: the high ones are folded in.
+    hash = (hash ^ hash >> 32) &* 0x9E37_79B9_7F4A_7C15
+    hash ^= hash >> 29
     let short = UInt32(truncatingIfNeeded: hash >> 32)
     let found = index.intern(hash: hash) { identifier in
       let candidate = site(identifier)

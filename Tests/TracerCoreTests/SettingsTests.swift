@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// Settings: what is understood, and what is refused with one sentence.
+
+import CTracerPlatform
+import Glibc
+import Testing
+
+@testable import TracerCore
+
+@Suite struct SettingsTests {
+  /// Reads variables; the name of the one that was refused, or the settings.
+  private func read(_ variables: String...) -> (settings: Settings, refused: String?) {
+    var settings = Settings()
+    var copies = variables.map { strdup($0).map { UnsafePointer($0) } }
+    copies.append(nil)
+    let problem = copies.withUnsafeMutableBufferPointer {
+      settings.read($0.baseAddress!, signalRange: 34...64)
+    }
+    return (settings, problem.map { "\($0.variable)" })
+  }
+
+  @Test func `nothing asked for is nothing done`() {
+    let (settings, refused) = read("PATH=/bin", "HEAPTAPX=1")
+    #expect(refused == nil)
+    #expect(settings.mode == .unset)
+    #expect(settings.depth == 64)
+    #expect(settings.startSignal == SIGUSR1)
+    #expect(settings.snapshotSignal == SIGUSR2)
+  }
+
+  @Test func `every variable is read`() {
+    let (settings, refused) = read(
+      "HEAPTAP=record", "HEAPTAP_DEPTH=10", "HEAPTAP_SIGNALS=RTMIN+3,SIGRTMIN+4",
+      "HEAPTAP_DIR=/srv/dumps", "HEAPTAP_LOG=off", "HEAPTAP_EXIT=dump", "HEAPTAP_CHILDREN=0",
+      "HEAPTAP_RUN=123")
+    #expect(refused == nil)
+    #expect(settings.mode == .recording)
+    #expect(settings.depth == 10)
+    #expect(settings.startSignal == 37)
+    #expect(settings.snapshotSignal == 38)
+    #expect(settings.directoryByteCount == 10)
+    #expect(settings.log == .off)
+    #expect(settings.dumpsAtExit)
+    #expect(!settings.tracesChildren)
+    #expect(settings.runner == 123)
+  }
+
+  @Test(arguments: [
+    "HEAPTAP=2", "HEAPTAP=yes", "HEAPTAP_DEPTH=0", "HEAPTAP_DEPTH=-1", "HEAPTAP_DEPTH=1073741824",
+    "HEAPTAP_DEPTH=1025", "HEAPTAP_DEPTH=abc", "HEAPTAP_DEPTH=", "HEAPTAP_DEPTH=10x",
+    "HEAPTAP_SIGNALS=USR1", "HEAPTAP_SIGNALS=USR1,USR1", "HEAPTAP_SIGNALS=KILL,USR1",
+    "HEAPTAP_SIGNALS=RTMIN+31,USR1", "HEAPTAP_SIGNALS=USR1,USR2,USR1", "HEAPTAP_DIR=relative",
+    "HEAPTAP_LOG=loud", "HEAPTAP_EXIT=yes", "HEAPTAP_CHILDREN=2", "HEAPTAP_RUN=me",
+  ])
+  func `a bad value names its variable`(variable: String) {
+    let (_, refused) = read("HEAPTAP_LOG=stderr", variable)
+    #expect(refused == variable.split(separator: "=").first.map(String.init))
+  }
+
+  @Test func `signals can be left alone`() {
+    #expect(read("HEAPTAP_SIGNALS=none").settings.startSignal == 0)
+  }
+
+  @Test func `signals are told as they are asked for`() {
+    let settings = read("HEAPTAP_SIGNALS=RTMIN+3,USR2").settings
+    #expect(text { settings.describeSignals(into: &$0, minimum: 34) } == "RTMIN+3,USR2")
+  }
+
+  @Test(arguments: [
+    ("/a/libheaptap.so", ""), ("/a/libheaptap.so:/b/c.so", "/b/c.so"),
+    ("/b/c.so:/a/libheaptap.so", "/b/c.so"), ("/b/c.so /a/libheaptap.so /d.so", "/b/c.so /d.so"),
+    ("libheaptap.so:libheaptap.so", ""), ("/b/libheaptap.so.old", "/b/libheaptap.so.old"),
+    ("/b/c.so", "/b/c.so"), ("", ""),
+  ])
+  func `our entry goes from LD_PRELOAD and the others stay`(list: String, left: String) {
+    let copy = strdup(list)!
+    Preload.removeOwnEntry(fromList: copy)
+    #expect(String(cString: copy) == left)
+    free(copy)
+  }
+}
+
+/// What a body writes.
+func text(_ body: (inout TextBuffer) -> Void) -> String {
+  let bytes = UnsafeMutableRawPointer.allocate(byteCount: 256, alignment: 8)
+  defer { bytes.deallocate() }
+  var buffer = TextBuffer(bytes, capacity: 256)
+  body(&buffer)
+  return String(decoding: buffer.bytes, as: UTF8.self)
+}
