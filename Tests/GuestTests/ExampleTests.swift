@@ -31,7 +31,7 @@ import Testing
     for row in rows.dropFirst() { #expect(row.addedBytes == 0, "\(row)") }
   }
 
-  @Test func `the Swift server's comparison begins with the line that leaks a page for each request`()
+  @Test func `the Swift server's comparison begins with the line that leaks, a page a request`()
     throws
   {
     let package = Example.path("LeakyServer")
