@@ -116,6 +116,9 @@ private final class Example {
   }
 
   init(_ program: String) throws {
+    guard FileManager.default.fileExists(atPath: Workshop.library) else {
+      throw GuestError("there is no '\(Workshop.library)'; 'make build' makes it")
+    }
     box = try DumpBox()
     guest = try Guest([program, "0"], environment: box.environment("1"))
     try guest.wait(forOutput: "\n")
