@@ -22,7 +22,8 @@ public func didResolve(_ resolution: UnsafePointer<tracer_resolution>, _ hasBoot
     core.pointee.isOff = true
     return
   }
-  let signals = (tracer_services.signal_minimum?() ?? 34)...(tracer_services.signal_maximum?() ?? 64)
+  let signals =
+    (tracer_services.signal_minimum?() ?? 34)...(tracer_services.signal_maximum?() ?? 64)
   if let problem = core.pointee.settings.read(environment, signalRange: signals) {
     tell(problem)
     core.pointee.isOff = true
@@ -55,7 +56,9 @@ public func didLoad() {
   startWorker()
 }
 
-private func currentProcess() -> Int32 { Int32(truncatingIfNeeded: tracer_syscall(Int(SYS_getpid), 0, 0, 0, 0, 0, 0)) }
+private func currentProcess() -> Int32 {
+  Int32(truncatingIfNeeded: tracer_syscall(Int(SYS_getpid), 0, 0, 0, 0, 0, 0))
+}
 
 /// The range of the tracer's own code, which no stack shows.
 private func noteOwnCode() {
