@@ -41,17 +41,16 @@ static void *next_of(const char *name, const void *allocator, void *scope) {
   return module_of(next) == allocator ? next : NULL;
 }
 
-/* Named like no other symbol; a second copy finds the first one's here. */
-extern const char heaptap_tracer_version[];
-
 void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
-  int is_first_copy = dlsym(RTLD_DEFAULT, "heaptap_tracer_version") == heaptap_tracer_version;
+  /* By module: by its name in C, the symbol is the first copy's in every copy. */
+  const void *own = module_of((void *)module_of);
+  int is_first_copy = module_of(dlsym(RTLD_DEFAULT, "heaptap_tracer_version")) == own;
   void *scope = RTLD_NEXT, *original = dlsym(RTLD_NEXT, "malloc");
   /* Where another malloc than ours comes first, ours is called by nobody, but those of our names
    * which that allocator lacks are: with blocks of its making. */
   void *first = dlsym(RTLD_DEFAULT, "malloc");
   ret_resolution->bypassed_for = NULL;
-  if (is_first_copy && module_of(first) != module_of(heaptap_tracer_version)) {
+  if (is_first_copy && module_of(first) != own) {
     scope = RTLD_DEFAULT;
     original = first;
     ret_resolution->bypassed_for = path_of(first);
