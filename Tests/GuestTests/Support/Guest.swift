@@ -36,7 +36,8 @@ enum Workshop {
   /// Whether a program of the system is here; tests of guests that are not say so and are skipped.
   static func find(_ program: String) -> String? {
     let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
-    for directory in path.split(separator: ":") + ["/usr/sbin", "/sbin", "/usr/local/bin"] {
+    let directories = path.split(separator: ":").map(String.init)
+    for directory in directories + ["/usr/sbin", "/sbin", "/usr/local/bin"] {
       let candidate = "\(directory)/\(program)"
       if FileManager.default.isExecutableFile(atPath: candidate) { return candidate }
     }
@@ -122,11 +123,21 @@ final class Guest: @unchecked Sendable {
     process.standardInput = input == nil ? FileHandle.nullDevice : stdin as Any
     output.begin()
     errors.begin()
-    try process.run()
+    try Self.withoutBlockedSignals { try process.run() }
     if let input {
       stdin.fileHandleForWriting.write(Data(input.utf8))
       try? stdin.fileHandleForWriting.close()
     }
+  }
+
+  /// A guest inherits the calling thread's signal mask, and the test library's threads block most
+  /// signals: a program would never see those that it is sent.
+  static func withoutBlockedSignals(_ body: () throws -> Void) rethrows {
+    var (none, before) = (sigset_t(), sigset_t())
+    sigemptyset(&none)
+    pthread_sigmask(SIG_SETMASK, &none, &before)
+    defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
+    try body()
   }
 
   /// What the program has written so far.
