@@ -42,8 +42,8 @@ static void *next_of(const char *name, const void *allocator, void *scope) {
 }
 
 void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
-  /* By an address that the library does not show: a shown one is the first copy's in all of them. */
-  const void *own = module_of(tracer_core_bytes);
+  /* By module: by its name in C, the symbol is the first copy's in every copy. */
+  const void *own = module_of((void *)module_of);
   int is_first_copy = module_of(dlsym(RTLD_DEFAULT, "heaptap_tracer_version")) == own;
   void *scope = RTLD_NEXT, *original = dlsym(RTLD_NEXT, "malloc");
   /* Where another malloc than ours comes first, ours is called by nobody, but those of our names

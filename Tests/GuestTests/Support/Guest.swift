@@ -36,8 +36,8 @@ enum Workshop {
   /// Whether a program of the system is here; tests of guests that are not say so and are skipped.
   static func find(_ program: String) -> String? {
     let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
-    let everywhere = path.split(separator: ":").map(String.init) + ["/usr/sbin", "/sbin"]
-    for directory in everywhere {
+    let directories = path.split(separator: ":").map(String.init)
+    for directory in directories + ["/usr/sbin", "/sbin", "/usr/local/bin"] {
       let candidate = "\(directory)/\(program)"
       if FileManager.default.isExecutableFile(atPath: candidate) { return candidate }
     }
