@@ -36,9 +36,6 @@ static void *next_of(const char *name, const void *allocator) {
   return module_of(next) == allocator ? next : NULL;
 }
 
-/* Named like no other symbol; a second copy finds the first one's here. */
-extern const char heaptap_tracer_version[];
-
 void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
   void *original = dlsym(RTLD_NEXT, "malloc");
   const void *allocator = module_of(original);
@@ -58,8 +55,9 @@ void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
   };
   tracer_originals = found;
   ret_resolution->allocator_is_glibc = allocator == module_of((void *)gnu_get_libc_version);
+  /* By module: by its name in C, the symbol is the first copy's in every copy. */
   ret_resolution->is_first_copy =
-      dlsym(RTLD_DEFAULT, "heaptap_tracer_version") == heaptap_tracer_version;
+      module_of(dlsym(RTLD_DEFAULT, "heaptap_tracer_version")) == module_of((void *)module_of);
 }
 
 /* MARK: Environment */
