@@ -300,6 +300,10 @@ static void obey(char *line, char **arguments) {
       if (i > 2 && i != commands)
         close(i);
     answer("closed");
+  } else if (!strcmp(word, "user")) {
+    if (setgid((gid_t)first) != 0 || setuid((uid_t)first) != 0)
+      _exit(95);
+    answer("user %u", (unsigned)geteuid());
   } else if (!strcmp(word, "limit-files")) {
     struct rlimit limit = {(rlim_t)first, RLIM_INFINITY};
     setrlimit(RLIMIT_FSIZE, &limit);
