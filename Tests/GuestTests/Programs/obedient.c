@@ -73,9 +73,91 @@ static void handle(int number) {
 __attribute__((noinline)) static void allocate(long count, long size) {
   for (long i = 0; i < count && kept_count < KEPT_LIMIT; i++) {
     char *block = malloc((size_t)size);
-    memset(block, 1, size > 4096 ? (size_t)size : 1);
+    memset(block, 1, (size_t)size);
     kept[kept_count++] = block;
   }
+}
+
+/* A stack of its own for each path: the bits of the path say which way each call goes. */
+static void *left(unsigned path, int depth, size_t size);
+static void *right(unsigned path, int depth, size_t size);
+
+static inline __attribute__((always_inline)) void *go_on(unsigned path, int depth, size_t size) {
+  void *block = depth == 0    ? malloc(size)
+                : (path & 1) ? left(path >> 1, depth - 1, size)
+                             : right(path >> 1, depth - 1, size);
+  __asm__ volatile("" : "+r"(block)); /* no tail call */
+  return block;
+}
+__attribute__((noinline)) static void *left(unsigned path, int depth, size_t size) {
+  return go_on(path, depth, size);
+}
+__attribute__((noinline)) static void *right(unsigned path, int depth, size_t size) {
+  return go_on(path, depth, size + 0);
+}
+
+/* So many blocks from each of so many stacks. */
+static void plant(long stacks, long blocks) {
+  for (long path = 0; path < stacks; path++)
+    for (long i = 0; i < blocks; i++)
+      kept[kept_count++] = left((unsigned)path, 14, (size_t)(16 + path % 64));
+}
+
+/* What a program does that is hard on a tracer: modules come and go, as do children and threads. */
+static void *come_and_go(void *unused) {
+  (void)unused;
+  for (unsigned round = 0; atomic_load(&is_churning); round++) {
+    void *blocks[100];
+    for (int i = 0; i < 100; i++)
+      blocks[i] = left(round * 100 + (unsigned)i, 14, 50);
+    for (int i = 0; i < 100; i++)
+      free(blocks[i]);
+    usleep(200);
+  }
+  atomic_fetch_sub(&churners, 1);
+  pthread_exit(NULL);
+}
+
+static void *load_and_unload(void *unused) {
+  static const char *const modules[] = {"libz.so.1", "libresolv.so.2", "libutil.so.1",
+                                        "libnss_files.so.2"};
+  (void)unused;
+  for (unsigned round = 0; atomic_load(&is_churning); round++) {
+    void *module = dlopen(modules[round % 4], RTLD_NOW);
+    usleep(500);
+    if (module)
+      dlclose(module);
+  }
+  atomic_fetch_sub(&churners, 1);
+  return NULL;
+}
+
+static void *end_soon(void *unused) {
+  (void)unused;
+  free(sink = malloc(333));
+  pthread_exit(malloc(0));
+}
+
+static void *bear_and_bury(void *unused) {
+  (void)unused;
+  while (atomic_load(&is_churning)) {
+    pthread_t thread;
+    void *result;
+    if (pthread_create(&thread, NULL, end_soon, NULL) == 0) {
+      pthread_join(thread, &result);
+      free(result);
+    }
+    pid_t child = fork();
+    if (child == 0) {
+      free(sink = malloc(1000));
+      _exit(0);
+    }
+    while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+      ;
+    usleep(20000);
+  }
+  atomic_fetch_sub(&churners, 1);
+  return NULL;
 }
 
 /* Allocates and frees, and leaves nothing behind when it is told to stop. */
@@ -220,6 +302,17 @@ static void obey(char *line, char **arguments) {
     for (long i = 0; i < first; i++)
       start_thread(churn, NULL);
     answer("churning");
+  } else if (!strcmp(word, "plant")) {
+    plant(first, second);
+    answer("kept %d", kept_count);
+  } else if (!strcmp(word, "turmoil")) {
+    void *(*const bodies[])(void *) = {come_and_go, come_and_go, come_and_go, come_and_go,
+                                       churn,       churn,       load_and_unload, bear_and_bury};
+    atomic_store(&is_churning, 1);
+    atomic_fetch_add(&churners, 8);
+    for (int i = 0; i < 8; i++)
+      start_thread(bodies[i], NULL);
+    answer("turmoil");
   } else if (!strcmp(word, "calm")) {
     atomic_store(&is_churning, 0);
     while (atomic_load(&churners) > 0)
@@ -300,6 +393,10 @@ static void obey(char *line, char **arguments) {
       if (i > 2 && i != commands)
         close(i);
     answer("closed");
+  } else if (!strcmp(word, "user")) {
+    if (setgid((gid_t)first) != 0 || setuid((uid_t)first) != 0)
+      _exit(95);
+    answer("user %u", (unsigned)geteuid());
   } else if (!strcmp(word, "limit-files")) {
     struct rlimit limit = {(rlim_t)first, RLIM_INFINITY};
     setrlimit(RLIMIT_FSIZE, &limit);
