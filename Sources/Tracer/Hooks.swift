@@ -43,6 +43,17 @@ public func hookCalloc(
     tracer_originals.calloc.unsafelyUnwrapped(1, enlarged(byteCount)), byteCount, registers)
 }
 
+/// A block of nothing that lies as far from its neighbours as every other, for one that may not;
+/// that one, where there is no memory.
+@inline(never)
+private func exchanged(_ small: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer {
+  guard let block = tracer_originals.malloc.unsafelyUnwrapped(core.pointee.minimumRequest) else {
+    return small
+  }
+  tracer_originals.free.unsafelyUnwrapped(small)
+  return block
+}
+
 @c(tracer_hook_realloc)
 public func hookRealloc(
   _ old: UnsafeMutableRawPointer?, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
@@ -53,8 +64,11 @@ public func hookRealloc(
   }
   let taken = core.willReallocate(old)
   // realloc(p, 0) is a free in glibc, and what it is elsewhere stays that allocator's affair.
-  let block = tracer_originals.realloc.unsafelyUnwrapped(
+  var block = tracer_originals.realloc.unsafelyUnwrapped(
     old, byteCount == 0 ? 0 : enlarged(byteCount))
+  if byteCount == 0, core.pointee.minimumRequest > 0, let small = block {
+    block = exchanged(small)
+  }
   if block == nil, byteCount != 0 {
     core.didNotReallocate(old, taken)
     return nil

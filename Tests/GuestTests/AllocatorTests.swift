@@ -76,6 +76,24 @@ import Testing
     #expect((snapshot.header.beforeFreedBytes ?? 0) >= 24_000 * 8)
   }
 
+  @Test(arguments: Allocator.all, ["alloc", "free"])
+  func `what realloc to nothing leaves is counted, be it a block or none`(
+    _ allocator: Allocator, _ habit: String
+  ) throws {
+    let box = try DumpBox()
+    var environment = box.environment("record", allocator.environment)
+    environment["MALLOC_CONF"] = "zero_realloc:\(habit)"  // jemalloc's setting
+    let result = try run([build(), "shrink"], environment: environment)
+    let left = try #require(Left.read(result.output).first)
+    #expect(left.size == (allocator.name == "jemalloc" && habit == "alloc" ? 1000 : 0))
+    let snapshot = try box.snapshot()
+    snapshot.expectSound()
+    let made = snapshot.named().samples(through: "(anonymous namespace)::shrink_to_nothing")
+    #expect(made.sum(\.liveBlocks) == left.size)
+    #expect(made.sum(\.liveBytes) == 0)
+    #expect(made.sum(\.totalBlocks) == 1000 + left.size)
+  }
+
   @Test(arguments: Allocator.foreign)
   func `behind another allocator the tracer stays off, says why, and harms nothing`(
     _ allocator: Allocator

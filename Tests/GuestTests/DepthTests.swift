@@ -55,4 +55,30 @@ import Testing
       #expect(deep.missingFrames >= 1)
     }
   }
+
+  @Test func `code without tables is walked by its frame pointers`() throws {
+    let snapshot = try record(withoutTables: "-fno-omit-frame-pointer")
+    snapshot.expectSound()
+    let deep = try stack(ofSize: 4001, in: snapshot.named())
+    #expect(deep.prefix(31).allSatisfy { $0.function == "descend" })
+    #expect(deep.dropFirst(31).first?.function == "main")
+    #expect(deep.last?.function == "_start")
+  }
+
+  @Test func `code without tables or frame pointers harms nothing, and is counted`() throws {
+    let snapshot = try record(withoutTables: "-fomit-frame-pointer")
+    #expect(snapshot.header.integer("broken_stacks") ?? 0 >= 2)
+    #expect(snapshot.liveBytes == snapshot.header.liveBytes)
+    // What called malloc is known all the same.
+    #expect(try stack(ofSize: 4001, in: snapshot.named()).first?.function == "descend")
+  }
+
+  private func record(withoutTables option: String) throws -> Snapshot {
+    let box = try DumpBox()
+    let tables = ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]
+    let program = try Programs.build("depths.c", ["-O2", "-g", option] + tables)
+    let result = try run([program, "30"], environment: box.environment("record"))
+    #expect(result.output == "done\n", "\(result.errors)")
+    return try box.snapshot()
+  }
 }

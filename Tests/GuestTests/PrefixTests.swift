@@ -21,7 +21,9 @@ import Testing
     #expect(snapshot.warnings.isEmpty)
     var (read, live) = (0, 0)
     for count in 0..<whole.count {
-      switch Result(catching: { () throws(ProfileError) in try Snapshot(profile: Array(whole[..<count])) })
+      switch Result(catching: { () throws(ProfileError) in
+        try Snapshot(profile: Array(whole[..<count]))
+      })
       {
       case .success(let part):
         read += 1

@@ -5,18 +5,24 @@ import HeapModel
 import Testing
 
 @Suite struct ThreadTests {
-  private func record(_ way: String) throws -> Snapshot {
+  typealias Allocator = AllocatorTests.Allocator
+
+  private func record(_ way: String, _ allocator: Allocator) throws -> Snapshot {
     let box = try DumpBox()
     let program = try Programs.build("threads.c", ["-O2", "-g", "-fno-builtin"])
-    let result = try run([program, way], environment: box.environment("record"))
+    let result = try run(
+      [program, way], environment: box.environment("record", allocator.environment))
     #expect(result.output == "done\n", "\(result.errors)")
     let snapshot = try box.snapshot()
     snapshot.expectSound()
     return snapshot.named()
   }
 
-  @Test func `64 threads that free each other's blocks leave exactly what they left`() throws {
-    let snapshot = try record("cross")
+  @Test(arguments: Allocator.all)
+  func `64 threads that free each other's blocks leave exactly what they left`(
+    _ allocator: Allocator
+  ) throws {
+    let snapshot = try record("cross", allocator)
     let made = snapshot.samples(through: "allocate")
     let sizes = (40..<104).reduce(0, +)
     #expect(made.sum(\.totalBlocks) == 64 * 500)
@@ -27,8 +33,11 @@ import Testing
     #expect(snapshot.header.peakBytes ?? 0 >= 500 * sizes)
   }
 
-  @Test func `2,000 threads one after the other are all counted, by little memory`() throws {
-    let snapshot = try record("sequence")
+  @Test(arguments: Allocator.all)
+  func `2,000 threads one after the other are all counted, by little memory`(_ allocator: Allocator)
+    throws
+  {
+    let snapshot = try record("sequence", allocator)
     #expect(snapshot.samples(ofSize: 51).map(\.liveBlocks) == [2000])
     let churned = snapshot.samples(through: "allocate").filter { $0.totalBytes == 2000 * 77 }
     #expect(churned.map(\.totalBlocks) == [2000])
@@ -37,8 +46,11 @@ import Testing
     #expect(snapshot.header.integer("tracer.thread_bytes") ?? .max <= 4 * 16384)
   }
 
-  @Test func `destructors of thread-specific data allocate and free like all code`() throws {
-    let snapshot = try record("keys")
+  @Test(arguments: Allocator.all)
+  func `destructors of thread-specific data allocate and free like all code`(_ allocator: Allocator)
+    throws
+  {
+    let snapshot = try record("keys", allocator)
     let grown = snapshot.samples.filter { snapshot.functions(of: $0).first == "at_end" }
     #expect(grown.sum(\.liveBlocks) == 20 * 40)
     #expect(grown.sum(\.liveBytes) == 20 * 40 * 103)

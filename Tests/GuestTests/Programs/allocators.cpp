@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Small blocks by every entry, under whatever allocator is preloaded. `record`: from the start, and
 // `SIZE COUNT` is printed for what is left. `switch`: recording starts and stops between the halves.
+// `shrink`: blocks are reallocated to nothing.
 
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +15,7 @@
 namespace {
 constexpr int count = 3000;
 constexpr std::align_val_t aligned{16};
+volatile std::size_t zero = 0;
 
 struct Block {
   unsigned char *bytes;
@@ -126,8 +128,21 @@ int switched() {
   std::puts("done");
   return 0;
 }
+
+/* realloc to nothing gives a block or frees one, as the allocator likes. */
+SITE void *shrink_to_nothing() { return std::realloc(std::malloc(10), zero); }
+
+int shrink() {
+  static void *blocks[1000];
+  int left = 0;
+  for (void *&block : blocks) left += (block = shrink_to_nothing()) != nullptr;
+  std::printf("%d left\n", left);
+  std::fflush(stdout);
+  _Exit(0);
+}
 } // namespace
 
 int main(int arguments, char **argument) {
+  if (arguments > 1 && !std::strcmp(argument[1], "shrink")) return shrink();
   return arguments > 1 && !std::strcmp(argument[1], "switch") ? switched() : record();
 }
