@@ -36,7 +36,8 @@ enum Workshop {
   /// Whether a program of the system is here; tests of guests that are not say so and are skipped.
   static func find(_ program: String) -> String? {
     let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin"
-    for directory in path.split(separator: ":") + ["/usr/sbin", "/sbin", "/usr/local/bin"] {
+    let directories = path.split(separator: ":").map(String.init)
+    for directory in directories + ["/usr/sbin", "/sbin", "/usr/local/bin"] {
       let candidate = "\(directory)/\(program)"
       if FileManager.default.isExecutableFile(atPath: candidate) { return candidate }
     }
