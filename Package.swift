@@ -4,16 +4,17 @@
 
 import PackageDescription
 
-/// Pointers are fenced: every use of one outside the C rim says `unsafe`.
+/// At the desk pointers are fenced: every use of one says `unsafe`.
 let swift: [SwiftSetting] = [
   .strictMemorySafety(),
   .enableUpcomingFeature("ExistentialAny"),
   .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
-/// The core lives inside somebody's malloc: borrowed bytes carry their lifetimes.
+/// The core lives inside somebody's malloc, on memory that it lays out itself: it is unsafe in every
+/// line, and saying so in every line would say nothing.
 let core: [SwiftSetting] = [
-  .enableExperimentalFeature("Lifetimes"),
+  .enableExperimentalFeature("Lifetimes")
 ]
 
 /// Seals the core: Embedded Swift without a runtime, where an allocating type does not compile.
@@ -49,7 +50,8 @@ let package = Package(
     .target(
       name: "CTracerHooks", dependencies: ["CTracerPlatform"],
       cSettings: [.unsafeFlags(["-O2", "-fno-plt", "-ftls-model=initial-exec"])]),
-    .target(name: "TracerCore", dependencies: ["CTracerPlatform", "CControlPage"], swiftSettings: core),
+    .target(
+      name: "TracerCore", dependencies: ["CTracerPlatform", "CControlPage"], swiftSettings: core),
     .target(
       name: "Tracer", dependencies: ["CTracerPlatform", "CTracerHooks", "CControlPage"],
       exclude: ["exports.map"],
@@ -91,7 +93,8 @@ let package = Package(
     .testTarget(
       name: "SymbolicationTests", dependencies: ["Symbolication", "HeapModel"],
       swiftSettings: swift),
-    .testTarget(name: "ReportsTests", dependencies: ["Reports", "HeapModel"], swiftSettings: swift),
+    .testTarget(
+      name: "ReportsTests", dependencies: ["Reports", "HeapModel"], swiftSettings: swift),
     .testTarget(
       name: "ProcessControlTests", dependencies: ["ProcessControl"], swiftSettings: swift),
     .testTarget(

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,7 +16,7 @@ const char heaptap_tracer_version[] = "0.1.0";
 #define HIDDEN __attribute__((visibility("hidden")))
 
 /* Swift's side. */
-extern void tracer_did_resolve(int allocator_is_glibc, int is_first_copy, int has_boot_blocks);
+extern void tracer_did_resolve(const struct tracer_resolution *resolution, int has_boot_blocks);
 extern void tracer_did_load(void);
 extern void tracer_hook_free(void *block);
 extern void tracer_hook_dlclose_before(void);
@@ -189,6 +190,10 @@ static void point(void **entry, void *target) {
 enum finding { NOT_STARTED, FINDING, FOUND };
 static int finding;
 
+/* Requests are enlarged while recording, and the program goes on to give the size that it knows:
+ * an allocator that believes it puts the block where smaller ones are kept. */
+static int allocator_believes_sizes;
+
 static void point_at_boot(void) {
   tracer_entry_malloc = boot_malloc;
   tracer_entry_calloc = boot_calloc;
@@ -207,13 +212,14 @@ HIDDEN void tracer_find_originals(void) {
   struct tracer_resolution resolution;
   tracer_resolve_originals(&resolution);
   finding = FOUND;
+  allocator_believes_sizes = !resolution.allocator_is_glibc;
   point(&tracer_entry_malloc_usable_size, plain_usable_size);
   point(&tracer_entry_dlclose, tracer_originals.dlclose);
   point(&tracer_entry__exit, tracer_originals.exit_now);
   point(&tracer_entry__Exit, tracer_originals.exit_now);
   tracer_switch_freeing_entries(0);
   tracer_switch_allocating_entries(0);
-  tracer_did_resolve(resolution.allocator_is_glibc, resolution.is_first_copy, boot_used != 0);
+  tracer_did_resolve(&resolution, boot_used != 0);
 }
 
 __attribute__((constructor)) static void load(void) {
@@ -240,7 +246,13 @@ void tracer_watch_exit(void) {
   DELETE(_ZdlPvSt11align_val_t) DELETE(_ZdaPvSt11align_val_t)                                      \
   DELETE(_ZdlPvmSt11align_val_t) DELETE(_ZdaPvmSt11align_val_t)                                    \
   DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t) DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t)
-enum { FIRST_ALIGNED_NEW = 4, FIRST_DELETE = 8, OPERATOR_COUNT = 20 };
+enum {
+  FIRST_ALIGNED_NEW = 4,
+  FIRST_DELETE = 8,
+  FIRST_SIZED_DELETE = 10,
+  FIRST_ALIGNED_SIZED_DELETE = 16,
+  OPERATOR_COUNT = 20
+};
 
 #define DECLARE_NEW(name)                                                                          \
   extern HIDDEN void *tracer_entry_##name;                                                         \
@@ -264,14 +276,26 @@ static const struct {
 
 /* The originals of the operators; the stubs jump through it. */
 HIDDEN void *tracer_operators[OPERATOR_COUNT];
-static unsigned char operator_calls_malloc[OPERATOR_COUNT];
+/* Whose they are: an allocator's own, or one that calls malloc as C++'s runtime and we do. */
+static enum provider { ALLOCATOR, CXX_RUNTIME, OURSELVES } operator_provider[OPERATOR_COUNT];
 static int operators_record;
+static int has_recorded;
+
+/* The form of a delete that is told no size, where the size may not be the allocator's. */
+HIDDEN int tracer_unsized_delete(int index) {
+  int is_sized = (index & ~1) == FIRST_SIZED_DELETE || (index & ~1) == FIRST_ALIGNED_SIZED_DELETE;
+  return is_sized && allocator_believes_sizes && operator_provider[index] == ALLOCATOR ? index - 2 : index;
+}
 
 static void point_operator(int index) {
   void *target = tracer_operators[index];
-  if (operators_record) {
-    if (!operator_calls_malloc[index])
+  if (has_recorded && tracer_unsized_delete(index) != index) {
+    target = operators[index].recording; /* for good: enlarged blocks outlive the recording */
+  } else if (operators_record) {
+    if (operator_provider[index] == ALLOCATOR)
       target = operators[index].recording;
+    else if (operator_provider[index] == OURSELVES)
+      target = tracer_operators[index]; /* asks malloc for just that size */
     else if (index < FIRST_ALIGNED_NEW)
       target = operators[index].nonzero; /* operator new(0) asks malloc for 1 byte */
     else if (index < FIRST_DELETE)
@@ -281,19 +305,49 @@ static void point_operator(int index) {
     point(operators[index].entry, target);
 }
 
-/* A plug-in may bring C++ into a C program, in a scope that RTLD_NEXT does not search. */
-static void *operator_of_plugin(const char *name) {
-  static const char *const runtimes[] = {"libstdc++.so.6", "libc++.so.1", "libc++abi.so.1"};
-  for (size_t i = 0; i < sizeof runtimes / sizeof *runtimes; i++) {
-    void *runtime = dlopen(runtimes[i], RTLD_LAZY | RTLD_NOLOAD);
-    void *found = runtime ? dlsym(runtime, name) : NULL;
-    if (runtime)
-      dlclose(runtime);
-    if (found)
-      return found;
-  }
-  return NULL;
+/* The same operator as the calling module sees it: its own, or its runtime's. That module is on the
+ * stack, so that it stays loaded. */
+static void *operator_of_caller(const char *name, const void *caller) {
+  Dl_info info;
+  struct link_map *map;
+  if (!dladdr1(caller, &info, (void **)&map, RTLD_DL_LINKMAP))
+    return NULL;
+  void *module = dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD);
+  void *found = module ? dlsym(module, name) : NULL;
+  if (module)
+    dlclose(module);
+  return found == dlsym(RTLD_DEFAULT, name) ? NULL : found;
 }
+
+/* Operators of our own, for plug-ins that bring C++ into a C program, in a scope that RTLD_NEXT does
+ * not search and with a runtime that goes with them. What to do when there is no memory (call a
+ * handler, throw) is known to that runtime only. */
+static void *out_of_memory(int index, size_t size, size_t second, size_t third, void *caller) {
+  void *found = operator_of_caller(operators[index].name, caller);
+  if (found)
+    return ((void *(*)(size_t, size_t, size_t))found)(size, second, third);
+  if (index == 2 || index == 6) /* nothrow */
+    return NULL;
+  abort();
+}
+static void *own_new(size_t size, size_t second, size_t third) {
+  void *block = malloc(size);
+  return block ? block : out_of_memory(0, size, second, third, __builtin_return_address(0));
+}
+static void *own_new_nothrow(size_t size, size_t second, size_t third) {
+  void *block = malloc(size);
+  return block ? block : out_of_memory(2, size, second, third, __builtin_return_address(0));
+}
+static void *own_new_aligned(size_t size, size_t alignment, size_t third) {
+  void *block = aligned_alloc(alignment, size);
+  return block ? block : out_of_memory(4, size, alignment, third, __builtin_return_address(0));
+}
+static void *own_new_aligned_nothrow(size_t size, size_t alignment, size_t third) {
+  void *block = aligned_alloc(alignment, size);
+  return block ? block : out_of_memory(6, size, alignment, third, __builtin_return_address(0));
+}
+static void *const own_operators[] = {own_new, own_new_nothrow, own_new_aligned,
+                                      own_new_aligned_nothrow};
 
 static int is_cxx_runtime(const void *address) {
   Dl_info info;
@@ -308,12 +362,13 @@ HIDDEN void tracer_find_operator(void *a, size_t b, size_t c, int index) {
   (void)a, (void)b, (void)c;
   tracer_find_originals();
   void *next = dlsym(RTLD_NEXT, operators[index].name);
+  operator_provider[index] = !next ? OURSELVES : is_cxx_runtime(next) ? CXX_RUNTIME : ALLOCATOR;
   if (!next)
-    next = operator_of_plugin(operators[index].name);
-  if (!next)
-    abort(); /* a C++ program without any C++ runtime in reach could not have been linked */
-  operator_calls_malloc[index] = (unsigned char)is_cxx_runtime(next);
+    next = index < FIRST_DELETE ? own_operators[index / 2] : (void *)free;
   tracer_operators[index] = next;
+  int unsized = tracer_unsized_delete(index);
+  if (!tracer_operators[unsized])
+    tracer_find_operator(NULL, 0, 0, unsized);
   point_operator(index);
 }
 
@@ -334,6 +389,7 @@ void tracer_switch_freeing_entries(int recording) {
   if (recording)
     point(&tracer_entry_dlclose, hook_dlclose);
   operators_record = recording;
+  has_recorded |= recording;
   for (int index = FIRST_DELETE; index < OPERATOR_COUNT; index++)
     point_operator(index);
 }

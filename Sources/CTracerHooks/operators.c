@@ -3,6 +3,8 @@
 #include "tracer_hooks.h"
 
 extern void *_Nonnull tracer_operators[] __attribute__((visibility("hidden")));
+extern int tracer_unsized_delete(int index) __attribute__((visibility("hidden")));
+extern size_t tracer_enlarged(size_t size);
 extern void tracer_did_new(void *block, size_t size, const struct tracer_registers *registers);
 extern void tracer_will_delete(void *block);
 extern void tracer_did_delete(void);
@@ -10,13 +12,19 @@ extern void tracer_did_delete(void);
 /* Every form takes a size and at most two more words, which are passed on as they came. */
 void *tracer_hook_new(size_t size, size_t second, size_t third,
                       const struct tracer_registers *registers, int index) {
-  void *block = ((void *(*)(size_t, size_t, size_t))tracer_operators[index])(size, second, third);
+  void *block = ((void *(*)(size_t, size_t, size_t))tracer_operators[index])(tracer_enlarged(size),
+                                                                             second, third);
   tracer_did_new(block, size, registers);
   return block;
 }
 
 void tracer_hook_delete(void *block, size_t second, size_t third, int index) {
   tracer_will_delete(block);
+  int unsized = tracer_unsized_delete(index);
+  if (unsized != index) {
+    second = third; /* the alignment, in the forms that have one */
+    index = unsized;
+  }
   ((void (*)(void *, size_t, size_t))tracer_operators[index])(block, second, third);
   tracer_did_delete();
 }

@@ -29,35 +29,50 @@ static const void *module_of(const void *address) {
   return address && dladdr(address, &info) ? info.dli_fbase : NULL;
 }
 
+static const char *path_of(const void *address) {
+  Dl_info info;
+  return dladdr(address, &info) && info.dli_fname ? info.dli_fname : "another module";
+}
+
 /* The next definition of a name, if it belongs to the allocator that malloc belongs to: glibc's
  * pvalloc beside jemalloc's free would hand out blocks that nobody can free. */
-static void *next_of(const char *name, const void *allocator) {
-  void *next = dlsym(RTLD_NEXT, name);
+static void *next_of(const char *name, const void *allocator, void *scope) {
+  void *next = dlsym(scope, name);
   return module_of(next) == allocator ? next : NULL;
 }
 
 void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
-  void *original = dlsym(RTLD_NEXT, "malloc");
+  /* By module: by its name in C, the symbol is the first copy's in every copy. */
+  const void *own = module_of((void *)module_of);
+  int is_first_copy = module_of(dlsym(RTLD_DEFAULT, "heaptap_tracer_version")) == own;
+  void *scope = RTLD_NEXT, *original = dlsym(RTLD_NEXT, "malloc");
+  /* Where another malloc than ours comes first, ours is called by nobody, but those of our names
+   * which that allocator lacks are: with blocks of its making. */
+  void *first = dlsym(RTLD_DEFAULT, "malloc");
+  ret_resolution->bypassed_for = NULL;
+  if (is_first_copy && module_of(first) != own) {
+    scope = RTLD_DEFAULT;
+    original = first;
+    ret_resolution->bypassed_for = path_of(first);
+  }
   const void *allocator = module_of(original);
   struct tracer_originals found = {
       .malloc = original,
-      .free = next_of("free", allocator),
-      .calloc = next_of("calloc", allocator),
-      .realloc = next_of("realloc", allocator),
-      .posix_memalign = next_of("posix_memalign", allocator),
-      .aligned_alloc = next_of("aligned_alloc", allocator),
-      .memalign = next_of("memalign", allocator),
-      .valloc = next_of("valloc", allocator),
-      .pvalloc = next_of("pvalloc", allocator),
-      .malloc_usable_size = next_of("malloc_usable_size", allocator),
+      .free = next_of("free", allocator, scope),
+      .calloc = next_of("calloc", allocator, scope),
+      .realloc = next_of("realloc", allocator, scope),
+      .posix_memalign = next_of("posix_memalign", allocator, scope),
+      .aligned_alloc = next_of("aligned_alloc", allocator, scope),
+      .memalign = next_of("memalign", allocator, scope),
+      .valloc = next_of("valloc", allocator, scope),
+      .pvalloc = next_of("pvalloc", allocator, scope),
+      .malloc_usable_size = next_of("malloc_usable_size", allocator, scope),
       .dlclose = dlsym(RTLD_NEXT, "dlclose"),
       .exit_now = dlsym(RTLD_NEXT, "_exit"),
   };
   tracer_originals = found;
   ret_resolution->allocator_is_glibc = allocator == module_of((void *)gnu_get_libc_version);
-  /* By module: by its name in C, the symbol is the first copy's in every copy. */
-  ret_resolution->is_first_copy =
-      module_of(dlsym(RTLD_DEFAULT, "heaptap_tracer_version")) == module_of((void *)module_of);
+  ret_resolution->is_first_copy = is_first_copy;
 }
 
 /* MARK: Environment */

@@ -105,7 +105,8 @@ public struct FrameFolding: Hashable, Sendable {
   private static let swiftLibraryFunctions: [Glob] = [
     "_ContiguousArrayStorage*", "_ContiguousArrayBuffer*", "_ArrayBuffer*", "_SliceBuffer*",
     "_allocateUninitializedArray*", "_copyCollectionToContiguousArray*", "_growArrayCapacity*",
-    "Array._*", "Array<*>._*", "ContiguousArray._*", "ContiguousArray<*>._*", "ArraySlice._*",
+    "Array._*", "Array<*>._*", "Dictionary._*", "Dictionary<*>._*", "Set._*", "Set<*>._*",
+    "ContiguousArray._*", "ContiguousArray<*>._*", "ArraySlice._*",
     "ManagedBuffer.*", "ManagedBuffer<*", "ManagedBufferPointer*", "_DictionaryStorage*",
     "_NativeDictionary*", "_SetStorage*", "_NativeSet*", "__StringStorage*",
     "__SharedStringStorage*", "_StringGuts*", "UnsafeMutablePointer.allocate*",

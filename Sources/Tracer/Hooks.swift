@@ -122,6 +122,9 @@ public func hookFree(_ block: UnsafeMutableRawPointer?) {
   tracer_originals.free.unsafelyUnwrapped(block)
 }
 
+@c(tracer_enlarged)
+public func enlargedRequest(_ byteCount: Int) -> Int { enlarged(byteCount) }
+
 @c(tracer_did_new)
 public func didNew(
   _ block: UnsafeMutableRawPointer?, _ byteCount: Int,

@@ -7,7 +7,8 @@ import Synchronization
 
 /// The originals are known: the first thing that runs, before any constructor may have.
 @c(tracer_did_resolve)
-public func didResolve(_ allocatorIsGlibc: Int32, _ isFirstCopy: Int32, _ hasBootBlocks: Int32) {
+public func didResolve(_ resolution: UnsafePointer<tracer_resolution>, _ hasBootBlocks: Int32) {
+  let allocatorIsGlibc = resolution.pointee.allocator_is_glibc
   tracer_provide_services()
   core.pointee.processID = currentProcess()
   core.pointee.settings = Settings()
@@ -17,11 +18,12 @@ public func didResolve(_ allocatorIsGlibc: Int32, _ isFirstCopy: Int32, _ hasBoo
   core.pointee.minimumRequest = allocatorIsGlibc != 0 ? 0 : 32
   noteOwnCode()
   // Another copy, linked or preloaded under another name, is the one that traces.
-  guard isFirstCopy != 0, let environment = tracer_environment() else {
+  guard resolution.pointee.is_first_copy != 0, let environment = tracer_environment() else {
     core.pointee.isOff = true
     return
   }
-  let signals = (tracer_services.signal_minimum?() ?? 34)...(tracer_services.signal_maximum?() ?? 64)
+  let signals =
+    (tracer_services.signal_minimum?() ?? 34)...(tracer_services.signal_maximum?() ?? 64)
   if let problem = core.pointee.settings.read(environment, signalRange: signals) {
     tell(problem)
     core.pointee.isOff = true
@@ -31,6 +33,10 @@ public func didResolve(_ allocatorIsGlibc: Int32, _ isFirstCopy: Int32, _ hasBoo
     // No signal is asked for, and so none is looked after.
     core.pointee.settings.startSignal = 0
     core.pointee.settings.snapshotSignal = 0
+  }
+  if !core.pointee.isOff, let path = resolution.pointee.bypassed_for {
+    if core.pointee.settings.mode != .unset { tellBypassed(path) }
+    core.pointee.isOff = true
   }
   if !core.pointee.settings.tracesChildren { keepToThisProcess(environment) }
   guard !core.pointee.isOff, core.pointee.settings.mode == .recording else { return }
@@ -50,7 +56,9 @@ public func didLoad() {
   startWorker()
 }
 
-private func currentProcess() -> Int32 { Int32(truncatingIfNeeded: tracer_syscall(Int(SYS_getpid), 0, 0, 0, 0, 0, 0)) }
+private func currentProcess() -> Int32 {
+  Int32(truncatingIfNeeded: tracer_syscall(Int(SYS_getpid), 0, 0, 0, 0, 0, 0))
+}
 
 /// The range of the tracer's own code, which no stack shows.
 private func noteOwnCode() {
@@ -92,6 +100,18 @@ private func tell(_ problem: Settings.Problem) {
     text.append(", not '")
     text.append(cString: problem.value, limit: 200)
     text.append("': Heaptap stays off")
+    core.notify(.trouble, text.bytes)
+  }
+}
+
+private func tellBypassed(_ path: UnsafePointer<CChar>) {
+  var bytes = InlineArray<1024, UInt8>(repeating: 0)
+  withUnsafeMutableBytes(of: &bytes) {
+    var text = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 1024)
+    text.append("malloc is that of '")
+    text.append(cString: path, limit: 512)
+    text.append("', which comes before libheaptap.so: nothing can be traced, and Heaptap stays off")
+    text.append(" (in LD_PRELOAD, put libheaptap.so first)")
     core.notify(.trouble, text.bytes)
   }
 }

@@ -30,6 +30,7 @@ private let swiftCore = Module(
     Swift._ContiguousArrayBuffer.init(_uninitializedCount: Swift.Int)
     """,
     "UnsafeMutablePointer.allocate(capacity:)",
+    "specialized Dictionary._Variant.removeValue(forKey:)", "Set._Variant.insert(_:)",
   ])
   func `plumbing is folded`(function: String) {
     #expect(FrameFolding.standard.matches(Frame(function: function), in: nil))

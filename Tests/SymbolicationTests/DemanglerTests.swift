@@ -9,7 +9,7 @@ import Testing
     ("$s4main7SessionV4openyyAA3KeyVySiGSgFZ", "static Session.open(_:)"),
     ("$sSa6appendyyxnFSi_Tg5", "specialized Array.append(_:)"),
     ("$s4main3fooyyFyycfU_", "closure #1 in foo()"),
-    ("$s11LeakyServeryyYaKcfU2_", "closure #3 in main"), ("$S4main3fooyyF", "foo()"),
+    ("$s11LeakyServeryyYaKcfU2_", "closure #4 in main"), ("$S4main3fooyyF", "foo()"),
     ("$s4main3fooyyYaFTQ0_", "foo()"),
   ])
   func `a Swift name loses its modules and types`(mangled: String, name: String) {

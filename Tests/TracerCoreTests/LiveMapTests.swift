@@ -12,7 +12,9 @@ import Testing
     try #require(map { $0.pointee.open() })
   }
 
-  private func enter(_ address: UInt, _ byteCount: UInt64, site: UInt32 = 7, born: UInt32 = 1) -> Bool {
+  private func enter(_ address: UInt, _ byteCount: UInt64, site: UInt32 = 7, born: UInt32 = 1)
+    -> Bool
+  {
     map.pointer.pointee.enter(
       address, site: site, generation: born, epoch: 1, byteCount: byteCount)
   }

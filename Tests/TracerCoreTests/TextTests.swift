@@ -6,11 +6,12 @@ import Testing
 @testable import TracerCore
 
 @Suite struct TextTests {
-  @Test(arguments: [
-    (0, "19700101T000000.000000Z"), (951_782_400, "20000229T000000.000000Z"),
-    (1_709_164_800, "20240229T000000.000000Z"), (1_795_258_077, "20261121T104757.000000Z"),
-    (4_107_542_399, "21000228T235959.000000Z"), (4_107_542_400, "21000301T000000.000000Z"),
-  ] as [(UInt64, String)])
+  @Test(
+    arguments: [
+      (0, "19700101T000000.000000Z"), (951_782_400, "20000229T000000.000000Z"),
+      (1_709_164_800, "20240229T000000.000000Z"), (1_795_258_077, "20261121T104757.000000Z"),
+      (4_107_542_399, "21000228T235959.000000Z"), (4_107_542_400, "21000301T000000.000000Z"),
+    ] as [(UInt64, String)])
   func `a dump's name begins with the time in UTC`(seconds: UInt64, expected: String) {
     let name = text { text in
       "d".utf8.withContiguousStorageIfAvailable { program in

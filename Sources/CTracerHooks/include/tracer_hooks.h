@@ -16,10 +16,12 @@
 #include "tracer_platform.h"
 
 /* Finds the original of each name, and says whether malloc's is glibc's and whether this copy of
- * the tracer is the first in the process. */
+ * the tracer is the first in the process. `bypassed_for` is the file whose malloc the process calls
+ * instead of ours, or NULL: the program's own, or a library's that comes before this one. */
 struct tracer_resolution {
   int allocator_is_glibc;
   int is_first_copy;
+  const char *_Nullable bypassed_for;
 };
 void tracer_resolve_originals(struct tracer_resolution *_Nonnull ret_resolution);
 

@@ -164,7 +164,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ encoder: inout ProfileEncoder, _ comments: inout CommentWriter, _ facts: DumpFacts
   ) {
     let counts = facts.counts
-    comments.write(&encoder, "live_bytes") { $0.append(signed: Int64(bitPattern: counts.liveBytes)) }
+    comments.write(&encoder, "live_bytes") {
+      $0.append(signed: Int64(bitPattern: counts.liveBytes))
+    }
     comments.write(&encoder, "live_blocks") {
       $0.append(signed: Int64(bitPattern: counts.liveBlocks))
     }

@@ -164,7 +164,9 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Largest first; of equals, the older site: a total order, so that dumps can be compared.
   @inline(__always)
   private func isBefore(_ left: UInt32, _ right: UInt32) -> Bool {
-    let (leftBytes, rightBytes) = (summary(left).pointee.liveBytes, summary(right).pointee.liveBytes)
+    let (leftBytes, rightBytes) = (
+      summary(left).pointee.liveBytes, summary(right).pointee.liveBytes
+    )
     return leftBytes != rightBytes ? leftBytes > rightBytes : left < right
   }
 

@@ -77,21 +77,32 @@ package struct ModuleTable: ~Copyable {
     else { return 0 }
     var number: UInt32 = 1
     while number <= moduleCount {
-      if isSame(module(number).pointee, found) { return number }
+      if isSame(module(number).pointee, found, named: object.name) { return number }
       number &+= 1
     }
     return add(&found, named: object.name)
   }
 
-  /// The same file at the same place, whether or not it was unloaded and loaded again.
-  private func isSame(_ known: LoadedModule, _ found: LoadedModule) -> Bool {
+  /// The same file at the same place, whether or not it was unloaded and loaded again. Where no
+  /// build ID says so, its name does.
+  private func isSame(
+    _ known: LoadedModule, _ found: LoadedModule, named name: UnsafePointer<CChar>?
+  ) -> Bool {
     guard known.isReady == 1, known.start == found.start, known.limit == found.limit,
       known.moduleStart == found.moduleStart, known.ehFrameHeader == found.ehFrameHeader,
       known.buildIDByteCount == found.buildIDByteCount
     else { return false }
     for position in 0..<Int(min(known.buildIDByteCount, 32))
     where known.buildID[position] != found.buildID[position] { return false }
-    return true
+    return known.buildIDByteCount > 0 || isPath(of: known, name)
+  }
+
+  private func isPath(of known: LoadedModule, _ name: UnsafePointer<CChar>?) -> Bool {
+    let path = path(of: known)
+    guard let name else { return path.isEmpty }
+    for position in 0..<path.count
+    where UInt8(bitPattern: name[position]) != path[position] { return false }
+    return path.count == 4096 || name[path.count] == 0
   }
 
   private func add(_ found: inout LoadedModule, named name: UnsafePointer<CChar>?) -> UInt32 {

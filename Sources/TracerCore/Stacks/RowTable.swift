@@ -180,6 +180,10 @@ package struct RowTable: ~Copyable {
     var rules = UnwindRules()
     if findRules(for: key, module: module, into: &rules) {
       Self.boilDown(rules, into: row)
+    } else if findRules(for: key | Row.exactFlag, module: module, into: &rules) {
+      // The first byte of a function: no call put this address on the stack, and whoever did, such
+      // as makecontext, has begun a stack with it.
+      row.pointee.flags.insert(.end)
     } else {
       row.pointee.flags.insert(.guess)
       row.pointee.flags.insert(.savesRBP)

@@ -66,3 +66,9 @@ struct Left {
     }
   }
 }
+
+extension [Snapshot.Sample] {
+  func sum(_ figure: KeyPath<Snapshot.Sample, Int>) -> Int {
+    reduce(0) { $0 + $1[keyPath: figure] }
+  }
+}

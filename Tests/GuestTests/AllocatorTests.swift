@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Allocators other than glibc's, which bring operators of their own and pack blocks closer.
+
+import Foundation
+import HeapModel
+import Testing
+
+@Suite struct AllocatorTests {
+  /// An allocator to preload; the empty path is glibc's own.
+  struct Allocator: CustomTestStringConvertible {
+    var name: String
+    var path: String
+
+    var isHere: Bool { path.isEmpty || FileManager.default.fileExists(atPath: path) }
+    var testDescription: String { name }
+
+    static let directory = "/usr/lib/x86_64-linux-gnu"
+    static let all = [
+      Allocator(name: "glibc", path: ""),
+      Allocator(name: "jemalloc", path: "\(directory)/libjemalloc.so.2"),
+      Allocator(name: "tcmalloc", path: "\(directory)/libtcmalloc_minimal.so.4"),
+    ].filter(\.isHere)
+    static let foreign = all.filter { !$0.path.isEmpty }
+
+    /// Preloaded behind the tracer.
+    var environment: [String: String] {
+      ["LD_PRELOAD": path.isEmpty ? Workshop.library : "\(Workshop.library):\(path)"]
+    }
+  }
+
+  private func build() throws -> String {
+    try Programs.build("allocators.cpp", ["-O1", "-g", "-std=c++17", "-w", "-fno-builtin"])
+  }
+
+  @Test(arguments: Allocator.all)
+  func `small blocks by every entry are counted once and by the size asked for`(
+    _ allocator: Allocator
+  ) throws {
+    let box = try DumpBox()
+    let result = try run(
+      [build(), "record"], environment: box.environment("record", allocator.environment))
+    #expect(result.status == 0, "\(result.output) \(result.errors)")
+    let snapshot = try box.snapshot()
+    snapshot.expectSound()
+    let named = snapshot.named()
+    let made = named.samples(through: "(anonymous namespace)::allocate")
+    #expect(made.sum(\.liveBlocks) == 16_000)
+    let sizes = (1...40).reduce(0, +)
+    #expect(made.sum(\.liveBytes) == 400 * sizes)
+    // One more for each realloc, of 100 bytes.
+    #expect(made.sum(\.totalBlocks) == 51_000)
+    #expect(made.sum(\.totalBytes) == 3000 * 100 + 16 * 75 * sizes)
+    // Sixteen ways, of which each is one call in the source; one calls two entries.
+    let lines = made.map { sample in
+      named.stack(of: sample).first { $0.function?.contains("allocate(") == true }?.line
+    }
+    #expect(Set(lines).count == 16)
+    // As the program counted them.
+    let left = Left.read(result.output)
+    #expect(left.count == 40)
+    #expect(left.allSatisfy { $0.function == "400" })
+  }
+
+  @Test(arguments: Allocator.all)
+  func `blocks outlive a recording that begins and ends between their halves`(
+    _ allocator: Allocator
+  ) throws {
+    let box = try DumpBox()
+    let result = try run(
+      [build(), "switch"], environment: box.environment("1", allocator.environment))
+    #expect(result.output == "done\n", "\(result.errors)")
+    let snapshot = try box.snapshot()
+    snapshot.expectSound()
+    #expect(snapshot.header.trigger == "stop")
+    #expect(snapshot.header.beforeFreedBlocks == 24_000)
+    #expect((snapshot.header.beforeFreedBytes ?? 0) >= 24_000 * 8)
+  }
+
+  @Test(arguments: Allocator.foreign)
+  func `behind another allocator the tracer stays off, says why, and harms nothing`(
+    _ allocator: Allocator
+  ) throws {
+    let box = try DumpBox()
+    let order = ["LD_PRELOAD": "\(allocator.path):\(Workshop.library)"]
+    for (mode, way) in [("record", "record"), ("1", "record"), ("0", "record")] {
+      let result = try run([build(), way], environment: box.environment(mode, order))
+      #expect(result.status == 0, "\(result.errors)")
+      #expect(Left.read(result.output).count == 40)
+      #expect(result.errors.contains("comes before libheaptap.so") == (mode != "0"))
+      #expect(!result.errors.contains("recording"))
+    }
+    #expect(box.names.isEmpty)
+  }
+}

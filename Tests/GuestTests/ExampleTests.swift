@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// The examples keep the promises at their heads, and their scripts run.
+
+import Foundation
+import HeapModel
+import Pprof
+import Symbolication
+import Testing
+
+@Suite(.serialized) struct ExampleTests {
+  @Test func `of the C daemon's lines only the one that leaks grows, by a block for each client`()
+    throws
+  {
+    let program = try Workshop.makeDirectory().appendingPathComponent("leaky-daemon").path
+    let source = Example.path("LeakyDaemon/leaky-daemon.c")
+    try succeed(["/usr/bin/env", "gcc", "-O2", "-g", source, "-o", program])
+    let daemon = try Example(program)
+    try daemon.hit(clients: 1...100)
+    try daemon.startRecording()
+    try daemon.hit(clients: 51...200)
+    let before = try daemon.snapshot()
+    try daemon.hit(clients: 151...400)
+    let after = try daemon.snapshot()
+
+    let rows = after.compared(to: before, groupedBy: .line)
+    let first = try #require(rows.first)
+    #expect(first.key == .line(file: source, line: try lineOfLeak(in: source)))
+    #expect(first.function == "client_named")
+    #expect((first.addedBlocks, first.addedBytes) == (200, 200 * 1024))
+    #expect((first.liveBlocks, first.liveBytes) == (300, 300 * 1024))
+    for row in rows.dropFirst() { #expect(row.addedBytes == 0, "\(row)") }
+  }
+
+  @Test func `the Swift server's comparison begins with the line that leaks, a page a request`()
+    throws
+  {
+    let package = Example.path("LeakyServer")
+    try succeed([
+      "/usr/bin/env", "swift", "build", "--package-path", package, "-c", "release",
+      "-Xswiftc", "-g", "--product", "LeakyServer",
+    ])
+    let server = try Example("\(package)/.build/release/LeakyServer")
+    try server.get(pages: 1...100)
+    try server.startRecording()
+    try server.get(pages: 1...200)
+    let before = try server.snapshot()
+    try server.get(pages: 1...300)
+    let after = try server.snapshot()
+
+    let source = "\(package)/Sources/LeakyServer/Sessions.swift"
+    let first = try #require(after.compared(to: before, groupedBy: .line).first)
+    #expect(first.key == .line(file: source, line: try lineOfLeak(in: source)))
+    #expect(first.function == "Sessions.visit(by:showing:)")
+    #expect((first.addedBlocks, first.addedBytes) == (300, 300 * 16_416))
+    #expect((first.liveBlocks, first.liveBytes) == (500, 500 * 16_416))
+
+    let files = after.compared(to: before, groupedBy: .file)
+    let catalog = try #require(files.first { "\($0.key)".hasSuffix("/Catalog.swift") })
+    #expect(catalog.liveBytes > 0)
+    #expect(catalog.addedBytes == 0)
+  }
+
+  @Test func `the demonstration names the line`() throws {
+    let result = try run(
+      [Example.path("demo.sh")],
+      environment: ["HEAPTAP_COMMAND": Workshop.command, "HEAPTAP_LIBRARY": Workshop.library])
+    #expect(result.status == 0, "\(result.output)\(result.errors)")
+    #expect(result.output.contains("\nThe first row is the line that leaks: Examples/"))
+  }
+
+  @Test func `the step for CI passes the tests' status on and leaves a dump to compare with`()
+    throws
+  {
+    let box = try DumpBox()
+    func step(_ command: String..., baseline: String = "") throws -> Finished {
+      try run(
+        [Example.path("ci.sh"), box.directory.path] + command,
+        environment: ["HEAPTAP_COMMAND": Workshop.command, "BASELINE": baseline])
+    }
+    let failing = try step("/bin/sh", "-c", "exit 3")
+    #expect(failing.status == 3, "\(failing.errors)")
+    let baseline = try #require(box.dumps.first).path
+    #expect(!failing.output.contains("compared with"))
+    let passing = try step("/bin/ls", "/", baseline: baseline)
+    #expect(passing.status == 0, "\(passing.errors)")
+    #expect(box.dumps.count == 2)
+    #expect(passing.output.contains("compared with '\(baseline)':\n"))
+  }
+
+  private func succeed(_ command: [String]) throws {
+    let result = try run(command)
+    guard result.status == 0 else {
+      throw GuestError("'\(command.joined(separator: " "))': \(result.output)\(result.errors)")
+    }
+  }
+
+  /// The line that a source marks, so that its header's promise follows it around.
+  private func lineOfLeak(in path: String) throws -> Int {
+    let lines = try String(contentsOfFile: path, encoding: .utf8)
+      .split(separator: "\n", omittingEmptySubsequences: false)
+    let marked = lines.indices.filter {
+      lines[$0].hasSuffix("// LEAK") || lines[$0].hasSuffix("/* LEAK */")
+    }
+    return try #require(marked.count == 1 ? marked[0] + 1 : nil)
+  }
+}
+
+/// An example that listens, armed and asleep until it is asked.
+private final class Example {
+  private let box: DumpBox
+  private let guest: Guest
+  private let port: in_port_t
+
+  static func path(_ name: String) -> String {
+    Workshop.package.appendingPathComponent("Examples/\(name)").path
+  }
+
+  init(_ program: String) throws {
+    guard FileManager.default.fileExists(atPath: Workshop.library) else {
+      throw GuestError("there is no '\(Workshop.library)'; 'make build' makes it")
+    }
+    box = try DumpBox()
+    guest = try Guest([program, "0"], environment: box.environment("1"))
+    try guest.wait(forOutput: "\n")
+    port = try #require(
+      in_port_t(guest.outputSoFar.dropFirst("listening on ".count).dropLast()))
+  }
+
+  deinit {
+    guest.send(SIGTERM)
+    _ = guest.finish()
+  }
+
+  func startRecording() throws {
+    guest.send(SIGUSR1)
+    try guest.wait(forErrors: "recording started")
+  }
+
+  /// The next snapshot as `heaptap diff` compares it: with names, and folded.
+  func snapshot() throws -> Snapshot {
+    let known = box.dumps.count
+    guest.send(SIGUSR2)
+    try guest.wait(for: "a dump") { box.dumps.count > known }
+    let snapshot = try #require(try box.snapshots().last)
+    #expect(snapshot.header.isComplete)
+    let frames = snapshot.distinctFrames
+    let names = Symbolicator(worker: .inProcess)
+      .symbolicate(frames, modules: snapshot.modules).frames
+    let namesByFrame = Dictionary(zip(frames, names), uniquingKeysWith: { first, _ in first })
+    return snapshot.replacingFrames { namesByFrame[$0] ?? [] }.folded()
+  }
+
+  /// Says one line for each client to the daemon.
+  func hit(clients: ClosedRange<Int>) throws {
+    let answers = try ask(clients.map { "hit client-\($0)\n" }.joined(), isWhole: true)
+    try #require(answers.split(separator: "\n").count == clients.count)
+  }
+
+  /// Gets one page after the other from the server.
+  func get(pages: ClosedRange<Int>) throws {
+    for page in pages {
+      let answer = try ask(
+        "GET /products/\(page)?session=anna HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        isWhole: false)
+      try #require(answer.hasPrefix("HTTP/1.1 200 "))
+    }
+  }
+
+  /// Sends a text over a connection of its own, and reads until the other end closes it.
+  ///
+  /// - Parameter isWhole: Whether the other end is told that no more will come.
+  private func ask(_ text: String, isWhole: Bool) throws -> String {
+    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    defer { close(descriptor) }
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr.s_addr = in_addr_t(0x7f00_0001).bigEndian
+    let status = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
+    }
+    guard status == 0 else { throw GuestError("cannot connect to port \(port): errno \(errno)") }
+    let connection = FileHandle(fileDescriptor: descriptor, closeOnDealloc: false)
+    try connection.write(contentsOf: Data(text.utf8))
+    if isWhole { shutdown(descriptor, Int32(SHUT_WR)) }
+    return String(decoding: try connection.readToEnd() ?? Data(), as: UTF8.self)
+  }
+}
