@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <malloc.h>
+#include <sys/auxv.h>
 
 #include "tracer_platform.h"
 
@@ -28,6 +29,8 @@ int tracer_find_object(uint64_t address, struct tracer_object *ret_object) {
   };
   return 0;
 }
+
+const char *tracer_program_path(void) { return (const char *)getauxval(AT_EXECFN); }
 
 int tracer_heap_figures(struct tracer_heap_figures *ret_figures) {
   struct mallinfo2 figures = mallinfo2();

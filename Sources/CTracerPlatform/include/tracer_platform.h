@@ -84,6 +84,9 @@ struct tracer_object {
 };
 int tracer_find_object(uint64_t address, struct tracer_object *_Nonnull ret_object);
 
+/* The path that the kernel was given to start this program; NULL where it does not say. */
+const char *_Nullable tracer_program_path(void);
+
 /* mallinfo2's figures; 0 if the allocator in use is glibc's. Takes glibc's arena locks. */
 struct tracer_heap_figures {
   uint64_t in_use; /* uordblks + hblkhd */

@@ -83,7 +83,18 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   /// The name of the program's file: what dumps are called by.
+  /// The name that the program was started by. The file's own may say less: redis-server is a link to
+  /// redis-check-rdb, and many a name to busybox.
   package func appendProgram(to text: inout TextBuffer) {
+    if let started = tracer_program_path() {
+      var count = 0
+      while count < 4096, started[count] != 0 { count &+= 1 }
+      let path = UnsafeRawBufferPointer(start: started, count: count)
+      // A descriptor's number is nobody's name. (fexecve)
+      if path.after("/dev/fd/") == nil, !path.lastComponent.isEmpty {
+        return DumpName.appendProgram(to: &text, path.lastComponent)
+      }
+    }
     var path = InlineArray<1024, UInt8>(repeating: 0)
     withUnsafeMutableBytes(of: &path) { bytes in
       let found = readExecutable(bytes)
