@@ -379,10 +379,23 @@ HIDDEN void tracer_find_operator(void *a, size_t b, size_t c, int index) {
   point_operator(index);
 }
 
+/* Only in a process that has a runtime of C++: a search in vain would allocate, for its error text. */
+static int has_cxx_runtime(void) {
+  static const char *const runtimes[] = {"libstdc++.so.6", "libc++.so.1"};
+  for (size_t i = 0; i < sizeof runtimes / sizeof *runtimes; i++) {
+    void *runtime = dlopen(runtimes[i], RTLD_LAZY | RTLD_NOLOAD);
+    if (runtime)
+      return dlclose(runtime), 1;
+  }
+  return 0;
+}
+
 void tracer_find_present_operators(void) {
   tracer_find_originals();
-  for (int index = 0; index < OPERATOR_COUNT && dlsym(RTLD_NEXT, operators[index].name); index++)
-    if (!tracer_operators[index])
+  if (!has_cxx_runtime())
+    return;
+  for (int index = 0; index < OPERATOR_COUNT; index++)
+    if (!tracer_operators[index] && dlsym(RTLD_NEXT, operators[index].name))
       tracer_find_operator(NULL, 0, 0, index);
 }
 

@@ -72,8 +72,9 @@ import Testing
         line.components(separatedBy: "pc=").last?.components(separatedBy: "..").first
           .flatMap { UInt64($0, radix: 16) }
       })
-    let functions = symbols.filter { $0.contains(" T ") }
-    #expect(functions.count >= 39)
+    // Nothing throws through what a program calls of ours by name.
+    let functions = symbols.filter { $0.contains(" T ") && !$0.contains(" heaptap_") }
+    #expect(functions.count >= 36)
     for line in functions {
       let words = line.split(separator: " ")
       let address = try #require(UInt64(words[0], radix: 16))
