@@ -61,6 +61,8 @@ let package = Package(
           "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/Tracer/exports.map",
           "-Xlinker", "-soname", "-Xlinker", "libheaptap.so",
           "-Xlinker", "-z", "-Xlinker", "now",
+          // Never unloaded: its thread and its handlers would go on in what was mapped next.
+          "-Xlinker", "-z", "-Xlinker", "nodelete",
           // The embedded runtime brings what nothing here calls, such as a source of random numbers
           // that older C libraries do not have.
           "-Xlinker", "--gc-sections", "-use-ld=lld",

@@ -56,6 +56,11 @@ static void *boot_calloc(size_t count, size_t size) {
   size_t total;
   return __builtin_mul_overflow(count, size, &total) ? NULL : boot_malloc(total);
 }
+static int boot_posix_memalign(void **ret_block, size_t alignment, size_t size) {
+  *ret_block = boot_memalign(alignment, size);
+  return *ret_block ? 0 : ENOMEM;
+}
+static void *boot_valloc(size_t size) { return boot_memalign((size_t)getpagesize(), size); }
 static void boot_free(void *block) { (void)block; }
 
 /* Moves a boot block to the allocator, or to a larger boot block while there is none. */
@@ -199,6 +204,8 @@ static void point_at_boot(void) {
   tracer_entry_calloc = boot_calloc;
   tracer_entry_realloc = tracer_boot_realloc;
   tracer_entry_memalign = tracer_entry_aligned_alloc = boot_memalign;
+  tracer_entry_posix_memalign = boot_posix_memalign;
+  tracer_entry_valloc = tracer_entry_pvalloc = boot_valloc;
   tracer_entry_free = boot_free;
 }
 
@@ -370,6 +377,13 @@ HIDDEN void tracer_find_operator(void *a, size_t b, size_t c, int index) {
   if (!tracer_operators[unsized])
     tracer_find_operator(NULL, 0, 0, unsized);
   point_operator(index);
+}
+
+void tracer_find_present_operators(void) {
+  tracer_find_originals();
+  for (int index = 0; index < OPERATOR_COUNT && dlsym(RTLD_NEXT, operators[index].name); index++)
+    if (!tracer_operators[index])
+      tracer_find_operator(NULL, 0, 0, index);
 }
 
 /* MARK: Modes */

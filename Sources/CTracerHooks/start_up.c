@@ -52,6 +52,13 @@ static int is_definition(const void *address) {
          symbol->st_shndx != SHN_UNDEF;
 }
 
+/* The same for names that nothing can be made of: where malloc's module lacks them, as one that only
+ * counts calls of malloc does, it is the next definition that the process would have called. */
+static void *next_at_all(const char *name, const void *allocator, void *scope) {
+  void *own = next_of(name, allocator, scope);
+  return own ? own : dlsym(scope, name);
+}
+
 void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
   /* By module: by its name in C, the symbol is the first copy's in every copy. */
   const void *own = module_of((void *)module_of);
@@ -69,9 +76,9 @@ void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
   const void *allocator = module_of(original);
   struct tracer_originals found = {
       .malloc = original,
-      .free = next_of("free", allocator, scope),
-      .calloc = next_of("calloc", allocator, scope),
-      .realloc = next_of("realloc", allocator, scope),
+      .free = next_at_all("free", allocator, scope),
+      .calloc = next_at_all("calloc", allocator, scope),
+      .realloc = next_at_all("realloc", allocator, scope),
       .posix_memalign = next_of("posix_memalign", allocator, scope),
       .aligned_alloc = next_of("aligned_alloc", allocator, scope),
       .memalign = next_of("memalign", allocator, scope),
@@ -81,6 +88,9 @@ void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
       .dlclose = dlsym(RTLD_NEXT, "dlclose"),
       .exit_now = dlsym(RTLD_NEXT, "_exit"),
   };
+  /* One of the three is what every aligned block is made by. */
+  if (!found.memalign && !found.aligned_alloc && !found.posix_memalign)
+    found.posix_memalign = next_at_all("posix_memalign", allocator, scope);
   tracer_originals = found;
   ret_resolution->allocator_is_glibc = allocator == module_of((void *)gnu_get_libc_version);
   ret_resolution->is_first_copy = is_first_copy;
@@ -126,6 +136,11 @@ static void *run_worker(void *unused) {
   return NULL;
 }
 
+/* glibc's count of threads that are alive, or NULL: the last one ends the process by exit(0). The
+ * worker takes itself out of it, so that a program whose threads have all ended ends as it would
+ * without us: in its own thread, with its own descriptors, its buffers flushed. */
+static unsigned *live_threads;
+
 static int start_worker(void) {
   pthread_attr_t attributes;
   sigset_t all, before;
@@ -139,12 +154,19 @@ static int start_worker(void) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   error = pthread_create(&thread, &attributes, run_worker, NULL);
+  if (error == EINVAL) /* too small for this program's thread-local data */
+    error = pthread_create(&thread, NULL, run_worker, NULL);
+  if (!error && live_threads)
+    __atomic_fetch_sub(live_threads, 1, __ATOMIC_RELAXED);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
   return error;
 }
 
 int tracer_watch_threads_and_forks(void) {
+  static int is_watching;
+  if (__atomic_exchange_n(&is_watching, 1, __ATOMIC_RELAXED))
+    return 0;
   int error = pthread_key_create(&thread_key, end_thread);
   thread_key_is_made = error == 0;
   return error ? error : pthread_atfork(NULL, NULL, tracer_forked_child);
@@ -198,6 +220,7 @@ static int signal_maximum(void) { return SIGRTMAX; }
 /* MARK: Services */
 
 void tracer_provide_services(void) {
+  live_threads = dlsym(RTLD_DEFAULT, "__nptl_nthreads");
   tracer_services = (struct tracer_services){
       .switch_freeing_entries = tracer_switch_freeing_entries,
       .switch_allocating_entries = tracer_switch_allocating_entries,
@@ -211,6 +234,6 @@ void tracer_provide_services(void) {
       .die_by_signal = die_by_signal,
       .signal_minimum = signal_minimum,
       .signal_maximum = signal_maximum,
-      .exit_process = exit,
+      .exit_process = live_threads ? NULL : exit,
   };
 }

@@ -16,6 +16,8 @@ __thread void *tracer_thread_slot __attribute__((tls_model("initial-exec")));
 /* Weak: a process whose glibc is older than 2.35 must load, and be told, rather than not start. */
 extern int _dl_find_object(void *, struct dl_find_object *) __attribute__((weak));
 
+int tracer_can_find_objects(void) { return _dl_find_object != NULL; }
+
 int tracer_find_object(uint64_t address, struct tracer_object *ret_object) {
   struct dl_find_object found;
   if (!_dl_find_object || _dl_find_object((void *)address, &found) != 0)

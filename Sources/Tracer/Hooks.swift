@@ -155,7 +155,7 @@ public func didDelete() { core.didDelete() }
 
 @c(tracer_hook_dlclose_before)
 public func beforeUnload() {
-  _ = core.pointee.rows.moduleGeneration.add(1, ordering: .acquiringAndReleasing)
+  _ = core.pointee.rows.moduleGeneration.wrappingAdd(1, ordering: .acquiringAndReleasing)
 }
 
 @c(tracer_hook_dlclose_after)

@@ -17,6 +17,7 @@ public func didResolve(_ resolution: UnsafePointer<tracer_resolution>, _ hasBoot
   // glibc's chunks are 32 bytes apart by themselves.
   core.pointee.minimumRequest = allocatorIsGlibc != 0 ? 0 : 32
   noteOwnCode()
+  core.noteStandardError()
   // Another copy, linked or preloaded under another name, is the one that traces.
   guard resolution.pointee.is_first_copy != 0, let environment = tracer_environment() else {
     core.pointee.isOff = true
@@ -34,6 +35,14 @@ public func didResolve(_ resolution: UnsafePointer<tracer_resolution>, _ hasBoot
     core.pointee.settings.startSignal = 0
     core.pointee.settings.snapshotSignal = 0
   }
+  if !core.pointee.isOff, tracer_can_find_objects() == 0 {
+    if core.pointee.settings.mode != .unset {
+      core.notify(
+        .trouble,
+        "glibc is older than 2.35, without which stacks cannot be walked: Heaptap stays off")
+    }
+    core.pointee.isOff = true
+  }
   if !core.pointee.isOff, let path = resolution.pointee.bypassed_for {
     if core.pointee.settings.mode != .unset { tellBypassed(path) }
     core.pointee.isOff = true
@@ -46,6 +55,8 @@ public func didResolve(_ resolution: UnsafePointer<tracer_resolution>, _ hasBoot
 /// The constructor: arms the process, if it is to be armed.
 @c(tracer_did_load)
 public func didLoad() {
+  // Later, the first call of an operator might find the loader's lock taken, and wait for who has it.
+  core.withoutRecording { tracer_find_present_operators() }
   guard !core.pointee.isOff,
     core.pointee.settings.mode == .armed || core.pointee.settings.mode == .recording
   else { return }
@@ -84,8 +95,13 @@ private func watchEnd() {
 }
 
 private func startWorker() {
+  let started = core.pointee.requests.workerIsStarted
+    .exchange(1, ordering: .acquiringAndReleasing)
+  guard started == 0 else { return }
   let error = core.withoutRecording { tracer_services.start_worker?() ?? 0 }
-  if error != 0, core.isNews(.noWorker) {
+  guard error != 0 else { return }
+  core.pointee.requests.workerIsStarted.store(0, ordering: .releasing)
+  if core.isNews(.noWorker) {
     core.notify(.trouble, "no thread could be started, so that nothing can be asked for")
   }
 }
@@ -165,10 +181,8 @@ public func exiting() { core.dumpBeforeEnd(.exit) }
 /// Whether the calls below can be carried out: there is a worker, or one could be started.
 private func isReady() -> Bool {
   guard !core.pointee.isOff else { return false }
-  if core.pointee.requests.worker.load(ordering: .acquiring) == 0 {
-    if core.pointee.settings.mode == .unset { _ = tracer_watch_threads_and_forks() }
-    startWorker()
-  }
+  if core.pointee.settings.mode == .unset { _ = tracer_watch_threads_and_forks() }
+  startWorker()
   return true
 }
 

@@ -51,6 +51,9 @@ void *_Nullable tracer_plain_pvalloc(size_t size);
 int tracer_boot_contains(const void *_Nullable block);
 void *_Nullable tracer_boot_realloc(void *_Nullable block, size_t size);
 
+/* Finds the C++ operators that are in the process's own scope; others are found at their first call. */
+void tracer_find_present_operators(void);
+
 void tracer_switch_freeing_entries(int recording);
 void tracer_switch_allocating_entries(int recording);
 void tracer_watch_exit(void);

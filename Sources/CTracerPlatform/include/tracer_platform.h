@@ -82,6 +82,8 @@ struct tracer_object {
   const char *_Nullable name;
   uint64_t load_bias;
 };
+/* 0 where the C library is too old to say (before glibc 2.35). */
+int tracer_can_find_objects(void);
 int tracer_find_object(uint64_t address, struct tracer_object *_Nonnull ret_object);
 
 /* The path that the kernel was given to start this program; NULL where it does not say. */
@@ -119,7 +121,8 @@ struct tracer_services {
   /* The range of real-time signals: the C library keeps the first of the kernel's for itself. */
   int (*_Nullable signal_minimum)(void);
   int (*_Nullable signal_maximum)(void);
-  /* exit(3), as the C library calls it when the last thread has ended. */
+  /* exit(3), as the C library calls it when the last thread has ended; NULL where it sees to that by
+   * itself, the worker not being counted. */
   void (*_Nullable exit_process)(int status);
 };
 extern struct tracer_services tracer_services TRACER_SHARED;

@@ -16,15 +16,13 @@ struct BornTally {
 
 /// What a dump says of a site.
 struct SiteSummary {
-  static var wordCount: UInt32 { 8 }
+  static var wordCount: UInt32 { 4 }
 
   /// The first of the site's tallies by generation; 0 where nothing is alive.
   var firstBorn: UInt32
-  var padding: UInt32
+  /// 1 where a thread holds allocations back from the site's totals.
+  var hasPending: UInt32
   var liveBytes: UInt64
-  /// Allocations that threads have not yet added to the site's totals.
-  var pendingBlocks: UInt64
-  var pendingBytes: UInt64
 }
 
 /// Live blocks by requested size, in powers of two from 16 bytes.
@@ -84,7 +82,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       scan.bytes = scan.bytes &+ byteCount
       scan.histogram.add(byteCount)
     }
-    addPending(below: scan.siteLimit)
+    markPending(below: scan.siteLimit)
     sortSites(&scan)
     return scan
   }
@@ -122,22 +120,46 @@ extension UnsafeMutablePointer where Pointee == Core {
     return true
   }
 
-  /// Adds the tallies that threads hold back. A thread may be adding one to its site's totals at
-  /// this moment: of running threads, a tally may be missed, and is in the next dump.
-  private func addPending(below limit: UInt32) {
+  /// Marks the sites of which threads hold allocations back.
+  private func markPending(below limit: UInt32) {
     let epoch = pointee.epoch.load(ordering: .relaxed)
     pointee.threads.forEach { thread in
       guard thread.pointee.epoch.load(ordering: .acquiring) == epoch else { return }
       for position in 0..<ThreadState.tallyCount {
-        let tally = thread.tallies + position
-        let site = tally.pointee.site.load(ordering: .relaxed)
-        guard site != 0, site < limit else { continue }
-        let summary = summary(site)
-        let blocks = UInt64(tally.pointee.blocks.load(ordering: .relaxed))
-        summary.pointee.pendingBlocks = summary.pointee.pendingBlocks &+ blocks
-        summary.pointee.pendingBytes =
-          summary.pointee.pendingBytes &+ tally.pointee.bytes.load(ordering: .relaxed)
+        let site = (thread.tallies + position).pointee.site.load(ordering: .relaxed)
+        if site != 0, site < limit { summary(site).pointee.hasPending = 1 }
       }
+    }
+  }
+
+  /// All that was ever allocated from a site: its totals, and what threads hold back of it.
+  ///
+  /// A thread may be adding what it holds to the totals at this moment. Totals that change while they
+  /// are read are read again, a few times; after that, what is missing is in the next dump.
+  func totals(of number: UInt32) -> (blocks: UInt64, bytes: UInt64) {
+    let site = pointee.sites.site(number)
+    var sum: (blocks: UInt64, bytes: UInt64) = (0, 0)
+    for _ in 0..<8 {
+      let before = site.pointee.totalBlocks.load(ordering: .acquiring)
+      sum = (before, site.pointee.totalBytes.load(ordering: .relaxed))
+      if summary(number).pointee.hasPending != 0 { addPending(of: number, to: &sum) }
+      if site.pointee.totalBlocks.load(ordering: .acquiring) == before { return sum }
+    }
+    return (
+      site.pointee.totalBlocks.load(ordering: .relaxed),
+      site.pointee.totalBytes.load(ordering: .relaxed)
+    )
+  }
+
+  /// Adds what threads hold back of a site, each in the one place where it may be.
+  private func addPending(of site: UInt32, to sum: inout (blocks: UInt64, bytes: UInt64)) {
+    let epoch = pointee.epoch.load(ordering: .relaxed)
+    pointee.threads.forEach { thread in
+      guard thread.pointee.epoch.load(ordering: .acquiring) == epoch else { return }
+      let tally = thread.tallies + Int(site) & (ThreadState.tallyCount &- 1)
+      guard tally.pointee.site.load(ordering: .relaxed) == site else { return }
+      sum.blocks = sum.blocks &+ UInt64(tally.pointee.blocks.load(ordering: .relaxed))
+      sum.bytes = sum.bytes &+ tally.pointee.bytes.load(ordering: .relaxed)
     }
   }
 
@@ -148,8 +170,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     var count = 0
     var site = SiteTable.lost
     while site < scan.siteLimit {
-      let blocks = pointee.sites.site(site).pointee.totalBlocks.load(ordering: .relaxed)
-      if blocks != 0 || summary(site).pointee.pendingBlocks != 0
+      guard let known = pointee.sites.siteIfMapped(site) else { break }
+      let blocks = known.pointee.totalBlocks.load(ordering: .relaxed)
+      if blocks != 0 || summary(site).pointee.hasPending != 0
         || summary(site).pointee.firstBorn != 0
       {
         order[count] = site

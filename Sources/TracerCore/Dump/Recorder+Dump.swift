@@ -82,7 +82,20 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   /// The sums of all threads, those that have ended included.
+  ///
+  /// A thread that ends meanwhile could be counted in both places, or in neither: then it is summed
+  /// up again, a hundred times at most, where threads end without a pause.
   package func counterValues() -> CounterValues {
+    var values = CounterValues()
+    for _ in 0..<100 {
+      let finished = pointee.retiredThreads.load(ordering: .acquiring)
+      values = sumCounters()
+      if pointee.retiring.load(ordering: .acquiring) == finished { break }
+    }
+    return values
+  }
+
+  private func sumCounters() -> CounterValues {
     var values = pointee.retired.values
     let epoch = pointee.epoch.load(ordering: .relaxed)
     pointee.threads.forEach { thread in
@@ -151,9 +164,11 @@ extension UnsafeMutablePointer where Pointee == Core {
       partial, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600, in: directory.descriptor)
     guard descriptor >= 0 else { return 0 &- descriptor }
     var error = encode(to: descriptor, facts)
-    if error == 0 { error = Int32(0 &- System.call(SYS_fsync, Int(descriptor))) }
-    // A file system that cannot sync, such as some in memory, has nothing to lose.
-    if error == EINVAL || error == EROFS { error = 0 }
+    if error == 0 {
+      error = Int32(0 &- System.call(SYS_fsync, Int(descriptor)))
+      // A file system that cannot sync, such as some in memory, has nothing to lose.
+      if error == EINVAL || error == EROFS { error = 0 }
+    }
     System.close(descriptor)
     if error == 0 {
       error = Int32(
@@ -250,9 +265,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     withUnsafePointer(to: &lost) { lost in
       if frames == nil { frames = lost }
-      var blocks =
-        site.pointee.totalBlocks.load(ordering: .relaxed) &+ summary.pendingBlocks
-      var bytes = site.pointee.totalBytes.load(ordering: .relaxed) &+ summary.pendingBytes
+      var (blocks, bytes) = totals(of: number)
       var offset = summary.firstBorn
       repeat {
         let born =

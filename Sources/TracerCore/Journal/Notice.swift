@@ -31,6 +31,9 @@ package enum NoticeEvent {
 /// Troubles that are told once a process.
 package struct NoticeState: ~Copyable {
   package let told: Atomic<UInt32>
+  /// Which file standard error was when the library was loaded; 0 where it was closed.
+  package var errorDevice: UInt64
+  package var errorNumber: UInt64
   /// Messages that nobody took.
   package let dropped: Atomic<UInt64>
 }
@@ -72,7 +75,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       isTaken =
         sendToJournal(event, message, dump) || event == .armed || writeToStandardError(message)
     }
-    if !isTaken { _ = pointee.notices.dropped.add(1, ordering: .relaxed) }
+    if !isTaken { _ = pointee.notices.dropped.wrappingAdd(1, ordering: .relaxed) }
   }
 
   /// One datagram of the journal's native protocol: `FIELD=value` lines. The values are printable,
@@ -132,12 +135,35 @@ extension UnsafeMutablePointer where Pointee == Core {
       text.append(printable: UnsafeRawBufferPointer(rebasing: message.prefix(1100)))
       text.append(0x0a)
       return withStandardError { descriptor in
-        guard Self.takesAtOnce(descriptor) else { return false }
+        guard isStandardError(descriptor), Self.takesAtOnce(descriptor) else { return false }
         let written = System.call(
           SYS_write, Int(descriptor), Int(bitPattern: text.base), text.count)
         return written == text.count
       }
     }
+  }
+
+  /// Notes what descriptor 2 is, when the library is loaded.
+  package func noteStandardError() {
+    var facts = stat()
+    let answer = withUnsafeMutablePointer(to: &facts) {
+      System.call(SYS_fstat, 2, Int(bitPattern: $0))
+    }
+    guard answer == 0 else { return }
+    pointee.notices.errorDevice = UInt64(facts.st_dev)
+    pointee.notices.errorNumber = UInt64(facts.st_ino)
+  }
+
+  /// Whether the descriptor is still what it was: a daemon that closes its standard error may have a
+  /// database or a client there by now.
+  private func isStandardError(_ descriptor: Int32) -> Bool {
+    var facts = stat()
+    let answer = withUnsafeMutablePointer(to: &facts) {
+      System.call(SYS_fstat, Int(descriptor), Int(bitPattern: $0))
+    }
+    return answer == 0 && pointee.notices.errorNumber != 0
+      && UInt64(facts.st_dev) == pointee.notices.errorDevice
+      && UInt64(facts.st_ino) == pointee.notices.errorNumber
   }
 
   /// Whether a line can be written without waiting, and without a SIGPIPE: a pipe that poll calls

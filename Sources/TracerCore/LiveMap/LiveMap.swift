@@ -146,7 +146,7 @@ package struct LiveMap: ~Copyable {
       System.unmap(fresh, Self.regionByteCount)
       return UnsafeMutableRawPointer(bitPattern: original)
     }
-    let count = regionCount.add(1, ordering: .relaxed).oldValue
+    let count = regionCount.wrappingAdd(1, ordering: .relaxed).oldValue
     guard count < Self.regionLimit else { return nil }
     // The list holds region + 1, so that a place not yet written reads as none.
     regionList[Int(count)].store(UInt32(truncatingIfNeeded: region) &+ 1, ordering: .releasing)

@@ -23,9 +23,15 @@ enum System {
   /// Named, so that `/proc/PID/smaps` shows whose it is (where the kernel can name memory).
   static func map(_ byteCount: Int) -> UnsafeMutableRawPointer? {
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
-    let result = call(
-      SYS_mmap, 0, byteCount, Int(PROT_READ | PROT_WRITE), Int(flags), -1, 0)
+    // Unusable at first and then unlocked: where a program locks all of its future memory, the
+    // kernel would put a page behind every address of every table at once.
+    let result = call(SYS_mmap, 0, byteCount, Int(PROT_NONE), Int(flags), -1, 0)
     guard result > 0 else { return nil }
+    _ = call(SYS_munlock, result, byteCount)
+    guard call(SYS_mprotect, result, byteCount, Int(PROT_READ | PROT_WRITE)) == 0 else {
+      _ = call(SYS_munmap, result, byteCount)
+      return nil
+    }
     _ = call(SYS_madvise, result, byteCount, Int(MADV_NOHUGEPAGE))
     let name: StaticString = "heaptap"
     _ = call(

@@ -22,18 +22,18 @@ package struct Counters: ~Copyable {
   /// Adds another set, which no thread changes any more.
   package borrowing func add(_ other: borrowing Counters) {
     let values = other.values
-    _ = allocatedBlocks.add(values.allocatedBlocks, ordering: .relaxed)
-    _ = allocatedBytes.add(values.allocatedBytes, ordering: .relaxed)
-    _ = freedBlocks.add(values.freedBlocks, ordering: .relaxed)
-    _ = freedBytes.add(values.freedBytes, ordering: .relaxed)
-    _ = unknownFreedBlocks.add(values.unknownFreedBlocks, ordering: .relaxed)
-    _ = unknownFreedBytes.add(values.unknownFreedBytes, ordering: .relaxed)
-    _ = truncatedStacks.add(values.truncatedStacks, ordering: .relaxed)
-    _ = brokenStacks.add(values.brokenStacks, ordering: .relaxed)
-    _ = lostBlocks.add(values.lostBlocks, ordering: .relaxed)
-    _ = lostSites.add(values.lostSites, ordering: .relaxed)
-    _ = lostRows.add(values.lostRows, ordering: .relaxed)
-    _ = lostNested.add(values.lostNested, ordering: .relaxed)
+    _ = allocatedBlocks.wrappingAdd(values.allocatedBlocks, ordering: .relaxed)
+    _ = allocatedBytes.wrappingAdd(values.allocatedBytes, ordering: .relaxed)
+    _ = freedBlocks.wrappingAdd(values.freedBlocks, ordering: .relaxed)
+    _ = freedBytes.wrappingAdd(values.freedBytes, ordering: .relaxed)
+    _ = unknownFreedBlocks.wrappingAdd(values.unknownFreedBlocks, ordering: .relaxed)
+    _ = unknownFreedBytes.wrappingAdd(values.unknownFreedBytes, ordering: .relaxed)
+    _ = truncatedStacks.wrappingAdd(values.truncatedStacks, ordering: .relaxed)
+    _ = brokenStacks.wrappingAdd(values.brokenStacks, ordering: .relaxed)
+    _ = lostBlocks.wrappingAdd(values.lostBlocks, ordering: .relaxed)
+    _ = lostSites.wrappingAdd(values.lostSites, ordering: .relaxed)
+    _ = lostRows.wrappingAdd(values.lostRows, ordering: .relaxed)
+    _ = lostNested.wrappingAdd(values.lostNested, ordering: .relaxed)
   }
 
   package func reset() {

@@ -42,6 +42,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.requests.pending.store(0, ordering: .relaxed)
     pointee.requests.toggles.store(0, ordering: .relaxed)
     pointee.requests.worker.store(0, ordering: .relaxed)
+    pointee.requests.workerIsStarted.store(0, ordering: .relaxed)
     pointee.requests.exitAsked.store(0, ordering: .relaxed)
     word(.exitDone).pointee.store(0, ordering: .relaxed)
     pointee.requests.workerHasOwnDescriptors.store(0, ordering: .relaxed)

@@ -56,6 +56,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     // May allocate, for the key's slot; that call finds the thread inside, and passes through.
     tracer_services.note_thread?(UnsafeMutableRawPointer(thread))
     thread.pointee.isInside.store(1, ordering: .relaxed)
+    // Again, now that it can be seen inside: recording may have stopped on the way here.
+    guard pointee.isRecording.load(ordering: .acquiring) != 0 else {
+      leave(thread)
+      return nil
+    }
     beginEpoch(thread)
     return thread
   }
@@ -72,6 +77,8 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// a recording they are not, and what a thread still holds back is of no use: added, it would be in
   /// the totals of whichever site has the number next.
   package func retire(_ thread: UnsafeMutablePointer<ThreadState>) {
+    _ = pointee.retiring.wrappingAdd(1, ordering: .acquiringAndReleasing)
+    defer { _ = pointee.retiredThreads.wrappingAdd(1, ordering: .acquiringAndReleasing) }
     if pointee.isRecording.load(ordering: .acquiring) != 0,
       thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed)
     {
@@ -101,7 +108,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) {
     guard let thread = enter() else { return didPassThrough() }
     let site = site(thread, registers)
-    record(thread, UInt(bitPattern: block), UInt64(byteCount), site)
+    record(thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
     leave(thread)
   }
 
@@ -160,9 +167,9 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   private func countFreedUnentered(_ byteCount: UInt64) {
-    _ = pointee.retired.freedBlocks.add(1, ordering: .relaxed)
-    _ = pointee.retired.freedBytes.add(byteCount, ordering: .relaxed)
-    _ = pointee.publishedBytes.subtract(Int64(byteCount), ordering: .relaxed)
+    _ = pointee.retired.freedBlocks.wrappingAdd(1, ordering: .relaxed)
+    _ = pointee.retired.freedBytes.wrappingAdd(byteCount, ordering: .relaxed)
+    _ = pointee.publishedBytes.wrappingSubtract(Int64(byteCount), ordering: .relaxed)
   }
 
   @inline(never)
@@ -171,13 +178,13 @@ extension UnsafeMutablePointer where Pointee == Core {
     // Without a state: past the thread's end, or no memory for one. With one: a signal handler,
     // unless it is the tracer itself that has a thread started.
     guard let slot = tracer_thread(), UInt(bitPattern: slot) != endedThread else {
-      _ = pointee.retired.lostBlocks.add(1, ordering: .relaxed)
+      _ = pointee.retired.lostBlocks.wrappingAdd(1, ordering: .relaxed)
       return
     }
     let inside = slot.assumingMemoryBound(to: ThreadState.self).pointee.isInside
       .load(ordering: .relaxed)
     if inside != ThreadState.isAtWork {
-      _ = pointee.retired.lostNested.add(1, ordering: .relaxed)
+      _ = pointee.retired.lostNested.wrappingAdd(1, ordering: .relaxed)
     }
   }
 
@@ -253,16 +260,17 @@ extension UnsafeMutablePointer where Pointee == Core {
     if let (_, recorded) = pointee.map.take(address, epoch: epoch),
       pointee.map.enter(
         address, site: word.site, generation: word.generation, epoch: epoch,
-        byteCount: UInt64(byteCount))
+        byteCount: UInt64(UInt(bitPattern: byteCount)))
     {
       // The recorded size is never the smaller: subtract what was added on the way.
-      let excess = recorded &- UInt64(byteCount)
+      let excess = recorded &- UInt64(UInt(bitPattern: byteCount))
       thread.pointee.counters.allocatedBytes.addAlone(0 &- excess)
       let tally = thread.tallies + Int(word.site) & (ThreadState.tallyCount &- 1)
       if tally.pointee.site.load(ordering: .relaxed) == word.site {
         tally.pointee.bytes.addAlone(0 &- excess)
       } else {
-        _ = pointee.sites.site(word.site).pointee.totalBytes.subtract(excess, ordering: .relaxed)
+        _ = pointee.sites.site(word.site).pointee.totalBytes.wrappingSubtract(
+          excess, ordering: .relaxed)
       }
       shrink(thread, excess)
     }
@@ -332,8 +340,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard site != 0 else { return }
     let totals = pointee.sites.site(site)
     let blocks = UInt64(tally.pointee.blocks.load(ordering: .relaxed))
-    _ = totals.pointee.totalBlocks.add(blocks, ordering: .relaxed)
-    _ = totals.pointee.totalBytes.add(
+    _ = totals.pointee.totalBlocks.wrappingAdd(blocks, ordering: .relaxed)
+    _ = totals.pointee.totalBytes.wrappingAdd(
       tally.pointee.bytes.load(ordering: .relaxed), ordering: .relaxed)
     tally.pointee.site.store(0, ordering: .relaxed)
     tally.pointee.blocks.store(0, ordering: .relaxed)
@@ -366,7 +374,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   @inline(never)
   private func publish(_ thread: UnsafeMutablePointer<ThreadState>) {
     let balance = thread.pointee.balance
-    let before = pointee.publishedBytes.add(balance, ordering: .relaxed).oldValue
+    let before = pointee.publishedBytes.wrappingAdd(balance, ordering: .relaxed).oldValue
     raisePeak(to: before &+ max(balance, thread.pointee.balanceHigh.load(ordering: .relaxed)))
     thread.pointee.balance = 0
     thread.pointee.balanceHigh.store(0, ordering: .relaxed)

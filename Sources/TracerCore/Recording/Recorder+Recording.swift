@@ -32,6 +32,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.sites.discard()
     pointee.rows.discard()
     pointee.dumps.discard()
+    pointee.threads.discardUnowned()
     notePast(isFirst: isFirst)
     pointee.retired.reset()
     pointee.publishedBytes.store(0, ordering: .relaxed)
@@ -42,7 +43,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     generationStart(1).pointee = GenerationStart(
       wall: pointee.startWall, monotonic: pointee.startMonotonic)
     pointee.generation.store(1, ordering: .relaxed)
-    _ = pointee.epoch.add(1, ordering: .releasing)
+    _ = pointee.epoch.wrappingAdd(1, ordering: .releasing)
     // Releasing: pairs with the acquiring load in `enter`, which then finds all of the above.
     pointee.isRecording.store(1, ordering: .releasing)
     // First those that give back: a block that is recorded must not be freed unseen.

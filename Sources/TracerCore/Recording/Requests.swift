@@ -20,6 +20,8 @@ package struct Requests: ~Copyable {
   package let page: Atomic<UInt>
   /// The worker's thread number; 0 where none runs.
   package let worker: Atomic<UInt32>
+  /// 1 from the moment that a worker is about to be started.
+  package let workerIsStarted: Atomic<UInt32>
   package let workerHasOwnDescriptors: Atomic<UInt32>
   /// 1 when the dump at the end of the process has been asked for.
   package let exitAsked: Atomic<UInt32>
@@ -61,7 +63,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   package func wakeWorker() {
     let word = wakeWord
-    _ = word.pointee.add(1, ordering: .acquiringAndReleasing)
+    _ = word.pointee.wrappingAdd(1, ordering: .acquiringAndReleasing)
     System.wake(UnsafeMutableRawPointer(word), shared: true)
   }
 
@@ -78,8 +80,11 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Asks the worker and waits for what comes of it, at most a minute; `false` where it did not
   /// answer.
   package func askAndWait(_ request: Request) -> Bool {
-    let ticket = pointee.requests.tickets.add(1, ordering: .acquiringAndReleasing).newValue
-    ask(request.union(.api))
+    // The request before its ticket: a worker that reads the ticket finds the request.
+    _ = pointee.requests.pending.bitwiseOr(
+      request.union(.api).rawValue, ordering: .acquiringAndReleasing)
+    let ticket = pointee.requests.tickets.wrappingAdd(1, ordering: .acquiringAndReleasing).newValue
+    wakeWorker()
     for _ in 0..<60 {
       let served = word(.served).pointee.load(ordering: .acquiring)
       if Int32(bitPattern: served &- ticket) >= 0 { return true }
@@ -109,7 +114,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       if isQueued, value == 1 { return ask(.start) }
       if isQueued, value == 2 { return ask(.stop) }
       if isQueued, value == 3 { return ask(.snapshot) }
-      _ = pointee.requests.toggles.add(1, ordering: .releasing)
+      _ = pointee.requests.toggles.wrappingAdd(1, ordering: .releasing)
       wakeWorker()
     } else if signal == pointee.settings.snapshotSignal {
       ask(.snapshot)

@@ -168,6 +168,8 @@ package struct Settings {
       directory[length] = UInt8(bitPattern: value[length])
       length &+= 1
     }
+    // A slash at the end would have a link followed.
+    while length > 1, directory[length &- 1] == 0x2f { length &-= 1 }
     directory[length] = 0
     directoryByteCount = length
     return true

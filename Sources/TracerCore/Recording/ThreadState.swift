@@ -27,6 +27,9 @@ package struct ThreadState: ~Copyable {
   package let owner: Atomic<UInt32>
   /// Not 0 while the thread is in the tracer: what is called then passes through.
   package let isInside: Atomic<UInt32>
+  /// 1 once the state has been used: its pages are there.
+  package let wasTaken: Atomic<UInt32>
+  private var padding: UInt32
   package let epoch: Atomic<UInt32>
   /// 1 while an operator delete is running, whose inner free is not another one.
   package var isDeleting: UInt32
@@ -44,10 +47,11 @@ package struct ThreadState: ~Copyable {
 }
 
 extension UnsafeMutablePointer where Pointee == ThreadState {
-  /// Empties the state, but for its owner and whether that is inside: its first two words.
+  /// Empties the state, but for whose it is, whether that is inside, and that it was used: its first
+  /// four words.
   func clear() {
-    (UnsafeMutableRawPointer(self) + 8).initializeMemory(
-      as: UInt8.self, repeating: 0, count: ThreadState.byteCount &- 8)
+    (UnsafeMutableRawPointer(self) + 16).initializeMemory(
+      as: UInt8.self, repeating: 0, count: ThreadState.byteCount &- 16)
   }
 
   var tallies: UnsafeMutablePointer<SiteTally> {
@@ -87,9 +91,10 @@ package struct ThreadPool: ~Copyable {
     return true
   }
 
+  /// Bytes of the states whose pages are there, in use or not.
   package var usedByteCount: Int {
     var used = 0
-    forEach { _ in used &+= 1 }
+    forEachState { if $0.pointee.wasTaken.load(ordering: .relaxed) != 0 { used &+= 1 } }
     return used &* ThreadState.byteCount
   }
 
@@ -105,18 +110,19 @@ package struct ThreadPool: ~Copyable {
     (chunk + index &* ThreadState.byteCount).assumingMemoryBound(to: ThreadState.self)
   }
 
-  /// Calls the body for every state that has ever been taken.
+  /// Calls the body for every state that a thread owns.
   package func forEach(_ body: (UnsafeMutablePointer<ThreadState>) -> Void) {
+    forEachState { if $0.pointee.owner.load(ordering: .acquiring) != 0 { body($0) } }
+  }
+
+  private func forEachState(_ body: (UnsafeMutablePointer<ThreadState>) -> Void) {
     guard directory.load(ordering: .acquiring) != 0 else { return }
     var chunk = 0
     while chunk < min(Int(chunkCount.load(ordering: .acquiring)), Self.chunkLimit) {
       if let base = UnsafeMutableRawPointer(
         bitPattern: slot(chunk).pointee.load(ordering: .acquiring))
       {
-        for index in 0..<Self.perChunk {
-          let state = state(base, index)
-          if state.pointee.owner.load(ordering: .acquiring) != 0 { body(state) }
-        }
+        for index in 0..<Self.perChunk { body(state(base, index)) }
       }
       chunk &+= 1
     }
@@ -125,24 +131,51 @@ package struct ThreadPool: ~Copyable {
   /// Takes a state from the pool; `nil` where there is no memory.
   package func take(for thread: UInt32) -> UnsafeMutablePointer<ThreadState>? {
     guard directory.load(ordering: .acquiring) != 0 else { return nil }
-    let first = Int(hint.load(ordering: .relaxed))
-    for step in 0..<Self.chunkLimit {
-      let chunk = (first &+ step) % Self.chunkLimit
-      guard chunk <= Int(chunkCount.load(ordering: .acquiring)) else { continue }
-      guard let base = makeChunk(chunk) else { return nil }
-      for index in 0..<Self.perChunk {
-        let state = state(base, index)
-        guard state.pointee.owner.load(ordering: .relaxed) == 0,
-          state.pointee.owner.compareExchange(
-            expected: 0, desired: thread, ordering: .acquiringAndReleasing
-          ).exchanged
-        else { continue }
-        hint.store(UInt32(chunk), ordering: .relaxed)
-        _ = threadCount.add(1, ordering: .relaxed)
-        return state
+    while true {
+      let count = min(Int(chunkCount.load(ordering: .acquiring)), Self.chunkLimit)
+      let first = Int(hint.load(ordering: .relaxed))
+      // All that are there before any new one: the pool is as large as the threads of its fullest day.
+      for step in 0..<count {
+        let chunk = (first &+ step) % count
+        if let taken = take(from: chunk, for: thread) { return taken }
       }
+      guard count < Self.chunkLimit, makeChunk(count) != nil else { return nil }
+      hint.store(UInt32(count), ordering: .relaxed)
+    }
+  }
+
+  private func take(
+    from chunk: Int, for thread: UInt32
+  ) -> UnsafeMutablePointer<ThreadState>? {
+    guard
+      let base = UnsafeMutableRawPointer(bitPattern: slot(chunk).pointee.load(ordering: .acquiring))
+    else { return nil }
+    for index in 0..<Self.perChunk {
+      let state = state(base, index)
+      guard state.pointee.owner.load(ordering: .relaxed) == 0,
+        state.pointee.owner.compareExchange(
+          expected: 0, desired: thread, ordering: .acquiringAndReleasing
+        ).exchanged
+      else { continue }
+      state.pointee.wasTaken.store(1, ordering: .relaxed)
+      hint.store(UInt32(chunk), ordering: .relaxed)
+      _ = threadCount.wrappingAdd(1, ordering: .relaxed)
+      return state
     }
     return nil
+  }
+
+  /// Gives the pages of unowned states back to the kernel.
+  package func discardUnowned() {
+    forEachState { state in
+      guard state.pointee.wasTaken.load(ordering: .relaxed) != 0,
+        state.pointee.owner.compareExchange(
+          expected: 0, desired: UInt32.max, ordering: .acquiringAndReleasing
+        ).exchanged
+      else { return }
+      // The owner's word goes with the page, and so is free again.
+      System.discard(UnsafeMutableRawPointer(state), ThreadState.byteCount)
+    }
   }
 
   /// Puts a state back, with nothing left in it.
@@ -150,7 +183,7 @@ package struct ThreadPool: ~Copyable {
     state.clear()
     state.pointee.isInside.store(0, ordering: .relaxed)
     state.pointee.owner.store(0, ordering: .releasing)
-    _ = threadCount.subtract(1, ordering: .relaxed)
+    _ = threadCount.wrappingSubtract(1, ordering: .relaxed)
   }
 
   private func makeChunk(_ chunk: Int) -> UnsafeMutableRawPointer? {
@@ -163,7 +196,7 @@ package struct ThreadPool: ~Copyable {
       System.unmap(fresh, Self.chunkByteCount)
       return UnsafeMutableRawPointer(bitPattern: original)
     }
-    _ = chunkCount.add(1, ordering: .acquiringAndReleasing)
+    _ = chunkCount.wrappingAdd(1, ordering: .acquiringAndReleasing)
     return fresh
   }
 }

@@ -126,7 +126,7 @@ extension UnsafeMutablePointer where Pointee == Core {
           page?.pointee.snapshot_result = TRACER_SNAPSHOT_FAILED.rawValue
           return notify(.trouble, message.bytes)
         }
-        _ = pointee.dumps.written.add(1, ordering: .relaxed)
+        _ = pointee.dumps.written.wrappingAdd(1, ordering: .relaxed)
         page?.setText(ControlPage.dumpPathOffset, capacity: 4096, path.bytes)
         page?.pointee.snapshot_result = TRACER_SNAPSHOT_WRITTEN.rawValue
         let values = counterValues()
@@ -192,7 +192,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     checkHandler(pointee.settings.startSignal, .takenStartHandler, told: .foreignStartHandler)
     checkHandler(
       pointee.settings.snapshotSignal, .takenSnapshotHandler, told: .foreignSnapshotHandler)
-    if isLastThread { tracer_services.exit_process?(0) }
+    if let exitProcess = tracer_services.exit_process, isLastThread { exitProcess(0) }
   }
 
   private func checkHandler(_ signal: Int32, _ trouble: Trouble, told: Trouble) {

@@ -132,7 +132,7 @@ private struct CommonEntry {
       let size = reader.readUnsigned()
       let data = reader.position
       readAugmentation(&augmentation, &reader)
-      reader.position = data + Int(size)
+      reader.position = data + Int(truncatingIfNeeded: size)
     } else if kind != 0 {
       return nil
     }
@@ -175,7 +175,7 @@ package enum CallFrameInformation {
     guard counter &- start < byteCount else { return false }
     if common.hasAugmentation {
       let size = reader.readUnsigned()
-      reader.position += Int(size)
+      reader.position += Int(truncatingIfNeeded: size)
     }
     rules = UnwindRules()
     rules.isSignalFrame = common.isSignalFrame

@@ -44,12 +44,14 @@ package struct ChunkedArena: ~Copyable {
       let offset = start &+ skipped
       // Half of what 32 bits can name, so that threads racing past the end cannot wrap the cursor.
       guard offset < UInt32.max / 2, offset >> 18 < UInt32(Self.chunkLimit) else { return nil }
+      // Before the cursor moves: everything below it is always there to be read.
+      guard chunk(offset >> 18) != nil else { return nil }
       guard
         cursor.compareExchange(
           expected: start, desired: offset &+ words, ordering: .relaxed
         ).exchanged
       else { continue }
-      return chunk(offset >> 18) == nil ? nil : offset
+      return offset
     }
   }
 
@@ -72,7 +74,7 @@ package struct ChunkedArena: ~Copyable {
   package func discard(reserving words: UInt32) {
     guard directory.load(ordering: .acquiring) != 0 else { return }
     for index in 0..<UInt32(Self.chunkLimit) {
-      guard let base = existingChunk(index) else { break }
+      guard let base = existingChunk(index) else { continue }
       System.discard(base, Self.chunkByteCount)
     }
     cursor.store(words, ordering: .releasing)

@@ -135,7 +135,7 @@ package struct InternIndex: ~Copyable {
   }
 
   private func grow() {
-    let count = entryCount.add(1, ordering: .relaxed).newValue
+    let count = entryCount.wrappingAdd(1, ordering: .relaxed).newValue
     let level = bits.load(ordering: .relaxed)
     guard count > 3 << (level &- 3), level < maximumBits.load(ordering: .relaxed) else { return }
     _ = bits.compareExchange(expected: level, desired: level &+ 1, ordering: .acquiringAndReleasing)

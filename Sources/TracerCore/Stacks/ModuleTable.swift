@@ -106,6 +106,7 @@ package struct ModuleTable: ~Copyable {
   }
 
   private func add(_ found: inout LoadedModule, named name: UnsafePointer<CChar>?) -> UInt32 {
+    guard count.load(ordering: .relaxed) < Self.limit else { return 0 }
     if let name {
       var length = 0
       while length < 4096, name[length] != 0 { length &+= 1 }
@@ -115,7 +116,7 @@ package struct ModuleTable: ~Copyable {
         found.pathByteCount = UInt32(length)
       }
     }
-    let number = count.add(1, ordering: .relaxed).newValue
+    let number = count.wrappingAdd(1, ordering: .relaxed).newValue
     guard number < Self.limit else { return 0 }
     found.isReady = 1
     module(number).pointee = found
@@ -131,7 +132,9 @@ package struct ModuleTable: ~Copyable {
       moduleStart: object.start, moduleLimit: object.end, loadBias: object.load_bias,
       ehFrameHeader: UInt(bitPattern: object.eh_frame_header), pathOffset: 0, pathByteCount: 0,
       buildIDByteCount: 0, isReady: 0, buildID: InlineArray(repeating: 0))
-    guard let header = UnsafeRawPointer(bitPattern: UInt(object.start)),
+    // A first segment that may only be executed is not read.
+    guard System.isReadable(UInt(object.start)),
+      let header = UnsafeRawPointer(bitPattern: UInt(object.start)),
       header.loadUnaligned(as: UInt32.self) == 0x464c_457f
     else { return module }
     let entries = header.loadUnaligned(fromByteOffset: 32, as: UInt64.self)
@@ -143,7 +146,9 @@ package struct ModuleTable: ~Copyable {
       let entry = header + Int(entries &+ position &* stride)
       let start = object.load_bias &+ entry.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
       let memorySize = entry.loadUnaligned(fromByteOffset: 40, as: UInt64.self)
-      guard start >= object.start, memorySize <= object.end &- start else { continue }
+      guard start >= object.start, start <= object.end, memorySize <= object.end &- start else {
+        continue
+      }
       switch entry.loadUnaligned(as: UInt32.self) {
       case 1 where address &- start < memorySize:  // PT_LOAD
         module.start = start & ~4095

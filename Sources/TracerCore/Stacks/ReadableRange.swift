@@ -15,6 +15,12 @@ package struct ReadableRange {
     lastOffset = 0
   }
 
+  /// Forgets the range if a walk begins outside it: on another stack than the last, which may be gone.
+  @inline(__always)
+  package mutating func begin(at stackPointer: UInt) {
+    if stackPointer &- low >= lastOffset { self = ReadableRange() }
+  }
+
   /// Whether an aligned word can be read. Cost: a comparison; a system call for a page not yet seen.
   @inline(__always)
   package mutating func canRead(_ address: UInt) -> Bool {

@@ -169,7 +169,9 @@ package struct RowTable: ~Copyable {
 
   @inline(never)
   private func make(_ key: UInt64, _ generation: UInt32, _ own: Range<UInt64>) -> UInt32 {
-    let number = count.add(1, ordering: .relaxed).newValue
+    // Looked at first: a full table is asked for every unknown frame, for as long as it is full.
+    guard count.load(ordering: .relaxed) < Self.limit else { return 0 }
+    let number = count.wrappingAdd(1, ordering: .relaxed).newValue
     guard number < Self.limit else { return 0 }
     let row = row(number)
     row.pointee.key = key
@@ -265,7 +267,7 @@ package struct RowTable: ~Copyable {
   private static func wordAtRBP(_ block: UInt, dereferenced: Bool) -> Int32? {
     guard let start = UnsafeRawPointer(bitPattern: block) else { return nil }
     var reader = TableReader(start)
-    let length = Int(reader.readUnsigned())
+    let length = Int(truncatingIfNeeded: reader.readUnsigned())
     let end = reader.position + length
     guard length >= 2, reader.read(UInt8.self) == 0x76 else { return nil }
     let offset = reader.readSigned()

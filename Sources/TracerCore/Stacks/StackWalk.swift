@@ -46,6 +46,7 @@ package struct StackWalk {
   ) {
     let reader = rows.reader
     var range = readable
+    range.begin(at: UInt(bitPattern: registers))
     var place = Place(
       counter: registers.pointee.return_address,
       stackPointer: UInt(bitPattern: registers + 1), framePointer: UInt(registers.pointee.rbp))
@@ -328,7 +329,7 @@ struct RegisterState {
   ) -> UInt? {
     guard let start = UnsafeRawPointer(bitPattern: block) else { return nil }
     var reader = TableReader(start)
-    let length = Int(reader.readUnsigned())
+    let length = Int(truncatingIfNeeded: reader.readUnsigned())
     let end = reader.position + length
     var stack = ExpressionStack()
     if let first { stack.push(first) }
