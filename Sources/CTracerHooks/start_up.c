@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <gnu/libc-version.h>
+#include <link.h>
 #include <limits.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -41,6 +42,16 @@ static void *next_of(const char *name, const void *allocator, void *scope) {
   return module_of(next) == allocator ? next : NULL;
 }
 
+/* A program that is not position-independent and takes malloc's address, as Debian's python3, has
+ * the address of its own jump to it stand for malloc everywhere: a symbol with a value that is still
+ * undefined. (System V ABI, AMD64 supplement, 5.2, "Function Addresses".) */
+static int is_definition(const void *address) {
+  Dl_info info;
+  const ElfW(Sym) *symbol = NULL;
+  return !dladdr1(address, &info, (void **)&symbol, RTLD_DL_SYMENT) || !symbol ||
+         symbol->st_shndx != SHN_UNDEF;
+}
+
 /* The same for names that nothing can be made of: where malloc's module lacks them, as one that only
  * counts calls of malloc does, it is the next definition that the process would have called. */
 static void *next_at_all(const char *name, const void *allocator, void *scope) {
@@ -57,7 +68,7 @@ void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
    * which that allocator lacks are: with blocks of its making. */
   void *first = dlsym(RTLD_DEFAULT, "malloc");
   ret_resolution->bypassed_for = NULL;
-  if (is_first_copy && module_of(first) != own) {
+  if (is_first_copy && module_of(first) != own && is_definition(first)) {
     scope = RTLD_DEFAULT;
     original = first;
     ret_resolution->bypassed_for = path_of(first);

@@ -160,7 +160,7 @@ import Testing
         directory.path + "/errors",
       ], environment: environment)
     defer {
-      if server.process.isRunning { kill(server.pid, SIGTERM) }
+      if server.isRunning { kill(server.pid, SIGTERM) }
       _ = server.finish()
       try? FileManager.default.removeItem(at: directory)
     }

@@ -172,17 +172,23 @@ import Testing
     while write(ends[1], filling, filling.count) > 0 {}
     while write(ends[1], filling, 1) > 0 {}
     _ = fcntl(ends[1], F_SETFL, 0)
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: try Programs.build("obedient.c"))
-    process.arguments = [fifo.path]
-    process.environment = box.environment("record")
-    process.standardError = FileHandle(fileDescriptor: ends[1])
-    process.standardOutput = FileHandle.nullDevice
-    try Guest.withoutBlockedSignals { try process.run() }
-    defer { kill(process.processIdentifier, SIGKILL) }
-    let end = Date().addingTimeInterval(10)
+    let idle = open("/dev/null", O_RDWR | O_CLOEXEC)
+    let pid = try Guest.spawn(
+      [try Programs.build("obedient.c"), fifo.path],
+      box.environment("record").map { "\($0)=\($1)" }, [idle, idle, ends[1]])
+    defer {
+      kill(pid, SIGKILL)
+      waitpid(pid, nil, 0)
+    }
+    let end = Date().addingTimeInterval(20)
+    var armed: ArmedProcess?
+    while armed?.counters == nil, Date() < end {
+      usleep(10_000)
+      armed = try? ProcessTable().processes(.pid(pid)).first
+    }
+    // The handlers are there before the page is.
     while box.dumps.isEmpty, Date() < end {
-      kill(process.processIdentifier, SIGUSR2)
+      kill(pid, SIGUSR2)
       usleep(100_000)
     }
     #expect(!box.dumps.isEmpty)

@@ -91,53 +91,100 @@ struct Finished {
 /// Runs a command to its end. The environment is added to the test's own.
 @discardableResult
 func run(
-  _ command: [String], environment: [String: String] = [:], input: String? = nil,
-  directory: URL? = nil
+  _ command: [String], environment: [String: String] = [:], input: String? = nil
 ) throws -> Finished {
-  let guest = try Guest(command, environment: environment, input: input, directory: directory)
+  let guest = try Guest(command, environment: environment, input: input)
   return guest.finish()
 }
 
 /// A running program.
+///
+/// Started and awaited by the system's own calls. Foundation's `Process` learns of an end through a
+/// descriptor that the child inherits: a guest that closes its descriptors has ended in its eyes, and
+/// waiting for it holds up what it has to say of every other.
 final class Guest: @unchecked Sendable {
-  let process = Process()
+  let pid: pid_t
   private let output = Collector()
   private let errors = Collector()
-
-  var pid: pid_t { process.processIdentifier }
+  private let lock = NSLock()
+  private var waitStatus: Int32?
 
   init(
-    _ command: [String], environment: [String: String] = [:], input: String? = nil,
-    directory: URL? = nil
+    _ command: [String], environment: [String: String] = [:], input: String? = nil
   ) throws {
-    process.executableURL = URL(fileURLWithPath: command[0])
-    process.arguments = Array(command.dropFirst())
     var all = ProcessInfo.processInfo.environment
     for name in all.keys where name.hasPrefix("HEAPTAP") { all[name] = nil }
     all.merge(environment) { $1 }
-    process.environment = all
-    if let directory { process.currentDirectoryURL = directory }
-    process.standardOutput = output.pipe
-    process.standardError = errors.pipe
-    let stdin = Pipe()
-    process.standardInput = input == nil ? FileHandle.nullDevice : stdin as Any
-    output.begin()
-    errors.begin()
-    try Self.withoutBlockedSignals { try process.run() }
-    if let input {
-      stdin.fileHandleForWriting.write(Data(input.utf8))
-      try? stdin.fileHandleForWriting.close()
+    let (stdin, feed) =
+      try input == nil ? (open("/dev/null", O_RDONLY | O_CLOEXEC), -1) : makePipe()
+    let (outputEnd, errorsEnd) = (try output.begin(), try errors.begin())
+    defer { for end in [stdin, outputEnd, errorsEnd] { close(end) } }
+    pid = try Self.spawn(
+      command, all.map { "\($0)=\($1)" }, [stdin, outputEnd, errorsEnd])
+    guard let input else { return }
+    let handle = FileHandle(fileDescriptor: feed, closeOnDealloc: true)
+    try handle.write(contentsOf: Data(input.utf8))
+    try handle.close()
+  }
+
+  /// What a test leaves running, for instance where it failed, goes with it.
+  deinit {
+    if isRunning {
+      kill(pid, SIGKILL)
+      _ = waitForEnd()
     }
   }
 
-  /// A guest inherits the calling thread's signal mask, and the test library's threads block most
-  /// signals: a program would never see those that it is sent.
-  static func withoutBlockedSignals(_ body: () throws -> Void) rethrows {
-    var (none, before) = (sigset_t(), sigset_t())
+  /// Starts a program with three descriptors and the signals of a login: a guest would inherit the
+  /// calling thread's mask, and the test library's threads block most.
+  static func spawn(
+    _ command: [String], _ environment: [String], _ descriptors: [Int32]
+  ) throws -> pid_t {
+    var actions = posix_spawn_file_actions_t()
+    var attributes = posix_spawnattr_t()
+    posix_spawn_file_actions_init(&actions)
+    posix_spawnattr_init(&attributes)
+    defer {
+      posix_spawn_file_actions_destroy(&actions)
+      posix_spawnattr_destroy(&attributes)
+    }
+    for (number, descriptor) in descriptors.enumerated() {
+      posix_spawn_file_actions_adddup2(&actions, descriptor, Int32(number))
+    }
+    var (none, every) = (sigset_t(), sigset_t())
     sigemptyset(&none)
-    pthread_sigmask(SIG_SETMASK, &none, &before)
-    defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
-    try body()
+    sigfillset(&every)
+    posix_spawnattr_setsigmask(&attributes, &none)
+    posix_spawnattr_setsigdefault(&attributes, &every)
+    posix_spawnattr_setflags(
+      &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+    let arguments = command.map { strdup($0) } + [nil]
+    let variables = environment.map { strdup($0) } + [nil]
+    defer { for text in arguments + variables { free(text) } }
+    var pid: pid_t = 0
+    let error = spawning.withLock {
+      posix_spawn(&pid, command[0], &actions, &attributes, arguments, variables)
+    }
+    guard error == 0 else {
+      throw GuestError("cannot start \(command[0]): \(String(cString: strerror(error)))")
+    }
+    return pid
+  }
+
+  var isRunning: Bool { status(waiting: false) == nil }
+
+  private func waitForEnd() -> Int32 { status(waiting: true) ?? 0 }
+
+  private func status(waiting: Bool) -> Int32? {
+    lock.lock()
+    defer { lock.unlock() }
+    var status: Int32 = 0
+    while waitStatus == nil {
+      let result = waitpid(pid, &status, waiting ? 0 : WNOHANG)
+      if result == pid { waitStatus = status }
+      if result == 0 || (result < 0 && errno != EINTR) { break }
+    }
+    return waitStatus
   }
 
   /// What the program has written so far.
@@ -146,14 +193,13 @@ final class Guest: @unchecked Sendable {
 
   /// Waits for the program's end.
   func finish() -> Finished {
-    process.waitUntilExit()
+    let status = waitForEnd()
     output.finish()
     errors.finish()
-    let isSignal = process.terminationReason == .uncaughtSignal
+    let signal = status & 0x7f
     return Finished(
-      status: isSignal ? 128 + process.terminationStatus : process.terminationStatus,
-      signal: isSignal ? process.terminationStatus : nil, output: output.text,
-      errors: errors.text)
+      status: signal == 0 ? status >> 8 & 0xff : 128 + signal, signal: signal == 0 ? nil : signal,
+      output: output.text, errors: errors.text)
   }
 
   func send(_ signal: Int32) { kill(pid, signal) }
@@ -181,30 +227,47 @@ final class Guest: @unchecked Sendable {
   }
 }
 
+/// Held while a descriptor is open that would be inherited, and while somebody might inherit it.
+private let spawning = NSLock()
+
+/// A pipe that no other program inherits.
+private func makePipe() throws -> (read: Int32, write: Int32) {
+  try spawning.withLock {
+    var ends: [Int32] = [-1, -1]
+    guard pipe(&ends) == 0 else { throw GuestError("no pipe: errno \(errno)") }
+    for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+    return (ends[0], ends[1])
+  }
+}
+
 /// Reads a pipe to its end, on a thread of its own, so that no guest waits for its reader.
 private final class Collector: @unchecked Sendable {
-  let pipe = Pipe()
   private let lock = NSLock()
   private var bytes = Data()
   private let done = DispatchSemaphore(value: 0)
 
-  func begin() {
-    let handle = pipe.fileHandleForReading
+  /// The end to write to, which is the caller's to close.
+  func begin() throws -> Int32 {
+    let (reading, writing) = try makePipe()
     Thread.detachNewThread { [self] in
-      while case let chunk = handle.availableData, !chunk.isEmpty {
+      var chunk = [UInt8](repeating: 0, count: 65536)
+      while case let count = read(reading, &chunk, chunk.count), count != 0 {
+        if count < 0 {
+          if errno == EINTR { continue }
+          break
+        }
         lock.lock()
-        bytes.append(chunk)
+        bytes.append(contentsOf: chunk[..<count])
         lock.unlock()
       }
+      close(reading)
       done.signal()
     }
+    return writing
   }
 
   /// Waits for the end of the pipe, which a daemon left behind may hold open: two seconds.
-  func finish() {
-    try? pipe.fileHandleForWriting.close()
-    _ = done.wait(timeout: .now() + 2)
-  }
+  func finish() { _ = done.wait(timeout: .now() + 2) }
 
   var text: String {
     lock.lock()

@@ -50,8 +50,8 @@ final class Obedient {
   }
 
   deinit {
-    kill(pid, SIGKILL)
-    if guest.process.isRunning { kill(guest.pid, SIGKILL) }
+    // The guest itself ends with its object; a child or a daemon is nobody else's.
+    if pid != guest.pid { kill(pid, SIGKILL) }
   }
 
   static func makeFIFO() throws -> URL {
