@@ -43,16 +43,26 @@ struct Diff: ParsableCommand {
       throw ValidationError(
         "diff takes two dumps, one name or nothing, not \(dumps.count) arguments")
     }
-    if dumps.count == 1, dumps[0].isFile {
-      throw ValidationError(
-        "diff takes two dumps, and '\(dumps[0])' is one; name the later one too")
+    if dumps.count == 1, dumps[0].isPathOfDump { throw oneFile }
+  }
+
+  private var oneFile: ValidationError {
+    ValidationError("diff takes two dumps, and '\(dumps[0])' is one; name the later one too")
+  }
+
+  private var references: [DumpReference] {
+    get throws {
+      if dumps.count == 2 { return dumps.map { .named($0) } }
+      do {
+        return try DumpReference.newest(2, of: dumps.first)
+      } catch let error as ProcessControlError where error.code == .noDump {
+        throw dumps.first?.isFile == true ? oneFile : error
+      }
     }
   }
 
   func run() throws {
-    let references =
-      dumps.count == 2
-      ? dumps.map { DumpReference.named($0) } : try DumpReference.newest(2, of: dumps.first)
+    let references = try references
     if dumps.count < 2 {
       // Which two were chosen is part of the answer, but not of what a program reads.
       complain(

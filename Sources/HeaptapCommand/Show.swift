@@ -54,15 +54,23 @@ struct Show: ParsableCommand {
       return Output.write("\(report.text)\n")
     }
     options.print(
-      TextTable(sorted(rows), limit: options.rowLimit, style: options.style),
+      TextTable(
+        sorted(rows), sort == SortKey.total.rawValue ? .liveAndTotal : .live,
+        limit: options.rowLimit, style: options.style),
       Summary(of: prepared.withoutWarnings, style: options.style))
   }
 
   private var reference: DumpReference {
     get throws {
       guard let dump else { return try DumpReference.newest(1, of: nil)[0] }
-      if dump.isFile { return .named(dump) }
-      return try DumpReference.newest(1, of: dump)[0]
+      if dump.isPathOfDump { return .named(dump) }
+      do {
+        return try DumpReference.newest(1, of: dump)[0]
+      } catch {
+        // The directory of a service holds its program, too: a name comes before a file of any sort.
+        guard dump.isFile else { throw error }
+        return .named(dump)
+      }
     }
   }
 
@@ -77,8 +85,12 @@ struct Show: ParsableCommand {
 }
 
 extension String {
-  /// Whether there is a file of this name. What has a slash is meant as one.
-  var isFile: Bool { unsafe contains("/") || access(self, F_OK) == 0 }
+  /// Whether it can only be meant as a file: by its slash, or by the ending of a dump that is there.
+  var isPathOfDump: Bool {
+    contains("/") || isFile && [".pb", ".pb.gz"].contains { hasSuffix($0) }
+  }
+
+  var isFile: Bool { unsafe access(self, F_OK) == 0 }
 }
 
 extension Array {

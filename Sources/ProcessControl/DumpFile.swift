@@ -207,8 +207,9 @@ extension DumpFile {
     func refusal(_ why: String) -> ProcessControlError {
       ProcessControlError(.noDump, "cannot read '\(path.plainText)': \(why)")
     }
-    let flags = origin == .found ? O_NOFOLLOW | O_NONBLOCK | O_NOCTTY : 0
-    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | flags)
+    // Not waiting in open: a pipe that nobody writes to would never let us go.
+    let flags = origin == .found ? O_NOFOLLOW : 0
+    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | flags)
     if descriptor < 0 { throw refusal(SystemError.last.words) }
     defer { close(descriptor) }
     var file = stat()
@@ -216,6 +217,15 @@ extension DumpFile {
     let kind = file.st_mode & S_IFMT
     if kind == S_IFDIR { throw refusal("it is a directory") }
     if origin == .found && kind != S_IFREG { throw refusal("it is not a file") }
+    if kind == S_IFIFO {
+      var question = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+      var byte: UInt8 = 0
+      // A writer that is there and writes nothing yet makes read say EAGAIN.
+      if unsafe poll(&question, 1, 2000) == 0, unsafe Glibc.read(descriptor, &byte, 1) == 0 {
+        throw refusal("it is a pipe, and nobody writes to it")
+      }
+    }
+    _ = fcntl(descriptor, F_SETFL, O_RDONLY)
     let contents: [UInt8]
     do throws(SystemError) {
       contents = try bytes(

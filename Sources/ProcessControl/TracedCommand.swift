@@ -35,9 +35,10 @@ public struct TracedCommand: Sendable {
   /// How a command ended, and what it left.
   public struct Outcome: Sendable {
     public let ending: Ending
-    /// The dumps that the command's pid wrote, oldest first.
+    /// The dumps that the command's pid wrote, oldest first. Where children are traced, all that came
+    /// into the directory meanwhile: by then most of them have no parent to be known by.
     public let dumps: [DumpFile]
-    /// Why there is no dump, in a sentence; `nil` where there is one.
+    /// Why there is no dump of the command itself, in a sentence; `nil` where there is one.
     public let reasonForNoDump: String?
   }
 
@@ -76,10 +77,11 @@ public struct TracedCommand: Sendable {
       childEnvironment(library: library, directory: directory), under: signals)
     let ending = signals.waitPassingOn(to: child)
     let dumps = DumpFile.all(inDirectory: directory)
-      .filter { $0.pid == child && $0.time >= startTime }.sorted()
+      .filter { $0.time >= startTime && (children == .traced || $0.pid == child) }.sorted()
+    let isMissing = !dumps.contains { $0.pid == child }
     return Outcome(
       ending: ending, dumps: dumps,
-      reasonForNoDump: dumps.isEmpty ? reasonForNoDump(ending, directory) : nil)
+      reasonForNoDump: isMissing ? reasonForNoDump(ending, directory) : nil)
   }
 
   func childEnvironment(library: String, directory: String) -> ProcessEnvironment {
@@ -162,8 +164,12 @@ public struct TracedCommand: Sendable {
     }
     switch ending {
     case .killed(signal: SIGKILL): return "killed by SIGKILL: nothing could be written"
+    case .killed(let signal) where [SIGTERM, SIGINT, SIGHUP].contains(signal):
+      return "killed by \(signalName(signal)): no dump was written in '\(directory.plainText)';"
+        + " the command may have set the signal to its default itself, or libheaptap.so logged why"
     case .killed(let signal):
-      return "killed by \(signalName(signal)): no dump was written in '\(directory.plainText)'"
+      return "killed by \(signalName(signal)): no dump was written, since only an exit, SIGTERM,"
+        + " SIGINT and SIGHUP leave one"
     case .exited:
       return "no dump was written in '\(directory.plainText)': libheaptap.so logged why,"
         + " on standard error or in the journal"

@@ -62,7 +62,13 @@ public struct Summary: Sendable {
   private static func total(of snapshot: Snapshot) -> String {
     let blocks = snapshot.liveBlocks
     let average = blocks == 0 ? nil : Double(snapshot.liveBytes) / Double(blocks)
-    return "total: size=\(ByteCount(snapshot.liveBytes)), count=\(blocks)"
+    // Filters, and files that lost their tail, leave less than the figures below are about.
+    let whole = snapshot.header.scannedBytes.map { ($0, snapshot.header.scannedBlocks) }
+    let isPart = whole.map { $0.0 > snapshot.liveBytes || $0.1 ?? 0 > blocks } ?? false
+    let bytesOfWhole = isPart ? " of \(ByteCount(whole!.0))" : ""
+    let blocksOfWhole = isPart ? whole!.1.map { " of \($0)" } ?? "" : ""
+    return "total: size=\(ByteCount(snapshot.liveBytes))\(bytesOfWhole), "
+      + "count=\(blocks)\(blocksOfWhole)"
       + (average.map { ", average=\(ByteCount($0))" } ?? "")
   }
 
@@ -92,7 +98,7 @@ public struct Summary: Sendable {
   private static func beforeRecording(_ header: Header) -> [String] {
     var parts: [String] = []
     if let heap = header.beforeHeapBytes { parts.append("\(ByteCount(heap)) allocated") }
-    if let freed = header.beforeFreedBytes {
+    if let freed = header.beforeFreedBytes, freed != 0 || !parts.isEmpty {
       parts.append("\(amount(freed, header.beforeFreedBlocks)) freed since")
     }
     if let rest = header.beforeRemainingBytes { parts.append("at most \(ByteCount(rest)) left") }
@@ -101,8 +107,9 @@ public struct Summary: Sendable {
 
   private static func reconciliation(_ header: Header) -> [String] {
     guard let whole = header.reconciliation else { return [] }
-    let source = whole.source.map { " (\($0.printable))" } ?? ""
-    var rows = whole.parts.map { (names[$0.name] ?? $0.name.printable, $0.bytes) }
+    let source = whole.source.map { ", by \($0.printable)" } ?? ""
+    var rows = whole.parts.filter { $0.bytes != 0 || $0.name == "traced" }
+      .map { (name(of: $0), $0.bytes) }
     if whole.unexplainedBytes != 0 && !rows.isEmpty {
       rows.append(("not explained", whole.unexplainedBytes))
     }
@@ -111,6 +118,13 @@ public struct Summary: Sendable {
       + rows.map { name, bytes in
         "  \(name.padded(to: width))  \(ByteCount(bytes).description.rightAligned(to: 10))"
       }
+  }
+
+  /// Memory that was allocated and never touched is in no page: then the allocator holds less than
+  /// was asked of it, and what is missing makes up for it in the sum.
+  private static func name(of part: Header.Reconciliation.Part) -> String {
+    if part.name == "slack" && part.bytes < 0 { return "allocated, but not in memory" }
+    return names[part.name] ?? part.name.printable
   }
 
   private static let names = [

@@ -8,15 +8,29 @@ import HeapModel
 ///     a.py:5 in grow(): size=5002 B (+5000 B), count=2 (+1), average=2501 B
 ///
 /// Rows that are stacks have their frames below them, innermost first. Rows that have nothing
-/// alive, and had nothing before, are left out: they are only there for their cumulative figures.
+/// alive, and had nothing before, are left out: they are only there for their cumulative figures,
+/// and shown with them where these are asked for.
 public struct TextTable: Sendable {
   /// The lines, without line ends.
   public let lines: [String]
 
   /// - Parameter limit: How many rows are shown; a last line counts the others.
-  public init(_ statistics: [Statistic], limit: Int? = nil, style: TextStyle = .plain) {
-    let alive = statistics.filter { $0.liveBytes != 0 || $0.liveBlocks != 0 }
-    self.init(alive.map { Row($0) }, limit: limit, style: style)
+  /// - Parameter figures: Whether rows say as well what was allocated in total, freed or not.
+  public init(
+    _ statistics: [Statistic], _ figures: Figures = .live, limit: Int? = nil,
+    style: TextStyle = .plain
+  ) {
+    let told = statistics.filter {
+      $0.liveBytes != 0 || $0.liveBlocks != 0 || figures == .liveAndTotal && $0.totalBlocks != 0
+    }
+    self.init(told.map { Row($0, figures) }, limit: limit, style: style)
+  }
+
+  /// What a row of statistics says.
+  public enum Figures: Sendable {
+    case live
+    /// Also what was allocated since recording began: `…, total=12.0 MiB, allocations=40`.
+    case liveAndTotal
   }
 
   /// - Parameter limit: How many rows are shown; a last line counts the others.
@@ -49,13 +63,17 @@ private struct Row {
   let change: (text: String, accent: TextStyle.Accent?)?
   let rest: String
 
-  init(_ statistic: Statistic) {
+  init(_ statistic: Statistic, _ figures: TextTable.Figures) {
     key = statistic.key
     function = statistic.function
     stack = statistic.stack
     size = "size=\(ByteCount(statistic.liveBytes))"
     change = nil
-    rest = ", count=\(statistic.liveBlocks)\(Self.average(statistic.averageBytes))"
+    let total =
+      figures == .live
+      ? ""
+      : ", total=\(ByteCount(statistic.totalBytes)), allocations=\(statistic.totalBlocks)"
+    rest = ", count=\(statistic.liveBlocks)\(Self.average(statistic.averageBytes))\(total)"
   }
 
   init(_ difference: StatisticDifference) {

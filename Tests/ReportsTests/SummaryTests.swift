@@ -34,7 +34,7 @@ private let fullHeader: Header = [
         allocated since recording began: 4096 B in 40 blocks, freed: 3986 B in 1 block
         counters say +5 B: allocated or freed while the dump was made
         before recording: 10000 B allocated, 100 B in 3 blocks freed since, at most 9900 B left
-        memory in use: 1024 KiB (/proc/self/statm)
+        memory in use: 1024 KiB, by /proc/self/statm
           traced                    512 KiB
           from before recording      9900 B
           new_kind                  488 KiB
@@ -65,6 +65,30 @@ private let fullHeader: Header = [
   @Test func `a profile that says nothing of itself has a total`() {
     #expect(
       Summary(of: FixtureA.earlier).lines == ["total: size=105 B, count=6, average=18 B"])
+  }
+
+  @Test func `a heap that is not all in memory adds up without an absurd line`() {
+    var snapshot = Snapshot()
+    snapshot.header = [
+      "before_freed_blocks": "0", "before_freed_bytes": "0", "usage_bytes": "300",
+      "reconcile.traced_bytes": "1000", "reconcile.before_bytes": "0",
+      "reconcile.mmap_bytes": "0", "reconcile.slack_bytes": "-800",
+      "reconcile.tracer_bytes": "100",
+    ]
+    #expect(
+      Summary(of: snapshot).lines == [
+        "total: size=0 B, count=0", "memory in use: 300 B",
+        "  traced                            1000 B",
+        "  allocated, but not in memory      -800 B",
+        "  the tracer itself                  100 B",
+      ])
+  }
+
+  @Test func `what filters left is told as a part of the whole`() {
+    var snapshot = FixtureA.earlier
+    snapshot.header = ["scanned_bytes": "1050", "scanned_blocks": "60"]
+    #expect(
+      Summary(of: snapshot).lines == ["total: size=105 B of 1050 B, count=6 of 60, average=18 B"])
   }
 
   @Test func `a comparison says what either snapshot lacks`() {

@@ -90,6 +90,9 @@ private func symbolicated() -> Snapshot {
     #expect(TextTable(churned.statistics(groupedBy: .line)).lines.isEmpty)
     #expect(TextTable(churned.compared(to: churned, groupedBy: .line)).lines.isEmpty)
     #expect(
+      TextTable(churned.statistics(groupedBy: .line), .liveAndTotal).lines.first?
+        .contains("size=0 B, count=0, total=") == true)
+    #expect(
       TextTable(churned.compared(to: FixtureA.earlier, groupedBy: .line)).lines.first
         == "b.py:1: size=0 B (-66 B), count=0 (-1)")
     // A block of 0 bytes is alive.
