@@ -356,13 +356,15 @@ static void *own_new_aligned_nothrow(size_t size, size_t alignment, size_t third
 static void *const own_operators[] = {own_new, own_new_nothrow, own_new_aligned,
                                       own_new_aligned_nothrow};
 
+static int is_cxx_runtime_name(const char *path) {
+  const char *slash = strrchr(path, '/');
+  const char *name = slash ? slash + 1 : path;
+  return !strncmp(name, "libstdc++.so", 12) || !strncmp(name, "libc++", 6);
+}
+
 static int is_cxx_runtime(const void *address) {
   Dl_info info;
-  if (!dladdr(address, &info) || !info.dli_fname)
-    return 0;
-  const char *slash = strrchr(info.dli_fname, '/');
-  const char *name = slash ? slash + 1 : info.dli_fname;
-  return !strncmp(name, "libstdc++.so", 12) || !strncmp(name, "libc++", 6);
+  return dladdr(address, &info) && info.dli_fname && is_cxx_runtime_name(info.dli_fname);
 }
 
 HIDDEN void tracer_find_operator(void *a, size_t b, size_t c, int index) {
@@ -379,20 +381,15 @@ HIDDEN void tracer_find_operator(void *a, size_t b, size_t c, int index) {
   point_operator(index);
 }
 
-/* Only in a process that has a runtime of C++: a search in vain would allocate, for its error text. */
-static int has_cxx_runtime(void) {
-  static const char *const runtimes[] = {"libstdc++.so.6", "libc++.so.1"};
-  for (size_t i = 0; i < sizeof runtimes / sizeof *runtimes; i++) {
-    void *runtime = dlopen(runtimes[i], RTLD_LAZY | RTLD_NOLOAD);
-    if (runtime)
-      return dlclose(runtime), 1;
-  }
-  return 0;
+static int is_cxx_runtime_module(struct dl_phdr_info *module, size_t size, void *unused) {
+  (void)size, (void)unused;
+  return is_cxx_runtime_name(module->dlpi_name);
 }
 
 void tracer_find_present_operators(void) {
   tracer_find_originals();
-  if (!has_cxx_runtime())
+  /* A search in vain would allocate, for its error text; so would asking for the runtime by dlopen. */
+  if (!dl_iterate_phdr(is_cxx_runtime_module, NULL))
     return;
   for (int index = 0; index < OPERATOR_COUNT; index++)
     if (!tracer_operators[index] && dlsym(RTLD_NEXT, operators[index].name))
