@@ -232,6 +232,10 @@ HIDDEN void tracer_find_originals(void) {
 __attribute__((constructor)) static void load(void) {
   tracer_find_originals();
   tracer_did_load();
+  /* What was not found has left a message, which the program must not take for its own; the second
+   * call frees it. */
+  dlerror();
+  dlerror();
 }
 
 /* main has returned, or exit was called: the handlers of the program itself have run. */

@@ -234,7 +234,7 @@ import Testing
             atPath: steps.appendingPathComponent("\(phase - 1)").path, contents: nil)
         }
         try guest.wait(for: "phase \(phase)", seconds: 60) {
-          guest.outputSoFar.split(separator: "\n").count > phase
+          guest.outputSoFar.filter { $0 == "\n" }.count > phase
         }
         phase += 1
         return guest.outputSoFar.split(separator: "\n").map(String.init)

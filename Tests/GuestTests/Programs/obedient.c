@@ -406,6 +406,9 @@ static void obey(char *line, char **arguments) {
     for (int i = 0; i < 2000; i++)
       count += fcntl(i, F_GETFD) >= 0;
     answer("descriptors %d", count);
+  } else if (!strcmp(word, "loader-error")) {
+    const char *error = dlerror();
+    answer("%s", error ? error : "none");
   } else if (!strcmp(word, "environment")) {
     const char *value = getenv(text);
     answer("%s=%s", text, value ? value : "(unset)");
