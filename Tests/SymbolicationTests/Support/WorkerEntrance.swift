@@ -9,8 +9,9 @@ import Testing
   /// Whether this process was started by `Symbolicator.Worker.thisTest`.
   static let isWorker = CommandLine.arguments.contains { $0.hasSuffix("`is a worker`") }
 
-  @Test(.enabled(if: isWorker, "only in a worker")) func `is a worker`() {
-    runSymbolicationWorker()
+  // Among the other tests there is nothing to do: this is where a worker's process enters.
+  @Test func `is a worker`() {
+    if Self.isWorker { runSymbolicationWorker() }
   }
 }
 
