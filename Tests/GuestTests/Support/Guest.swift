@@ -23,14 +23,21 @@ enum Workshop {
   static let library = products.appendingPathComponent("libheaptap.so").path
   static let command = products.appendingPathComponent("heaptap-cli").path
 
+  /// Everything that this run of the tests makes; removed when it ends.
+  private static let root: URL = {
+    let root = FileManager.default.temporaryDirectory
+      .appendingPathComponent("heaptap-tests-\(getpid())")
+    try? FileManager.default.createDirectory(at: root, withIntermediateDirectories: true)
+    atexit { try? FileManager.default.removeItem(at: Workshop.root) }
+    return root
+  }()
+
   /// A fresh directory for one test.
   static func makeDirectory() throws -> URL {
-    let template = FileManager.default.temporaryDirectory
-      .appendingPathComponent("heaptap-test-\(UUID().uuidString)")
+    let directory = root.appendingPathComponent(UUID().uuidString)
     try FileManager.default.createDirectory(
-      at: template, withIntermediateDirectories: true,
-      attributes: [.posixPermissions: 0o700])
-    return template
+      at: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+    return directory
   }
 
   /// Whether a program of the system is here; tests of guests that are not say so and are skipped.
