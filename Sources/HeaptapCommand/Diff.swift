@@ -56,7 +56,9 @@ struct Diff: ParsableCommand {
       do {
         return try DumpReference.newest(2, of: dumps.first)
       } catch let error as ProcessControlError where error.code == .noDump {
-        throw dumps.first?.isFile == true ? oneFile : error
+        // A file that is no dump's, and no program's or unit's of which there would be one.
+        let isName = (try? DumpReference.newest(1, of: dumps.first)) != nil
+        throw !isName && dumps.first?.isFile == true ? oneFile : error
       }
     }
   }

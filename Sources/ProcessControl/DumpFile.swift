@@ -179,10 +179,14 @@ public struct DumpSelection: Sendable {
     }
     let found = newest.ofTheSameProcess(in: dumps)
     guard found.count >= count else {
+      let wayOut =
+        ProcessFacts(pid: newest.pid).exists
+        ? "'heaptap snapshot \(newest.pid)' writes another"
+        : "it has ended, so name the two files to compare"
       throw ProcessControlError(
         .noDump,
         "'\(newest.program)' (pid \(newest.pid)) has only one dump, '\(newest.path.plainText)':"
-          + " 'heaptap snapshot \(newest.pid)' writes another")
+          + " \(wayOut)")
     }
     return found.suffix(count)
   }

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// The command as users type it, under the real tracer: what its tests have in common, and its manual.
+
+import Foundation
+import HeapModel
+import Pprof
+import Testing
+
+/// Tests of `heaptap`, by subcommand, in the files beside this one.
+@Suite struct CommandTests {
+  // MARK: The command line and its manual
+
+  @Test(arguments: ["run", "list", "start", "snapshot", "stop", "show", "diff"])
+  func `the manual has every flag of a subcommand, and no other`(subcommand: String) throws {
+    let help = try heaptap(subcommand, "--help").output
+    let told = flags(inHelp: help).subtracting(["-h", "--help", "--version"])
+    #expect(!told.isEmpty)
+    #expect(try flagsInManual(of: subcommand) == told)
+  }
+
+  @Test(arguments: [
+    ([], "OVERVIEW"), (["--help"], "OVERVIEW"), (["help", "show"], "--cumulative"),
+    (["--version"], "0."),
+  ])
+  func `help and version are no failures`(arguments: [String], text: String) throws {
+    let result = try heaptap(arguments)
+    #expect(result.status == 0 && result.output.contains(text) && result.errors.isEmpty)
+    #expect(!result.output.contains("symbolicate-worker"))
+  }
+
+  @Test(arguments: [
+    (["nonsense"], "unexpected argument 'nonsense'; see 'heaptap --help'"),
+    (["run"], "run needs -- and a command, as in 'heaptap run -- ./server'"),
+    (["run", "true"], "run needs -- and a command"),
+    (["run", "--depth", "0", "--", "true"], "--depth takes a number from 1 to 1024, not 0"),
+    (["run", "--depth", "1025", "--", "true"], "--depth takes a number from 1 to 1024, not 1025"),
+    (["start"], "<target>"), (["snapshot"], "<target>"), (["stop"], "<target>"),
+    (["start", "--timeout", "0", "1"], "--timeout takes seconds above 0"),
+    (["list", "1"], "unexpected argument '1'"),
+    (["show", "a", "b"], "unexpected argument 'b'"),
+    (["show", "--by", "func"], "--by takes line, file, function, stack, module or generation"),
+    (["show", "--sort", "size"], "--sort takes bytes, blocks or total, not 'size'"),
+    (["show", "-n", "-1"], "-n"), (["show", "-n", "many"], "many"),
+    (["show", "--by", "stack", "--cumulative"], "--cumulative does not go with --by stack"),
+    (["diff", "a", "b", "c"], "diff takes two dumps, one name or nothing, not 3 arguments"),
+    (["diff", "--sort", "total"], "--sort takes bytes or blocks, not 'total'"),
+    (["diff", "--header"], "--header"), (["diff", "./one.pb"], "name the later one too"),
+  ])
+  func `bad usage is one sentence that names the way to more`(
+    arguments: [String], sentence: String
+  ) throws {
+    let result = try heaptap(arguments)
+    #expect(result.status == 64 && result.output.isEmpty)
+    #expect(result.errors.contains(sentence), "\(result.errors)")
+    #expect(result.errors.hasPrefix("heaptap: ") && result.errors.contains("; see 'heaptap"))
+    #expect(result.errors.split(separator: "\n").count == 1)
+  }
+
+  /// The flags at the beginning of the lines under `OPTIONS:`.
+  private func flags(inHelp help: String) -> Set<String> {
+    let options = help.components(separatedBy: "OPTIONS:\n").last!
+    let heads = options.split(separator: "\n").filter { $0.hasPrefix("  -") }
+    return Set(
+      heads.flatMap { head in
+        head.components(separatedBy: "   ")[0].matches(of: /--?[a-zA-Z][-a-z]*/)
+          .map { String($0.output) }
+      })
+  }
+
+  /// The flags that have an item of their own below a subcommand's item in the manual.
+  private func flagsInManual(of subcommand: String) throws -> Set<String> {
+    let page = try String(
+      contentsOf: Workshop.package.appendingPathComponent("docs/man/heaptap.1"), encoding: .utf8)
+    var flags: Set<String> = []
+    // An item of a subcommand is followed by those of its flags; start and snapshot leave theirs to
+    // stop, and show and diff have a section.
+    var isOurs = false
+    for line in page.split(separator: "\n") {
+      if line.hasPrefix(".Sh EN") { break }
+      if line.hasPrefix(".It Cm ") {
+        let name = line.split(separator: " ")[2]
+        let asks: Set = ["start", "snapshot", "stop"]
+        isOurs = name == subcommand || asks.contains(subcommand) && asks.contains(String(name))
+      } else if line.hasPrefix(".Ss Options of") {
+        isOurs = ["show", "diff"].contains(subcommand)
+      } else if line.hasPrefix(".Ss") {
+        isOurs = false
+      }
+      if isOurs {
+        if line.hasPrefix(".It Fl ") { flags.formUnion(Self.flags(inMacro: line)) }
+        if line == ".It Cm list Op Fl -json" { flags.insert("--json") }
+      }
+    }
+    // The section says in words that this one is of `show`.
+    return subcommand == "diff" ? flags.subtracting(["--header"]) : flags
+  }
+
+  private static func flags(inMacro line: Substring) -> [String] {
+    line.components(separatedBy: "Fl ").dropFirst().map { "-\($0.prefix { $0 != " " })" }
+  }
+}
+
+/// Runs the command to its end, which has to come soon.
+func heaptap(
+  _ arguments: [String], environment: [String: String] = [:], directory: URL? = nil,
+  input: String? = nil
+) throws -> Finished {
+  try run(
+    ["/usr/bin/env", "timeout", "--foreground", "120", Workshop.command] + arguments,
+    environment: environment, input: input, directory: directory)
+}
+
+func heaptap(_ arguments: String...) throws -> Finished { try heaptap(arguments) }
+
+extension Finished {
+  /// The lines of a report above the empty one.
+  var rows: [String] {
+    output.components(separatedBy: "\n\n")[0].split(separator: "\n").map(String.init)
+  }
+
+  /// What was printed, as JSON.
+  var json: [String: Any] {
+    get throws {
+      let value = try JSONSerialization.jsonObject(with: Data(output.utf8))
+      return try #require(value as? [String: Any])
+    }
+  }
+}
+
+extension DumpBox {
+  /// Where the dump of an outcome is, from its name's pid.
+  func dumps(of pid: pid_t) -> [URL] {
+    dumps.filter { $0.lastPathComponent.contains("-\(pid)-") }
+  }
+}
