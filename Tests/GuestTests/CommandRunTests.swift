@@ -134,7 +134,7 @@ extension CommandTests {
     }
 
     @Test func `--depth is how many frames of a stack are kept`() throws {
-      _ = try traced([try Programs.build("stacks.c")], options: ["--depth", "2"])
+      _ = try traced([try Programs.build("family.c")], options: ["--depth", "2"])
       let snapshot = try box.snapshot()
       #expect(snapshot.header.depthLimit == 2)
       #expect(snapshot.samples.allSatisfy { snapshot.stack(of: $0).count <= 2 })
@@ -185,7 +185,7 @@ extension CommandTests {
       let source = box.directory.appendingPathComponent("still.c")
       try "int main(void) { return 7; }".write(to: source, atomically: true, encoding: .utf8)
       let program = box.directory.appendingPathComponent("still").path
-      let compiled = try run(["/usr/bin/env", "gcc", "-static", source.path, "-o", program])
+      let compiled = try runAside(["/usr/bin/env", "gcc", "-static", source.path, "-o", program])
       try #require(compiled.status == 0, "\(compiled.errors)")
       let result = try traced([program])
       #expect(result.status == 7 && box.dumps.isEmpty)
