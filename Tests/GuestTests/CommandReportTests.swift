@@ -18,7 +18,7 @@ extension CommandTests {
       init(copyTo copy: URL? = nil) throws {
         box = try DumpBox()
         let built = try Programs.build("reported.cpp", ["-O1", "-g"])
-        if let copy { try FileManager.default.copyItem(atPath: built, toPath: copy.path) }
+        if let copy { try copyProgram(built, to: copy.path) }
         program = copy?.path ?? built
         let result = try heaptap("run", "-o", box.directory.path, "--", program)
         try #require(result.status == 0, "\(result.errors)")
@@ -313,8 +313,7 @@ extension CommandTests {
       let reported = try Reported()
       let program = URL(fileURLWithPath: reported.program).lastPathComponent
       let box = reported.box.directory
-      try FileManager.default.copyItem(
-        atPath: reported.program, toPath: box.appendingPathComponent(program).path)
+      try copyProgram(reported.program, to: box.appendingPathComponent(program).path)
       let shown = try heaptap(["show", program], directory: box)
       #expect(shown.status == 0 && shown.output.contains("insert(int)"), "\(shown.errors)")
       _ = try heaptap("run", "-o", box.path, "--", reported.program)
@@ -351,8 +350,7 @@ extension CommandTests {
       let program = directory.appendingPathComponent("rebuilt")
       let reported = try Reported(copyTo: program)
       try FileManager.default.removeItem(at: program)
-      try FileManager.default.copyItem(
-        atPath: try Programs.build("family.c"), toPath: program.path)
+      try copyProgram(try Programs.build("family.c"), to: program.path)
       let result = try reported.show()
       #expect(result.errors.contains("'\(program.path)'"), "\(result.errors)")
       #expect(result.errors.contains("changed since"), "\(result.errors)")

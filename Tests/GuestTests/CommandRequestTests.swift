@@ -14,7 +14,7 @@ extension CommandTests {
     ) throws -> (guest: Obedient, name: String) {
       let name = "obey-\(UInt32.random(in: 0...UInt32.max))"
       let program = try Workshop.makeDirectory().appendingPathComponent(name).path
-      try FileManager.default.copyItem(atPath: try Programs.build("obedient.c"), toPath: program)
+      try copyProgram(try Programs.build("obedient.c"), to: program)
       let guest = try Obedient(mode, program: program, prefix: prefix)
       if mode == "1" || mode == "record" { _ = try guest.armed() }
       return (guest, name)
@@ -169,7 +169,7 @@ extension CommandTests {
     @Test(.enabled(if: geteuid() == 0, "only root can become somebody else"))
     func `another user's process is told whose it is`() throws {
       let (guest, name) = try Self.named()
-      let command = box(Workshop.command)
+      let command = try reachable(Workshop.command)
       let stranger = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
       for verb in ["start", "snapshot", "stop"] {
         let result = try runAside(stranger + [command, verb, "\(guest.pid)"])
@@ -191,13 +191,13 @@ extension CommandTests {
     }
 
     /// The command where everybody may run it.
-    private func box(_ command: String) -> String {
+    private func reachable(_ command: String) throws -> String {
       let directory = FileManager.default.temporaryDirectory
         .appendingPathComponent("heaptap-test-\(UUID().uuidString)")
       try? FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
       chmod(directory.path, 0o755)
       let copy = directory.appendingPathComponent("heaptap").path
-      try? FileManager.default.copyItem(atPath: command, toPath: copy)
+      try copyProgram(command, to: copy)
       return copy
     }
 

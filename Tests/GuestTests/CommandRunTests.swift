@@ -202,7 +202,7 @@ extension CommandTests {
     @Test(.enabled(if: geteuid() == 0, "only root can give a file away"))
     func `a program that gains privileges is explained`() throws {
       let program = box.directory.appendingPathComponent("privileged").path
-      try FileManager.default.copyItem(atPath: try Programs.build("family.c"), toPath: program)
+      try copyProgram(try Programs.build("family.c"), to: program)
       try #require(chown(program, 65534, 65534) == 0 && chmod(program, 0o4755) == 0)
       let result = try traced([program])
       #expect(box.dumps.isEmpty)

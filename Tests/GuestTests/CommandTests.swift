@@ -163,6 +163,13 @@ func runAside(
     output: try text(files[1]), errors: try text(files[2]))
 }
 
+/// Copies a program that is to be run, in a process of its own: a descriptor of ours that is open for
+/// writing may be in another test's child, and nobody may run the file until that has let go of it.
+func copyProgram(_ program: String, to copy: String) throws {
+  let result = try runAside(["/bin/cp", program, copy])
+  guard result.status == 0 else { throw GuestError(result.errors) }
+}
+
 extension Finished {
   /// The lines of a report above the empty one.
   var rows: [String] {
