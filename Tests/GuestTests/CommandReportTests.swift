@@ -113,7 +113,7 @@ extension CommandTests {
       func rows(_ options: String...) throws -> [String] {
         try heaptap(["show", reported.dump] + options).rows
       }
-      for pattern in ["reported.cpp", "*/Programs/*.cpp", program, "reported-?"] {
+      for pattern in ["reported.cpp", "*/Programs/*.cpp", program, "reported-*"] {
         #expect(try rows("--include", pattern).count == 2, "\(pattern)")
         #expect(try !rows("--exclude", pattern).contains { $0.contains("reported") }, "\(pattern)")
       }
@@ -202,7 +202,7 @@ extension CommandTests {
       for number in 0..<100 { registry.open("a name that is too long to be small \\(number)") }
       """.write(to: source, atomically: true, encoding: .utf8)
       let program = box.directory.appendingPathComponent("shop").path
-      let built = try runAside(
+      let built = try run(
         ["/usr/bin/env", "swiftc", "-O", "-g", source.path, "-o", program],
         directory: box.directory)
       try #require(built.status == 0, "\(built.errors)")
@@ -238,7 +238,7 @@ extension CommandTests {
       let reported = try Reported()
       let command = "\(Workshop.command) diff \(reported.dump) \(reported.dump)"
       func terminal(_ environment: [String: String]) throws -> String {
-        try runAside(
+        try run(
           ["/usr/bin/env", "script", "-qec", command, "/dev/null"],
           environment: ["TERM": "xterm", "NO_COLOR": ""].merging(environment) { $1 }
         ).output
@@ -253,7 +253,7 @@ extension CommandTests {
     func `a reader that has seen enough is no failure`(line: String) throws {
       let reported = try Reported()
       let typed = line.replacingOccurrences(of: "X", with: reported.dump)
-      let result = try runAside(
+      let result = try run(
         [
           "/bin/bash", "-c",
           "set -o pipefail; \(Workshop.command) \(typed) | head -c 1 > /dev/null",
@@ -263,7 +263,7 @@ extension CommandTests {
 
     @Test func `a full disk is a failure`() throws {
       let reported = try Reported()
-      let result = try runAside(
+      let result = try run(
         ["/bin/sh", "-c", "\(Workshop.command) show \(reported.dump) --no-symbols > /dev/full"])
       #expect(result.status == 2)
       #expect(
@@ -391,7 +391,7 @@ extension CommandTests {
       let tail = damaged.count / 2..<damaged.count
       damaged.replaceSubrange(tail, with: Data(repeating: 0xff, count: tail.count))
       let text = try file("text", Data("hello, world\n".utf8))
-      try runAside(["/bin/gzip", "-k", text])
+      try run(["/bin/gzip", "-k", text])
       let fifo = directory.appendingPathComponent("pipe").path
       try #require(mkfifo(fifo, 0o600) == 0)
       let cases = [
@@ -431,10 +431,10 @@ extension CommandTests {
 
     @Test func `compressed dumps and pipes are read as well`() throws {
       let reported = try Reported()
-      try runAside(["/bin/gzip", "-k", reported.dump])
+      try run(["/bin/gzip", "-k", reported.dump])
       let whole = try heaptap("show", reported.dump)
       #expect(try heaptap("show", reported.dump + ".gz").output == whole.output)
-      let piped = try runAside(
+      let piped = try run(
         ["/bin/bash", "-c", "\(Workshop.command) show <(sleep 0.2; cat '\(reported.dump)')"])
       #expect(piped.output == whole.output, "\(piped.errors)")
     }

@@ -105,68 +105,17 @@ func heaptap(
   _ arguments: [String], environment: [String: String] = [:], directory: URL? = nil,
   input: String? = nil
 ) throws -> Finished {
-  try runAside(
+  try run(
     ["/usr/bin/timeout", "--foreground", "120", Workshop.command] + arguments,
     environment: environment, directory: directory, input: input)
 }
 
 func heaptap(_ arguments: String...) throws -> Finished { try heaptap(arguments) }
 
-/// Runs a command to its end, also while an obedient guest lives.
-///
-/// Foundation learns of ends by a descriptor that children inherit. A guest that closes it makes
-/// Foundation wait for that guest, and for no other child until then.
-@discardableResult
-func runAside(
-  _ command: [String], environment: [String: String] = [:], directory: URL? = nil,
-  input: String? = nil
-) throws -> Finished {
-  let scratch = try Workshop.makeDirectory()
-  defer { try? FileManager.default.removeItem(at: scratch) }
-  let files = ["in", "out", "err"].map { scratch.appendingPathComponent($0).path }
-  try (input ?? "").write(toFile: files[0], atomically: false, encoding: .utf8)
-
-  var actions = posix_spawn_file_actions_t()
-  posix_spawn_file_actions_init(&actions)
-  defer { posix_spawn_file_actions_destroy(&actions) }
-  posix_spawn_file_actions_addopen(&actions, 0, files[0], O_RDONLY, 0)
-  posix_spawn_file_actions_addopen(&actions, 1, files[1], O_WRONLY | O_CREAT, 0o600)
-  posix_spawn_file_actions_addopen(&actions, 2, files[2], O_WRONLY | O_CREAT, 0o600)
-  var attributes = posix_spawnattr_t()
-  posix_spawnattr_init(&attributes)
-  defer { posix_spawnattr_destroy(&attributes) }
-  var none = sigset_t()
-  sigemptyset(&none)
-  posix_spawnattr_setsigmask(&attributes, &none)
-  posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-
-  var variables = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("HEAPTAP") }
-  variables.merge(environment) { $1 }
-  func pointers(_ strings: [String]) -> [UnsafeMutablePointer<CChar>?] {
-    strings.map { strdup($0) } + [nil]
-  }
-  let place = directory.map { ["/usr/bin/env", "-C", $0.path] } ?? []
-  let command = place + command
-  let (arguments, entries) = (pointers(command), pointers(variables.map { "\($0)=\($1)" }))
-  defer { (arguments + entries).forEach { free($0) } }
-  var pid: pid_t = 0
-  let code = posix_spawn(&pid, command[0], &actions, &attributes, arguments, entries)
-  guard code == 0 else { throw GuestError("cannot run \(command[0]): \(code)") }
-  var status: Int32 = 0
-  while waitpid(pid, &status, 0) < 0, errno == EINTR {}
-  func text(_ file: String) throws -> String {
-    String(decoding: try Data(contentsOf: URL(fileURLWithPath: file)), as: UTF8.self)
-  }
-  let signal = status & 0x7f
-  return Finished(
-    status: signal == 0 ? status >> 8 & 0xff : 128 + signal, signal: signal == 0 ? nil : signal,
-    output: try text(files[1]), errors: try text(files[2]))
-}
-
 /// Copies a program that is to be run, in a process of its own: a descriptor of ours that is open for
 /// writing may be in another test's child, and nobody may run the file until that has let go of it.
 func copyProgram(_ program: String, to copy: String) throws {
-  let result = try runAside(["/bin/cp", program, copy])
+  let result = try run(["/bin/cp", program, copy])
   guard result.status == 0 else { throw GuestError(result.errors) }
 }
 

@@ -72,7 +72,9 @@ func appendUnit(
   guard var file = ProcFile("/proc/self/cgroup", buffer, capacity: capacity) else { return false }
   defer { file.close() }
   while let line = file.nextLine() {
-    guard line.after("0::") != nil || line.after("1:name=systemd:") != nil else { continue }
+    // cgroup v2's line, or that of systemd's own hierarchy, whose number depends on the kernel.
+    let rest = line.dropping(line.number().byteCount)
+    guard rest.after("::") != nil || rest.after(":name=systemd:") != nil else { continue }
     var path = line
     while path.count > 0 {
       let component = path.lastComponent

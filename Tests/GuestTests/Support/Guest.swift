@@ -98,9 +98,12 @@ struct Finished {
 /// Runs a command to its end. The environment is added to the test's own.
 @discardableResult
 func run(
-  _ command: [String], environment: [String: String] = [:], input: String? = nil
+  _ command: [String], environment: [String: String] = [:], directory: URL? = nil,
+  input: String? = nil
 ) throws -> Finished {
-  let guest = try Guest(command, environment: environment, input: input)
+  // By env(1) and not in the child: no call that spawns changes the directory portably.
+  let place = directory.map { ["/usr/bin/env", "-C", $0.path] } ?? []
+  let guest = try Guest(place + command, environment: environment, input: input)
   return guest.finish()
 }
 
