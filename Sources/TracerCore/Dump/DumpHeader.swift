@@ -235,9 +235,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     let parts = tracerParts
     if memory.isKnown {
       let before = pointee.before.hasHeapBytes ? remainingBefore : 0
-      // A kernel that cannot name memory shows the tracer's among the other mappings.
-      let tracer = memory.tracer != 0 ? memory.tracer : min(parts.total, memory.mapped)
-      let mapped = memory.tracer != 0 ? memory.mapped : memory.mapped &- tracer
+      let (tracer, mapped) = (memory.tracer, memory.mapped)
       let slack =
         Int64(bitPattern: memory.heap) &- Int64(bitPattern: facts.scan.bytes)
         &- Int64(bitPattern: before)

@@ -24,9 +24,15 @@ struct MemoryFacts {
     defer { file.close() }
     facts.isKnown = true
     var kind = Kind.other
+    var bytes: UInt64 = 0
     while let line = file.nextLine() {
       if let value = line.after("Anonymous:") {
-        facts.add(value.number().value &* 1024, kind)
+        bytes = value.number().value &* 1024
+      } else if let flags = line.after("VmFlags:") {
+        // The last line of a mapping. A kernel that cannot name memory tells ours by how we ask for it:
+        // without reserve and without huge pages.
+        let isOurs = kind != .other && flags.contains(" nr") && flags.contains(" nh")
+        facts.add(bytes, isOurs ? .tracer : kind)
       } else if let (range, path) = MemoryMaps.mapping(line) {
         kind = Self.kind(range, path, map)
       }

@@ -59,6 +59,15 @@ extension UnsafeRawBufferPointer {
     return UnsafeRawBufferPointer(rebasing: self[prefix.utf8CodeUnitCount...])
   }
 
+  func contains(_ text: StaticString) -> Bool {
+    var start = 0
+    while start &+ text.utf8CodeUnitCount <= count {
+      if dropping(start).after(text) != nil { return true }
+      start &+= 1
+    }
+    return false
+  }
+
   func hasSuffix(_ suffix: StaticString) -> Bool {
     guard count >= suffix.utf8CodeUnitCount else { return false }
     return UnsafeRawBufferPointer(rebasing: self[(count &- suffix.utf8CodeUnitCount)...])

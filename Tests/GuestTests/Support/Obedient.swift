@@ -248,6 +248,11 @@ struct OutsideFacts {
     }.count
   }
 
+  /// The resident set, from `/proc/PID/statm`.
+  var residentBytes: Int {
+    (text("statm").split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0) * 4096
+  }
+
   /// Resident bytes of the tracer's own mappings: those that the kernel shows by their name or, where
   /// it cannot name anonymous memory, as advised against huge pages and without reserve.
   var tracerResidentBytes: Int {
