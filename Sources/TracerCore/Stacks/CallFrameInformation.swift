@@ -51,31 +51,26 @@ struct TableReader {
     return value
   }
 
-  mutating func readUnsigned() -> UInt64 {
-    var value: UInt64 = 0
-    var shift: UInt64 = 0
-    while shift < 70 {
-      let byte = read(UInt8.self)
-      if shift < 64 { value |= UInt64(byte & 0x7f) &<< shift }
-      shift &+= 7
-      if byte < 0x80 { break }
-    }
-    return value
-  }
+  mutating func readUnsigned() -> UInt64 { readGroups().value }
 
   mutating func readSigned() -> Int {
+    let (value, bitCount) = readGroups()
+    guard bitCount < 64 else { return Int(truncatingIfNeeded: value) }
+    let isNegative = value >> (bitCount &- 1) & 1 != 0
+    return Int(truncatingIfNeeded: isNegative ? value | UInt64.max &<< bitCount : value)
+  }
+
+  /// An integer in groups of seven bits, lowest first (LEB128), and how many bits it was given in.
+  private mutating func readGroups() -> (value: UInt64, bitCount: UInt64) {
     var value: UInt64 = 0
-    var shift: UInt64 = 0
-    while shift < 70 {
+    var bitCount: UInt64 = 0
+    while bitCount < 70 {
       let byte = read(UInt8.self)
-      if shift < 64 { value |= UInt64(byte & 0x7f) &<< shift }
-      shift &+= 7
-      if byte < 0x80 {
-        if shift < 64, byte & 0x40 != 0 { value |= UInt64.max &<< shift }
-        break
-      }
+      if bitCount < 64 { value |= UInt64(byte & 0x7f) &<< bitCount }
+      bitCount &+= 7
+      if byte < 0x80 { break }
     }
-    return Int(truncatingIfNeeded: value)
+    return (value, bitCount)
   }
 
   /// A pointer in the encoding that the table names. (LSB Core, 10.6.1: DW_EH_PE.)
