@@ -14,19 +14,21 @@ import Testing
   }
 
   // DWARF 5, figures C.1 and C.2.
-  @Test(arguments: [
-    ([2], 2), ([127], 127), ([128, 1], 128), ([129, 1], 129), ([185, 100], 12857),
-    ([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], UInt64.max),
-  ] as [([UInt8], UInt64)])
+  @Test(
+    arguments: [
+      ([2], 2), ([127], 127), ([128, 1], 128), ([129, 1], 129), ([185, 100], 12857),
+      ([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], UInt64.max),
+    ] as [([UInt8], UInt64)])
   func `unsigned integers are read as the standard's examples say`(bytes: [UInt8], value: UInt64) {
     #expect(read(bytes) { $0.readUnsigned() } == value)
   }
 
-  @Test(arguments: [
-    ([2], 2), ([0x7e], -2), ([0xff, 0], 127), ([0x81, 0x7f], -127), ([0x80, 1], 128),
-    ([0x80, 0x7f], -128), ([0x81, 1], 129), ([0xff, 0x7e], -129),
-    ([0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f], Int.min),
-  ] as [([UInt8], Int)])
+  @Test(
+    arguments: [
+      ([2], 2), ([0x7e], -2), ([0xff, 0], 127), ([0x81, 0x7f], -127), ([0x80, 1], 128),
+      ([0x80, 0x7f], -128), ([0x81, 1], 129), ([0xff, 0x7e], -129),
+      ([0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f], Int.min),
+    ] as [([UInt8], Int)])
   func `signed integers are read as the standard's examples say`(bytes: [UInt8], value: Int) {
     #expect(read(bytes) { $0.readSigned() } == value)
   }
