@@ -23,6 +23,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     let isRecording: Int32 = pointee.isRecording.load(ordering: .relaxed) != 0 ? 1 : 0
     tracer_services.switch_freeing_entries?(isRecording)
     tracer_services.switch_allocating_entries?(isRecording)
+    // A thread that was ending in the parent does not end here: without this it would be waited for.
+    pointee.retiring.store(0, ordering: .relaxed)
+    pointee.retiredThreads.store(0, ordering: .relaxed)
     let own = tracer_thread().map { UInt(bitPattern: $0) } ?? 0
     pointee.threads.forEach { thread in
       if UInt(bitPattern: thread) == own {
