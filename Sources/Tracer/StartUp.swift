@@ -10,7 +10,7 @@ import Synchronization
 public func didResolve(_ resolution: UnsafePointer<tracer_resolution>, _ hasBootBlocks: Int32) {
   let allocatorIsGlibc = resolution.pointee.allocator_is_glibc
   tracer_provide_services()
-  core.pointee.processID = currentProcess()
+  core.pointee.processID = System.processID
   core.pointee.settings = Settings()
   core.pointee.allocatorIsGlibc = allocatorIsGlibc != 0
   core.pointee.hasBootBlocks = hasBootBlocks != 0
@@ -65,10 +65,6 @@ public func didLoad() {
   install(core.pointee.settings.snapshotSignal, .foreignSnapshotHandler)
   if core.pointee.settings.dumpsAtExit { watchEnd() }
   startWorker()
-}
-
-private func currentProcess() -> Int32 {
-  Int32(truncatingIfNeeded: tracer_syscall(Int(SYS_getpid), 0, 0, 0, 0, 0, 0))
 }
 
 /// The range of the tracer's own code, which no stack shows.
@@ -140,7 +136,7 @@ private func tellBypassed(_ path: UnsafePointer<CChar>) {
 /// the library; a child finds that its parent is not the runner. Otherwise the entry goes at once.
 private func keepToThisProcess(_ environment: UnsafeMutablePointer<UnsafePointer<CChar>?>) {
   let runner = core.pointee.settings.runner
-  let parent = Int32(truncatingIfNeeded: tracer_syscall(Int(SYS_getppid), 0, 0, 0, 0, 0, 0))
+  let parent = Int32(truncatingIfNeeded: System.call(SYS_getppid))
   if runner != 0, runner == parent { return }
   Preload.removeOwnEntry(from: environment)
   if runner != 0 { core.pointee.isOff = true }

@@ -15,11 +15,7 @@ struct DebuginfodTests {
 
   init() throws {
     scratch = try Scratch()
-    try scratch.write("nested.c", LinesTests.nested)
-    try scratch.run(
-      .gcc, "-g", "-O2", "-fno-optimize-sibling-calls", "-Wl,--build-id", "nested.c", "-o", "nested"
-    )
-    report = try ProgramReport(running: scratch.file("nested"), in: scratch)
+    report = try ProgramReport(ofNestedCallsIn: scratch)
     let buildID = try MappedFile(path: scratch.file("nested")).buildID
     try scratch.write("server/buildid/\(buildID)/debuginfo", "")
     try scratch.run(

@@ -13,11 +13,7 @@ import Testing
 
   init() throws {
     scratch = try Scratch()
-    try scratch.write("nested.c", LinesTests.nested)
-    try scratch.run(
-      .gcc, "-g", "-O2", "-fno-optimize-sibling-calls", "-Wl,--build-id", "nested.c", "-o", "nested"
-    )
-    report = try ProgramReport(running: scratch.file("nested"), in: scratch)
+    report = try ProgramReport(ofNestedCallsIn: scratch)
   }
 
   private func symbolicated(

@@ -16,7 +16,6 @@ struct DumpFacts {
   var counts: CounterValues
   var scan: HeapScan
   var memory: MemoryFacts
-  var hasHeapBytes: Bool
 }
 
 /// Builds one `key=value` comment after the other in a text buffer.

@@ -18,14 +18,6 @@ package enum DumpTrigger {
     case .api: "api"
     }
   }
-
-  /// At the end of the process its threads may be stopped anywhere, also with the allocator's locks.
-  var mayAskAllocator: Bool {
-    switch self {
-    case .signal, .control, .stop, .api: true
-    case .exit, .terminated: false
-    }
-  }
 }
 
 /// Memory for dumps, and what the last one came to. All zero is a valid, closed state.

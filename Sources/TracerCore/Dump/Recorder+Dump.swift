@@ -52,7 +52,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       pointee.dumps.input, capacity: DumpState.inputByteCount, map: pointee.map)
     return DumpFacts(
       trigger: trigger, generation: generation, wall: wall, monotonic: monotonic, counts: counts,
-      scan: scan, memory: memory, hasHeapBytes: pointee.before.hasHeapBytes)
+      scan: scan, memory: memory)
   }
 
   /// Begins the next generation; the last that a word can name lasts for ever.

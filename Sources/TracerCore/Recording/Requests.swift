@@ -25,7 +25,6 @@ package struct Requests: ~Copyable {
   package let workerHasOwnDescriptors: Atomic<UInt32>
   /// 1 when the dump at the end of the process has been asked for.
   package let exitAsked: Atomic<UInt32>
-  package let terminatedBy: Atomic<UInt32>
 }
 
 package struct Request: BitSet {
@@ -125,7 +124,6 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// Writes the last dump, then lets the signal do what it would have done.
   private func terminate(by signal: Int32) {
-    pointee.requests.terminatedBy.store(UInt32(bitPattern: signal), ordering: .relaxed)
     dumpBeforeEnd(.terminated)
     tracer_services.die_by_signal?(signal)
   }

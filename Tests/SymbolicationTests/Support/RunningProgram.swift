@@ -58,3 +58,14 @@ extension Frame {
       "\(function ?? "?") \(name):\(line.map(String.init) ?? "?")\(isInlined ? " inlined" : "")"
   }
 }
+
+extension ProgramReport {
+  /// Of `nested.c`, with debug information and a build ID, run in a scratch directory.
+  init(ofNestedCallsIn scratch: Scratch) throws {
+    try scratch.write("nested.c", LinesTests.nested)
+    try scratch.run(
+      .gcc, "-g", "-O2", "-fno-optimize-sibling-calls", "-Wl,--build-id", "nested.c", "-o", "nested"
+    )
+    try self.init(running: scratch.file("nested"), in: scratch)
+  }
+}
