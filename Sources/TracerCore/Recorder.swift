@@ -75,6 +75,7 @@ package struct Core: ~Copyable {
   package let requests: Requests
   package var dumps: DumpState
   package var notices: NoticeState
+  package var limits: LimitState
 }
 
 /// What the heap held when recording began.

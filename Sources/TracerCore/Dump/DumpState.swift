@@ -6,7 +6,7 @@ import Synchronization
 
 /// Why a dump is made.
 package enum DumpTrigger {
-  case signal, control, stop, exit, terminated, api
+  case signal, control, stop, exit, terminated, api, limit
 
   var name: StaticString {
     switch self {
@@ -16,8 +16,17 @@ package enum DumpTrigger {
     case .exit: "exit"
     case .terminated: "terminated"
     case .api: "api"
+    case .limit: "limit"
     }
   }
+}
+
+/// What a scan found alive; all zero before the first.
+struct ScanTotals {
+  var bytes: UInt64 = 0
+  var blocks: UInt64 = 0
+  /// Sites in `sortedSites`, largest first.
+  var siteCount = 0
 }
 
 /// Memory for dumps, and what the last one came to. All zero is a valid, closed state.
@@ -43,6 +52,9 @@ package struct DumpState: ~Copyable {
   /// Dumps tried since the process began: the number in the name.
   package var sequence: UInt64
   package let written: Atomic<UInt64>
+  /// What was alive at the last snapshot of the recording, and what is at this one.
+  var previous: ScanTotals
+  var last: ScanTotals
 
   func open() -> Bool {
     if workspace.load(ordering: .acquiring) == 0 {
@@ -65,6 +77,12 @@ package struct DumpState: ~Copyable {
     }
     scratch.discard(reserving: 0)
     born.discard(reserving: 2)
+  }
+
+  /// Forgets what the last recording's snapshots found.
+  mutating func forget() {
+    previous = ScanTotals()
+    last = ScanTotals()
   }
 
   /// What dumps have touched, for so many sites: their summaries, their order, the buffers.

@@ -14,15 +14,35 @@ struct BornTally {
   var bytes: UInt64
 }
 
-/// What a dump says of a site.
+/// What a dump says of a site, and what the one before it said.
 struct SiteSummary {
-  static var wordCount: UInt32 { 4 }
+  static var wordCount: UInt32 { 8 }
 
+  var liveBytes: UInt64
+  var previousBytes: UInt64
+  /// Blocks, as far as 32 bits count.
+  var liveBlocks: UInt32
+  var previousBlocks: UInt32
   /// The first of the site's tallies by generation; 0 where nothing is alive.
   var firstBorn: UInt32
   /// 1 where a thread holds allocations back from the site's totals.
   var hasPending: UInt32
-  var liveBytes: UInt64
+
+  /// What the site has alive more than at the snapshot before.
+  var grownBytes: Int64 { Int64(bitPattern: liveBytes &- previousBytes) }
+
+  @inline(__always)
+  mutating func add(_ byteCount: UInt64) {
+    liveBytes = liveBytes &+ byteCount
+    liveBlocks = liveBlocks &+ (liveBlocks == UInt32.max ? 0 : 1)
+  }
+
+  /// Makes what was counted what was counted before.
+  mutating func beginAnew() {
+    self = SiteSummary(
+      liveBytes: 0, previousBytes: liveBytes, liveBlocks: 0, previousBlocks: liveBlocks,
+      firstBorn: 0, hasPending: 0)
+  }
 }
 
 /// Live blocks by requested size, in powers of two from 16 bytes.
@@ -68,8 +88,6 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Cost: about 3 ns a live block, 1 µs a MiB of shadow; no thread is stopped.
   func scan(bornBefore generation: UInt32) -> HeapScan {
     var scan = HeapScan()
-    pointee.dumps.scratch.discard(reserving: 0)
-    pointee.dumps.born.discard(reserving: 2)
     scan.siteLimit = makeSummaries(pointee.sites.limit)
     pointee.map.forEachBlock(
       epoch: pointee.epoch.load(ordering: .relaxed), bornBefore: generation
@@ -87,15 +105,25 @@ extension UnsafeMutablePointer where Pointee == Core {
     return scan
   }
 
-  /// Room for a summary of each site; answers for how many there is.
+  /// Room for a summary of each site, which begins anew; answers for how many there is.
+  ///
+  /// In the pages of the scan before: near a limit there may be no others.
   private func makeSummaries(_ wanted: UInt32) -> UInt32 {
     let perChunk = ChunkedArena.chunkWordCount / SiteSummary.wordCount
+    pointee.dumps.scratch.rewind(reserving: 0)
+    pointee.dumps.born.rewind(reserving: 2)
     var made: UInt32 = 0
     while made < wanted {
       guard pointee.dumps.scratch.allocate(ChunkedArena.chunkWordCount) != nil else { break }
       made &+= perChunk
     }
-    return min(made, wanted)
+    let count = min(made, wanted)
+    var site: UInt32 = 0
+    while site < count {
+      summary(site).pointee.beginAnew()
+      site &+= 1
+    }
+    return count
   }
 
   @inline(__always)
@@ -107,7 +135,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       if tally.pointee.generation == word.generation {
         tally.pointee.blocks = tally.pointee.blocks &+ 1
         tally.pointee.bytes = tally.pointee.bytes &+ byteCount
-        summary.pointee.liveBytes = summary.pointee.liveBytes &+ byteCount
+        summary.pointee.add(byteCount)
         return true
       }
       offset = tally.pointee.next
@@ -116,7 +144,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     bornTally(made).pointee = BornTally(
       next: summary.pointee.firstBorn, generation: word.generation, blocks: 1, bytes: byteCount)
     summary.pointee.firstBorn = made
-    summary.pointee.liveBytes = summary.pointee.liveBytes &+ byteCount
+    summary.pointee.add(byteCount)
     return true
   }
 

@@ -48,6 +48,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     let counts = counterValues()
     raisePeakByOwnBalance()
     let scan = scan(bornBefore: generation)
+    pointee.dumps.previous = pointee.dumps.last
+    pointee.dumps.last = ScanTotals(
+      bytes: scan.bytes, blocks: scan.blocks, siteCount: scan.siteCount)
     let memory = MemoryFacts.read(
       pointee.dumps.input, capacity: DumpState.inputByteCount, map: pointee.map)
     return DumpFacts(

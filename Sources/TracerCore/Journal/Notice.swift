@@ -6,13 +6,14 @@ import Synchronization
 
 /// What a message is about; `HEAPTAP_EVENT` in the journal.
 package enum NoticeEvent {
-  case armed, started, snapshot, stopped, trouble
+  case armed, started, snapshot, limit, stopped, trouble
 
   var name: StaticString {
     switch self {
     case .armed: "armed"
     case .started: "started"
     case .snapshot: "snapshot"
+    case .limit: "limit"
     case .stopped: "stopped"
     case .trouble: "trouble"
     }
@@ -23,7 +24,7 @@ package enum NoticeEvent {
     switch self {
     case .armed: "6"
     case .started, .snapshot, .stopped: "5"
-    case .trouble: "4"
+    case .limit, .trouble: "4"
     }
   }
 }

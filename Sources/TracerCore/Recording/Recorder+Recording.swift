@@ -32,6 +32,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.sites.discard()
     pointee.rows.discard()
     pointee.dumps.discard()
+    pointee.dumps.forget()
     pointee.threads.discardUnowned()
     notePast(isFirst: isFirst)
     pointee.retired.reset()

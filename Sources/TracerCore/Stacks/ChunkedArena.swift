@@ -70,6 +70,11 @@ package struct ChunkedArena: ~Copyable {
     return base + Int(offset & (Self.chunkWordCount &- 1)) &* 4
   }
 
+  /// Begins anew and keeps the pages, with what is in them. Nobody may hold an offset any more.
+  package func rewind(reserving words: UInt32) {
+    cursor.store(words, ordering: .releasing)
+  }
+
   /// Gives all pages back. Nobody may hold an offset any more.
   package func discard(reserving words: UInt32) {
     guard directory.load(ordering: .acquiring) != 0 else { return }
