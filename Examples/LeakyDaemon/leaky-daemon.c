@@ -129,8 +129,9 @@ int main(int argc, char **argv) {
     if (poll(polled, count, -1) < 0) continue;
     for (nfds_t i = count - 1; i > 0; i--) {
       if (!polled[i].revents || serve(polled[i].fd, connections[i])) continue;
-      close(polled[i].fd);
+      /* In this order: who sees the connection end may count on its buffer being gone. */
       free(connections[i]);
+      close(polled[i].fd);
       count--;
       polled[i] = polled[count];
       connections[i] = connections[count];
