@@ -55,6 +55,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     writeHistogram(&encoder, &comments, facts.scan.histogram)
     writeBefore(&encoder, &comments, facts)
     writeReconciliation(&encoder, &comments, facts)
+    writeLimit(&encoder, &comments, facts)
     writeLosses(&encoder, &comments, facts)
   }
 
@@ -254,6 +255,22 @@ extension UnsafeMutablePointer where Pointee == Core {
     comments.write(&encoder, "tracer.row_bytes", parts.rows)
     comments.write(&encoder, "tracer.thread_bytes", parts.threads)
     comments.write(&encoder, "tracer.dump_bytes", parts.dumps)
+  }
+
+  /// The limit that the process is nearest to; at a crossing, the one whose mark was crossed.
+  private func writeLimit(
+    _ encoder: inout ProfileEncoder, _ comments: inout CommentWriter, _ facts: DumpFacts
+  ) {
+    let reading = pointee.limits.reading
+    guard reading.isKnown else { return }
+    comments.write(&encoder, "limit_bytes", reading.limit)
+    comments.write(&encoder, "limit_source") { appendLimitSource(to: &$0) }
+    comments.write(&encoder, "limit_usage_bytes", reading.usage)
+    comments.write(&encoder, "limit_headroom_bytes", reading.headroom)
+    comments.write(&encoder, "limit_rate_bytes", reading.rate)
+    if facts.trigger == .limit {
+      comments.write(&encoder, "limit_mark") { pointee.limits.mark.describe(into: &$0) }
+    }
   }
 
   private func writeLosses(

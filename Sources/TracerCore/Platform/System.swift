@@ -2,6 +2,7 @@
 // The one gate for system calls: made directly, so that errno is the daemon's and nothing is locked.
 
 import CTracerPlatform
+import Synchronization
 
 /// System calls. Each answers `-errno` (as a negative number) where it fails.
 enum System {
@@ -42,6 +43,17 @@ enum System {
 
   static func unmap(_ base: UnsafeMutableRawPointer, _ byteCount: Int) {
     _ = call(SYS_munmap, Int(bitPattern: base), byteCount)
+  }
+
+  /// Has every page of a range be there, and changes nothing in it.
+  static func touch(_ base: UnsafeMutableRawPointer, _ byteCount: Int) {
+    var offset = 0
+    while offset < byteCount {
+      // A write that the compiler cannot leave out, and that a thread's own write does not get lost in.
+      _ = (base + offset).assumingMemoryBound(to: Atomic<UInt32>.self).pointee
+        .bitwiseOr(0, ordering: .relaxed)
+      offset &+= pageByteCount
+    }
   }
 
   /// Gives the pages back and keeps the addresses: reads find zeros, and a late write harms nobody.

@@ -17,11 +17,17 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.requests.worker.store(UInt32(bitPattern: System.threadID), ordering: .releasing)
     if isOwn { makePage() }
     tellArmed()
+    var lookedAround: UInt64 = 0
     while true {
       let count = wakeCount
       carryOutRequests()
-      lookAround()
-      sleep(after: count)
+      let now = System.monotonicTime
+      // Near a limit the worker may wake a hundred times as often.
+      if now &- lookedAround >= 900_000_000 {
+        lookAround()
+        lookedAround = now
+      }
+      sleep(after: count, nanoseconds: watchLimits())
     }
   }
 
@@ -112,7 +118,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   /// Writes a dump, and tells the page and the log how it went.
-  private func snapshot(_ trigger: DumpTrigger, _ event: NoticeEvent) {
+  func snapshot(_ trigger: DumpTrigger, _ event: NoticeEvent) {
     var bytes = InlineArray<2048, UInt8>(repeating: 0)
     withUnsafeMutableBytes(of: &bytes) { bytes in
       var path = TextBuffer(bytes.baseAddress.unsafelyUnwrapped, capacity: 2048)
@@ -160,7 +166,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     exitDumpIsDone()
   }
 
-  private func withMessage(_ body: (inout TextBuffer) -> Void) {
+  func withMessage(_ body: (inout TextBuffer) -> Void) {
     var bytes = InlineArray<1100, UInt8>(repeating: 0)
     withUnsafeMutableBytes(of: &bytes) {
       var message = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 1100)
