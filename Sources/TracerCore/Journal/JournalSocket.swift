@@ -6,11 +6,15 @@ import CTracerPlatform
 /// journald's socket for entries. Each is sent by a socket of its own, with the address: one that
 /// stays connected is dead for good after journald restarts.
 package enum JournalSocket {
-  package static var path: StaticString { "/run/systemd/journal/socket" }
-
   /// Sends an entry, and does not wait; `false` where journald does not take it now.
+  static func send(_ entry: UnsafeRawBufferPointer) -> Bool {
+    let path: StaticString = "/run/systemd/journal/socket"
+    return send(
+      entry, to: UnsafeRawBufferPointer(start: path.utf8Start, count: path.utf8CodeUnitCount))
+  }
+
   package static func send(
-    _ entry: UnsafeRawBufferPointer, to path: StaticString = JournalSocket.path
+    _ entry: UnsafeRawBufferPointer, to path: UnsafeRawBufferPointer
   ) -> Bool {
     let socket = System.call(
       SYS_socket, Int(AF_UNIX), Int(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
@@ -19,11 +23,9 @@ package enum JournalSocket {
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)
     return withUnsafeMutableBytes(of: &address) { bytes in
-      let room = bytes.count &- 3
-      guard path.utf8CodeUnitCount <= room else { return false }
-      for position in 0..<path.utf8CodeUnitCount {
-        bytes[2 &+ position] = path.utf8Start[position]
-      }
+      // sun_path, which a zero ends.
+      guard path.count <= bytes.count &- 3 else { return false }
+      for position in 0..<path.count { bytes[2 &+ position] = path[position] }
       let sent = System.call(
         SYS_sendto, socket, Int(bitPattern: entry.baseAddress), entry.count,
         MSG_DONTWAIT | MSG_NOSIGNAL, Int(bitPattern: bytes.baseAddress), bytes.count)

@@ -42,8 +42,14 @@ package enum NameStyle {
       while position < name.count {
         let rest = name.dropping(position)
         if let after = rest.after("operator"), isOperator(after) {
-          position &+= 8 &+ operatorByteCount(after)
-          scratch.append(UnsafeRawBufferPointer(rebasing: rest[..<(8 &+ operatorByteCount(after))]))
+          let byteCount = 8 &+ operatorByteCount(after)
+          scratch.append(UnsafeRawBufferPointer(rebasing: rest[..<byteCount]))
+          position &+= byteCount
+          // `operator< <int>`: this blank does not end the type of a result.
+          if rest.dropping(byteCount).after(" <") != nil {
+            scratch.append(" ")
+            position &+= 1
+          }
           continue
         }
         if rest.after("(anonymous namespace)") != nil {
@@ -90,7 +96,7 @@ package enum NameStyle {
     while count < min(3, after.count), after[count] != 0x28, !isWord(after[count]),
       after[count] != 0x20
     {
-      // `operator< <int>` has a blank, `operator<=>` and `operator->*` are the longest.
+      // The longest are `operator<=>` and `operator->*`.
       count &+= 1
     }
     return count
@@ -184,7 +190,7 @@ package enum NameStyle {
         let rest = name.dropping(position)
         let byte = name[position]
         let isInPath = position > 0 && name[position &- 1] == 0x2e
-        if rest.after(" of ") != nil, scratch.bytes.hasSuffix("specialization") {
+        if rest.after(" of ") != nil, scratch.bytes.hasSuffix("specialization ") {
           // What a function was made for by the optimiser says nothing of whose it is.
           scratch.clear()
           position &+= 4
