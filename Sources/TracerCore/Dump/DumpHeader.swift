@@ -82,7 +82,6 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
   }
 
-  /// The name of the program's file: what dumps are called by.
   /// The name that the program was started by. The file's own may say less: redis-server is a link to
   /// redis-check-rdb, and many a name to busybox.
   package func appendProgram(to text: inout TextBuffer) {
@@ -102,7 +101,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
   }
 
-  private func appendExecutable(to text: inout TextBuffer) {
+  func appendExecutable(to text: inout TextBuffer) {
     var path = InlineArray<1024, UInt8>(repeating: 0)
     withUnsafeMutableBytes(of: &path) { text.append(printable: readExecutable($0)) }
   }

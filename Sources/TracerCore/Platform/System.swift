@@ -82,6 +82,15 @@ enum System {
         SYS_openat, Int(directory), Int(bitPattern: path), Int(flags | O_CLOEXEC), Int(mode)))
   }
 
+  /// What a descriptor leads to.
+  static func facts(of descriptor: Int32) -> stat? {
+    var facts = stat()
+    let answer = withUnsafeMutablePointer(to: &facts) {
+      call(SYS_fstat, Int(descriptor), Int(bitPattern: $0))
+    }
+    return answer == 0 ? facts : nil
+  }
+
   static func close(_ descriptor: Int32) {
     _ = call(SYS_close, Int(descriptor))
   }
@@ -149,4 +158,13 @@ enum System {
 
   static var wallTime: UInt64 { time(CLOCK_REALTIME) }
   static var monotonicTime: UInt64 { time(CLOCK_MONOTONIC) }
+}
+
+/// Kinds of files, as `st_mode` has them. (inode(7))
+enum FileKind: UInt32 {
+  case pipe = 0o010000
+  case characterDevice = 0o020000
+  case regular = 0o100000
+
+  init?(_ facts: stat) { self.init(rawValue: UInt32(facts.st_mode) & 0o170000) }
 }
