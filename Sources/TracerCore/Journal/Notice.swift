@@ -182,6 +182,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard pointee.requests.workerHasOwnDescriptors.load(ordering: .acquiring) != 0,
       pointee.requests.worker.load(ordering: .acquiring) == UInt32(bitPattern: System.threadID)
     else { return body(2) }
+    // Under a filter of system calls pidfd_getfd may be death: it is not in systemd's
+    // @system-service, and there is no way to ask but to try.
+    guard System.call(SYS_prctl, Int(PR_GET_SECCOMP)) == 0 else {
+      return withReopenedStandardError(body)
+    }
     // A copy of the main thread's descriptor, for as long as the line takes.
     let process = System.call(SYS_pidfd_open, Int(pointee.processID), 0)
     guard process >= 0 else { return false }
@@ -190,5 +195,26 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard descriptor >= 0 else { return false }
     defer { System.close(Int32(descriptor)) }
     return body(Int32(descriptor))
+  }
+
+  /// Opens once more what the main thread has as its standard error.
+  ///
+  /// A pipe or a terminal, as containers give: a socket cannot be opened so, and a file would be
+  /// written without the program's own position in it.
+  private func withReopenedStandardError(_ body: (Int32) -> Bool) -> Bool {
+    // The main thread's table, also where this thread has another.
+    let path: StaticString = "/proc/self/fd/2"
+    let descriptor = System.open(
+      UnsafeRawPointer(path.utf8Start).assumingMemoryBound(to: CChar.self),
+      O_WRONLY | O_NONBLOCK | O_NOCTTY)
+    guard descriptor >= 0 else { return false }
+    defer { System.close(descriptor) }
+    var facts = stat()
+    let answer = withUnsafeMutablePointer(to: &facts) {
+      System.call(SYS_fstat, Int(descriptor), Int(bitPattern: $0))
+    }
+    let kind = Int32(truncatingIfNeeded: facts.st_mode) & S_IFMT
+    guard answer == 0, kind == S_IFIFO || kind == S_IFCHR else { return false }
+    return body(descriptor)
   }
 }
