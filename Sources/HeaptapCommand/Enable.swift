@@ -122,8 +122,16 @@ private struct PlansAtWork {
     if !isDry {
       for sentence in try plans.apply() { complain(sentence) }
     }
+    var made: [Change] = []
     for plan in plans {
-      for change in plan.changes { Output.write(isDry ? change.intention : change.record) }
+      for change in plan.changes {
+        // The directory of all is made for the first that needs it.
+        if case .makeDirectory = change {
+          if made.contains(change) { continue }
+          made.append(change)
+        }
+        Output.write(isDry ? change.intention : change.record)
+      }
       if plan.changes.isEmpty { Output.write("'\(plan.unit)' is \(done) already\n") }
     }
     let changed = plans.filter { !$0.changes.isEmpty }

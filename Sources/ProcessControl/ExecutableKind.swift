@@ -20,7 +20,7 @@ public enum PreloadObstacle: Equatable, Sendable {
     switch self {
     case .staticallyLinked: "it is statically linked, so nothing can be preloaded into it"
     case .privileged:
-      "it is set-user-ID or set-group-ID or has file capabilities, for which the loader ignores"
+      "it is set-user-ID or set-group-ID, or has file capabilities, for which the loader ignores"
         + " LD_PRELOAD"
     case .foreignLoader(let loader):
       "its loader is '\(loader.plainText)', and libheaptap.so needs glibc's"
