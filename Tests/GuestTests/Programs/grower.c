@@ -6,12 +6,14 @@
 #include <string.h>
 #include <unistd.h>
 
-static char *kept;
+/* Volatile, so that the block escapes and what is written to it counts. */
+static char *volatile kept;
 
 __attribute__((noinline)) static void leak_one(size_t byte_count) {
-  kept = malloc(byte_count); /* LEAK */
-  if (!kept) abort();
-  memset(kept, 1, byte_count);
+  char *block = malloc(byte_count); /* LEAK */
+  if (!block) abort();
+  memset(block, 1, byte_count);
+  kept = block;
 }
 
 int main(int argc, char **argv) {
