@@ -76,7 +76,9 @@ extension Plan {
         "'\(unit)' has \(variable.plainText) in its UnsetEnvironment=, so that nothing can arm it")
     }
 
-    let directory = facts.hasDynamicUser ? Place.dumps(of: unit) : Place.dumps
+    // An operator's own choice stays.
+    let chosen = UnitFiles.value(of: "HEAPTAP_DIR", in: picture.files)
+    let directory = chosen ?? (facts.hasDynamicUser ? Place.dumps(of: unit) : Place.dumps)
     var dropIn = DropIn(library: library, preloaded: nil, directory: directory)
     dropIn.preloaded =
       UnitFiles.value(of: "LD_PRELOAD", in: picture.files)
@@ -88,10 +90,11 @@ extension Plan {
     case .covered: dropIn.access = .bound
     case .hidden(let setting):
       throw UnitControlError(
-        "'\(unit)' cannot write dumps: its \(setting.plainText) hides '\(Place.dumps)'")
+        "'\(unit)' cannot write dumps: its \(setting.plainText) hides"
+          + " '\(directory.plainText)'")
     }
-    changes.append(.makeDirectory(path: Place.dumps))
-    if facts.hasDynamicUser {
+    if chosen == nil { changes.append(.makeDirectory(path: Place.dumps)) }
+    if chosen == nil && facts.hasDynamicUser {
       changes.append(.makeDirectory(path: directory))
       changes.append(
         .write(path: Place.watch(of: unit, lifetime), text: DropIn.watching(directory)))
@@ -203,7 +206,7 @@ extension Plan {
 extension UnitFacts {
   /// Without the paths that an earlier drop-in of ours has opened.
   fileprivate var withoutOurs: UnitFacts {
-    removing(from: "ReadWritePaths") { $0.drop { $0 == "-" }.hasPrefix(Place.dumps) }
+    removing(from: "ReadWritePaths") { $0.hasPrefix("-\(Place.dumps)") }
   }
 }
 

@@ -12,7 +12,7 @@ public struct DropIn: Equatable, Sendable {
   var library: String
   /// What the unit preloads without us, as its files have it.
   var preloaded: String?
-  /// Where dumps go.
+  /// Where dumps go, with specifiers as they are written.
   var directory: String
   /// How the unit gets to write there.
   var access: Access = .asItIs
@@ -30,15 +30,14 @@ public struct DropIn: Equatable, Sendable {
         "LD_PRELOAD",
         ([library.replacing("%", with: "%%")] + others.map(String.init)).joined(separator: ":"),
         specifiers: .expanded),
-      Quoting.assignment("HEAPTAP_DIR", directory),
+      Quoting.assignment("HEAPTAP_DIR", directory, specifiers: .expanded),
     ]
     lines += settings.sorted { $0.key < $1.key }.map { Quoting.assignment($0.key, $0.value) }
-    let path = directory.replacing("%", with: "%%")
     switch access {
     case .asItIs: break
     // With the dash: where the directory is gone, the service starts all the same.
-    case .writable: lines.append("ReadWritePaths=-\(path)")
-    case .bound: lines.append("BindPaths=-\(path)")
+    case .writable: lines.append("ReadWritePaths=-\(directory)")
+    case .bound: lines.append("BindPaths=-\(directory)")
     }
     return Self.head + lines.joined(separator: "\n") + "\n"
   }

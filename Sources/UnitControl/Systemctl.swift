@@ -33,9 +33,9 @@ struct Systemctl {
   static func succeed(_ arguments: [String]) throws(UnitControlError) -> String {
     let answer = try run(arguments)
     guard answer.status == 0 else {
-      let said = answer.errors.split(separator: "\n").first.map { String($0).plainText }
-      throw UnitControlError(
-        "'systemctl \(arguments.joined(separator: " "))' failed: \(said ?? "it did not say why")")
+      let line = answer.errors.split(separator: "\n").first ?? "it did not say why"
+      let said = String(line.hasSuffix(".") ? line.dropLast() : line).plainText
+      throw UnitControlError("'systemctl \(arguments[0])' failed: \(said)")
     }
     return answer.output
   }

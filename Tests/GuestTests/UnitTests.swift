@@ -285,6 +285,25 @@ import Testing
 
   // MARK: The files of systemd/
 
+  @Test func `dumps age, and the directories that services need stay`() throws {
+    let bed = try SystemdBed()
+    try bed.add(service: "myd", ["DynamicUser=yes"], command: "/bin/sleep 100")
+    let result = try bed.succeed(
+      """
+      heaptap enable myd > /dev/null
+      systemd-tmpfiles --create heaptap.conf
+      mkdir /var/lib/heaptap/1 /var/lib/heaptap/myd.service/2
+      touch /var/lib/heaptap/{1,myd.service/2}/dump.pb
+      systemd-tmpfiles --clean heaptap.conf
+      find /var/lib/heaptap -type f | wc -l
+      # The same, where everything is old.
+      sed 's/ 30d$/ 0/' /usr/local/lib/tmpfiles.d/heaptap.conf > /etc/tmpfiles.d/heaptap.conf
+      systemd-tmpfiles --clean heaptap.conf
+      find /var/lib/heaptap
+      """)
+    #expect(result.output == "2\n/var/lib/heaptap\n/var/lib/heaptap/myd.service\n")
+  }
+
   @Test func `systemd has nothing to say about the unit files, nor about armed units`() throws {
     let bed = try SystemdBed()
     try bed.add(service: "myd", ["DynamicUser=yes"], command: "/bin/sleep 100")

@@ -115,6 +115,16 @@ import Testing
     #expect(try dropIn(everywhere).contains("LD_PRELOAD=\(library)\n"))
   }
 
+  @Test func `a directory that the operator has chosen stays, and is opened`() throws {
+    let chosen = picture(
+      "DynamicUser=yes\nProtectSystem=strict",
+      files: ["[Service]\nEnvironment=HEAPTAP_DIR=/srv/%N HEAPTAP_DEPTH=9"])
+    let text = try dropIn(chosen)
+    #expect(text.contains("\nEnvironment=HEAPTAP_DIR=/srv/%N\n") && !text.contains("DEPTH"))
+    #expect(text.hasSuffix("\nReadWritePaths=-/srv/%N\n"))
+    #expect(try plan(chosen).changes.count == 1)
+  }
+
   @Test func `until the next boot it is below run`() throws {
     let changes = try plan(picture(), lifetime: .untilReboot).changes
     guard case .write(let path, _) = changes.last else { throw Missing() }
