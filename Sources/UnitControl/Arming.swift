@@ -83,8 +83,9 @@ extension Plan {
     dropIn.preloaded =
       UnitFiles.value(of: "LD_PRELOAD", in: picture.files)
       ?? picture.managerPreload.map { $0.replacing("%", with: "%%") }
+    dropIn.opensCode = !facts.withoutOurs(library).mayExecute(library)
     dropIn.settings = Dictionary(uniqueKeysWithValues: settings.map { ($0.rawValue, $1) })
-    switch facts.withoutOurs.sight(of: directory) {
+    switch facts.withoutOurs(library).sight(of: directory) {
     case .writable: break
     case .readOnly: dropIn.access = .writable
     case .covered: dropIn.access = .bound
@@ -153,11 +154,6 @@ extension Plan {
         "'\(unit)' cannot load '\(library)': its \(setting.plainText) hides it; install the library"
           + " elsewhere, and name it by HEAPTAP_LIBRARY")
     }
-    guard facts.mayExecute(library) else {
-      throw UnitControlError(
-        "'\(unit)' cannot load '\(library)': its NoExecPaths= keeps code from being mapped there;"
-          + " add its directory to ExecPaths=")
-    }
   }
 
   // MARK: What the operator should know
@@ -205,8 +201,9 @@ extension Plan {
 
 extension UnitFacts {
   /// Without the paths that an earlier drop-in of ours has opened.
-  fileprivate var withoutOurs: UnitFacts {
+  fileprivate func withoutOurs(_ library: String) -> UnitFacts {
     removing(from: "ReadWritePaths") { $0.hasPrefix("-\(Place.dumps)") }
+      .removing(from: "ExecPaths") { $0 == "-\(library)" }
   }
 }
 

@@ -16,6 +16,8 @@ public struct DropIn: Equatable, Sendable {
   var directory: String
   /// How the unit gets to write there.
   var access: Access = .asItIs
+  /// Whether code may be mapped only from paths that the unit names.
+  var opensCode = false
   /// Variables of the tracer, by name.
   var settings: [String: String] = [:]
 
@@ -39,6 +41,7 @@ public struct DropIn: Equatable, Sendable {
     case .writable: lines.append("ReadWritePaths=-\(directory)")
     case .bound: lines.append("BindPaths=-\(directory)")
     }
+    if opensCode { lines.append("ExecPaths=-\(library.replacing("%", with: "%%"))") }
     return Self.head + lines.joined(separator: "\n") + "\n"
   }
 

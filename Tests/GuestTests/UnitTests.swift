@@ -38,6 +38,7 @@ import Testing
     Sandbox("User=daemon", "ProtectSystem=strict", "ProtectHome=yes"),
     Sandbox("ProtectSystem=strict", "ReadOnlyPaths=/var", "ProtectHome=tmpfs"),
     Sandbox("User=daemon", "TemporaryFileSystem=/var"),
+    Sandbox("NoExecPaths=/", "ExecPaths=/usr/local/bin/grower /usr/lib /lib"),
     Sandbox("User=daemon", "PrivateUsers=yes", "ProtectSystem=strict"),
     Sandbox("User=daemon", "AmbientCapabilities=CAP_NET_BIND_SERVICE"),
     Sandbox(
@@ -76,6 +77,25 @@ import Testing
     let snapshot = try Snapshot(profile: [UInt8](Data(contentsOf: dump)))
     #expect(snapshot.header["unit"] == "myd.service")
     #expect(snapshot.samples(ofSize: 1024).contains { $0.liveBlocks >= 5 })
+  }
+
+  @Test func `services as Debian hardens them are armed like others`() throws {
+    let bed = try SystemdBed()
+    let result = try bed.succeed(
+      """
+      mkdir -p /run/redis
+      heaptap enable redis-server nginx
+      systemctl start redis-server nginx
+      wait_for '[ "$(heaptap list | grep -c -e "redis-server *dormant" -e "nginx *dormant")" -gt 1 ]'
+      record redis-server
+      redis-cli set key value
+      systemctl kill --kill-whom=main -s USR2 redis-server
+      wait_for '[ -n "$(find /var/lib/heaptap -name "*-redis-server-*.pb")" ]'
+      heaptap start "$(systemctl show --property=MainPID --value nginx)"
+      heaptap snapshot "$(systemctl show --property=MainPID --value nginx)"
+      systemctl is-active redis-server nginx
+      """)
+    #expect(result.output.contains("-nginx-") && result.output.hasSuffix("\nactive\nactive\n"))
   }
 
   @Test func `the dump stays when the service and its private directories are gone`() throws {

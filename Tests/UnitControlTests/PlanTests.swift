@@ -115,6 +115,13 @@ import Testing
     #expect(try dropIn(everywhere).contains("LD_PRELOAD=\(library)\n"))
   }
 
+  @Test func `the library is let in where code is not mapped from everywhere`() throws {
+    let line = "\nExecPaths=-\(library)\n"
+    #expect(try dropIn(picture("NoExecPaths=/\nExecPaths=/usr/bin /usr/lib")).hasSuffix(line))
+    #expect(try dropIn(picture("NoExecPaths=/\nExecPaths=/usr/bin -\(library)")).hasSuffix(line))
+    #expect(!(try dropIn(picture("NoExecPaths=/\nExecPaths=/usr")).contains("ExecPaths")))
+  }
+
   @Test func `a directory that the operator has chosen stays, and is opened`() throws {
     let chosen = picture(
       "DynamicUser=yes\nProtectSystem=strict",
@@ -178,7 +185,6 @@ import Testing
     (
       "LoadState=loaded\nInaccessiblePaths=/usr/local", "cannot load '/usr/local/lib/libheaptap.so'"
     ),
-    ("LoadState=loaded\nNoExecPaths=/usr", "add its directory to ExecPaths="),
   ])
   func `a unit that cannot work is refused with the reason and the way out`(
     properties: String, sentence: String
