@@ -102,7 +102,8 @@ let package = Package(
       name: "ProcessControlTests", dependencies: ["ProcessControl"], swiftSettings: swift),
     .testTarget(name: "UnitControlTests", dependencies: ["UnitControl"], swiftSettings: swift),
     .testTarget(
-      name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"]),
+      name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"],
+      exclude: ["Trees"]),
     .testTarget(
       name: "GuestTests",
       dependencies: ["HeapModel", "Pprof", "Symbolication", "ProcessControl"],
