@@ -79,10 +79,13 @@ let package = Package(
     .target(name: "Symbolication", dependencies: ["HeapModel", "CElfutils"], swiftSettings: swift),
     .target(name: "Reports", dependencies: ["HeapModel"], swiftSettings: swift),
     .target(name: "ProcessControl", dependencies: ["CControlPage"], swiftSettings: swift),
+    .systemLibrary(
+      name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
+    .target(name: "JournalReader", dependencies: ["HeapModel", "CSystemd"], swiftSettings: swift),
     .executableTarget(
       name: "HeaptapCommand",
       dependencies: [
-        "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl",
+        "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl", "JournalReader",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: swift,
@@ -100,10 +103,13 @@ let package = Package(
     .testTarget(
       name: "ProcessControlTests", dependencies: ["ProcessControl"], swiftSettings: swift),
     .testTarget(
+      name: "JournalReaderTests", dependencies: ["JournalReader", "HeapModel"],
+      swiftSettings: swift),
+    .testTarget(
       name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"]),
     .testTarget(
       name: "GuestTests",
-      dependencies: ["HeapModel", "Pprof", "Symbolication", "ProcessControl"],
+      dependencies: ["HeapModel", "Pprof", "Symbolication", "ProcessControl", "JournalReader"],
       exclude: ["Programs"]),
   ],
   swiftLanguageModes: [.v6]
