@@ -21,7 +21,7 @@ extension Header {
 
   // When and why.
 
-  /// Why the dump was written: `signal`, `control`, `stop`, `exit`, `terminated` or `api`.
+  /// Why the dump was written: `signal`, `control`, `stop`, `exit`, `terminated`, `api` or `limit`.
   public var trigger: String? { self["trigger"] }
   /// Which dump of the process this is.
   public var sequence: Int? { integer("sequence") }
@@ -86,6 +86,22 @@ extension Header {
 
   /// Resident memory of the tracer itself.
   public var tracerBytes: Int? { integer("tracer_bytes") }
+
+  // How near the limit was.
+
+  /// The limit that is nearest to being reached; `nil` where there is none.
+  public var limitBytes: Int? { integer("limit_bytes") }
+  /// Which file or setting says so.
+  public var limitSource: String? { self["limit_source"] }
+  /// Memory that cannot be reclaimed, of what the limit applies to.
+  public var limitUsageBytes: Int? { integer("limit_usage_bytes") }
+  public var limitHeadroomBytes: Int? { integer("limit_headroom_bytes") }
+  /// How fast the usage grew: bytes in a second.
+  public var limitRateBytes: Int? { integer("limit_rate_bytes") }
+  /// The mark whose crossing had the dump written: `80%` or `512M`.
+  public var limitMark: String? { self["limit_mark"] }
+  /// Live bytes of sites that had no room in the dump; `nil` where all had.
+  public var leftOutBytes: Int? { integer("left_out_bytes") }
 }
 
 extension Header {
@@ -182,6 +198,7 @@ extension Header {
   }
 
   private static let lossKeys: Set = [
-    "truncated_stacks", "broken_stacks", "sites_omitted", "omitted_bytes",
+    "truncated_stacks", "broken_stacks", "sites_omitted", "omitted_bytes", "left_out_sites",
+    "left_out_bytes",
   ]
 }

@@ -92,10 +92,13 @@ enum NothingFound {
 
 /// From when to when.
 struct TimeOptions: ParsableArguments {
-  @Option(help: ArgumentHelp("Not older than this.", valueName: "time"))
+  // Times may begin with a dash.
+  @Option(
+    parsing: .unconditional, help: ArgumentHelp("Not older than this.", valueName: "time"))
   var since: String?
 
-  @Option(help: ArgumentHelp("Not newer than this.", valueName: "time"))
+  @Option(
+    parsing: .unconditional, help: ArgumentHelp("Not newer than this.", valueName: "time"))
   var until: String?
 
   func validate() throws {

@@ -72,7 +72,7 @@ public struct EventTable {
   private func bar(_ fullness: Double?) -> String {
     guard let fullness else { return String(repeating: " ", count: Self.barWidth + 7) }
     let percent = Int((min(fullness, 9.99) * 100).rounded())
-    let cells = min(Int((fullness * Double(Self.barWidth)).rounded()), Self.barWidth)
+    let cells = Int((min(fullness, 1) * Double(Self.barWidth)).rounded())
     let bar =
       String(repeating: "█", count: cells) + String(repeating: "░", count: Self.barWidth - cells)
     let accent: TextStyle.Accent? = fullness >= 0.9 ? .red : fullness >= 0.8 ? .yellow : nil

@@ -3,9 +3,10 @@
 
 import Glibc
 
-enum LocalTime {
+/// Moments in the time zone of whoever reads.
+public enum LocalTime {
   /// `2026-11-21 10:27:57`, for microseconds since 1970.
-  static func text(microseconds: Int) -> String {
+  public static func text(microseconds: Int) -> String {
     var seconds = time_t(microseconds / 1_000_000)
     var parts = unsafe tm()
     guard unsafe localtime_r(&seconds, &parts) != nil else { return "?" }

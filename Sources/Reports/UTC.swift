@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times as text, without a calendar library: always UTC.
 
-enum UTC {
+/// Moments in UTC.
+public enum UTC {
   /// `2026-11-21T10:27:57Z` for nanoseconds since 1970.
   static func text(nanoseconds: Int) -> String {
-    let seconds = nanoseconds.quotientRoundedDown(by: 1_000_000_000)
+    text(seconds: nanoseconds.quotientRoundedDown(by: 1_000_000_000))
+  }
+
+  private static func text(seconds: Int) -> String {
     let day = seconds.quotientRoundedDown(by: 86_400)
     let time = seconds - day * 86_400
     let date = civilDate(daysSince1970: day)
@@ -13,10 +17,9 @@ enum UTC {
   }
 
   /// `2026-11-21T10:27:57.123456Z` for microseconds since 1970.
-  static func text(microseconds: Int) -> String {
+  public static func text(microseconds: Int) -> String {
     let seconds = microseconds.quotientRoundedDown(by: 1_000_000)
-    let whole = text(nanoseconds: seconds * 1_000_000_000)
-    return "\(whole.dropLast()).\(pad(microseconds - seconds * 1_000_000, 6))Z"
+    return "\(text(seconds: seconds).dropLast()).\(pad(microseconds - seconds * 1_000_000, 6))Z"
   }
 
   /// `3 d 4 h`, `4 h 5 min`, `5 min 6 s` or `6.7 s`: the two units that matter.

@@ -154,7 +154,8 @@ import Testing
     let targets = try FileManager.default.contentsOfDirectory(
       atPath: Workshop.package.appendingPathComponent("Sources").path)
     // The modules of system libraries and the page between the two sides have no row of their own.
-    for target in targets where !["CControlPage", "CElfutils", "CSystemd", "CZlib"].contains(target) {
+    for target in targets
+    where !["CControlPage", "CElfutils", "CSystemd", "CZlib"].contains(target) {
       #expect(table.contains("| `\(target)` |"), "\(target)")
     }
   }
