@@ -94,11 +94,15 @@ public struct DumpDirectory: Hashable, Sendable {
   }
 
   fileprivate func open() throws(SystemError) -> DirectoryHandle {
-    var descriptor = unsafe Glibc.open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    // Mode 1733 lets others pass, and not look: what is on the way is opened for that only.
+    let pathOnly: Int32 = 0o10000000  // O_PATH
+    let flags = O_DIRECTORY | O_CLOEXEC
+    var descriptor = unsafe Glibc.open(root, flags | (components.isEmpty ? O_RDONLY : pathOnly))
     if descriptor < 0 { throw .last }
-    for component in components {
-      let flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
-      let next = unsafe openat(descriptor, component, flags)
+    for (number, component) in components.enumerated() {
+      let isLast = number == components.count - 1
+      let next = unsafe openat(
+        descriptor, component, flags | O_NOFOLLOW | (isLast ? O_RDONLY : pathOnly))
       let error = SystemError.last
       close(descriptor)
       if next < 0 { throw error }

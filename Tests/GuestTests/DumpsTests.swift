@@ -31,7 +31,11 @@ import Testing
   ) throws -> URL {
     let place = (directory ?? dump.deletingLastPathComponent()).appendingPathComponent(name)
     let data = try Data(contentsOf: dump)
-    try data.prefix(bytes ?? data.count).write(to: place)
+    // By way of another process: a descriptor of ours that is open for writing may be in another
+    // test's child for a while, and gc would know.
+    let draft = try Workshop.makeDirectory().appendingPathComponent("draft")
+    try data.prefix(bytes ?? data.count).write(to: draft)
+    try copyProgram(draft.path, to: place.path)
     return place
   }
 
@@ -110,6 +114,49 @@ import Testing
     #expect(
       Set(listed.map { $0["path"] as? String ?? "" })
         == Set([user, inUnit].map { $0.appendingPathComponent(dumps[0].lastPathComponent).path }))
+  }
+
+  @Test(.enabled(if: JournalBed.isAvailable, JournalBed.obstacle))
+  func `a user finds what is his below a directory that he may not list, and root finds it all`()
+    throws
+  {
+    let (_, dumps) = try Self.made()
+    let shared = try Workshop.makeDirectory()
+    // Where the command is, another user may not be able to look.
+    let command = shared.appendingPathComponent("heaptap").path
+    try copyProgram(Workshop.command, to: command)
+    chmod(shared.path, 0o755)
+    chmod(shared.deletingLastPathComponent().path, 0o755)
+    let name = dumps[0].lastPathComponent
+    // The program's name may have dashes of its own.
+    let program = name.split(separator: "-").dropFirst().dropLast(2).joined(separator: "-")
+    let result = try run(
+      JournalBed.prefix() + [
+        "sh", "-c",
+        """
+        set -e
+        mount -t tmpfs -o mode=755 tmpfs /var/lib
+        mkdir -m 1733 /var/lib/heaptap
+        for user in 4242 4243; do
+          mkdir -m 0700 /var/lib/heaptap/$user
+          cp \(dumps[0].path) /var/lib/heaptap/$user
+          chown -R $user /var/lib/heaptap/$user
+        done
+        mkdir -m 0755 /var/lib/heaptap/myd.service /var/lib/heaptap/myd.service/4244
+        cp \(dumps[0].path) /var/lib/heaptap/myd.service/4244
+        chown -R 4244 /var/lib/heaptap/myd.service/4244
+        unset HEAPTAP_DIR
+        setpriv --reuid 4242 --clear-groups \(command) dumps --json
+        setpriv --reuid 4242 --clear-groups \(command) show --json \(program) >/dev/null
+        \(command) dumps list --json 4242 \(name) | tr ',' '\\n' | grep -c '"path":"/var/lib/heaptap/'
+        \(command) dumps gc --keep 0 \(program) | wc -l
+        ls /var/lib/heaptap/* | grep -c pb || :
+        """,
+      ])
+    let lines = result.output.split(separator: "\n").map(String.init)
+    try #require(lines.count == 4, "\(result.output) \(result.errors)")
+    #expect(lines[0].contains("\"/var/lib/heaptap/4242/\(name)\"") && !lines[0].contains("4243"))
+    #expect(lines[1] == "3" && lines[2] == "3" && lines[3] == "0", "\(lines)")
   }
 
   @Test(.enabled(if: JournalBed.isAvailable, JournalBed.obstacle))
@@ -241,14 +288,16 @@ import Testing
     let living = "20260101T000000.000000Z-obedient-\(guest.pid)-9.pb.partial"
     let written = Self.gone + ".partial"
     for name in [living, written] { try copy(dumps[0], as: name, to: directory) }
-    let writer = try FileHandle(
-      forWritingTo: directory.appendingPathComponent(written))
+    let place = directory.appendingPathComponent(written).path
+    let writer = try Guest(["/bin/sh", "-c", "exec 3>>'\(place)'; echo open; exec sleep 100"])
+    try writer.wait(forOutput: "open")
     let first = try heaptap("dumps", "gc", "--keep", "0", "--dir", directory.path)
     #expect(first.status == 0 && first.output.isEmpty)
     #expect(first.errors.contains("process \(guest.pid) may still be writing it"))
     #expect(first.errors.contains("somebody has it open for writing"), "\(first.errors)")
     #expect(try names(directory) == [written, living].sorted())
-    try writer.close()
+    writer.send(SIGKILL)
+    _ = writer.finish()
     kill(guest.pid, SIGKILL)
     try guest.guest.wait(for: "its end") { !guest.guest.isRunning }
     #expect(try heaptap("dumps", "gc", "--dir", directory.path).status == 0)
