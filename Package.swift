@@ -79,13 +79,15 @@ let package = Package(
     .target(name: "Symbolication", dependencies: ["HeapModel", "CElfutils"], swiftSettings: swift),
     .target(name: "Reports", dependencies: ["HeapModel"], swiftSettings: swift),
     .target(name: "ProcessControl", dependencies: ["CControlPage"], swiftSettings: swift),
+    .target(name: "UnitControl", dependencies: ["ProcessControl"], swiftSettings: swift),
     .systemLibrary(
       name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
     .target(name: "JournalReader", dependencies: ["HeapModel", "CSystemd"], swiftSettings: swift),
     .executableTarget(
       name: "HeaptapCommand",
       dependencies: [
-        "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl", "JournalReader",
+        "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl", "UnitControl",
+        "JournalReader",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: swift,
@@ -102,6 +104,7 @@ let package = Package(
       name: "ReportsTests", dependencies: ["Reports", "HeapModel"], swiftSettings: swift),
     .testTarget(
       name: "ProcessControlTests", dependencies: ["ProcessControl"], swiftSettings: swift),
+    .testTarget(name: "UnitControlTests", dependencies: ["UnitControl"], swiftSettings: swift),
     .testTarget(
       name: "JournalReaderTests", dependencies: ["JournalReader", "HeapModel"],
       swiftSettings: swift),

@@ -42,3 +42,41 @@ int tracer_heap_figures(struct tracer_heap_figures *ret_figures) {
   };
   return 0;
 }
+
+/* The caller's stack pointer waits in rbx, which the function preserves. */
+__asm__(".text\n"
+        ".p2align 4\n"
+        ".globl tracer_call_on_stack\n"
+        ".hidden tracer_call_on_stack\n"
+        ".type tracer_call_on_stack, @function\n"
+        "tracer_call_on_stack:\n"
+        ".cfi_startproc\n"
+        "  endbr64\n"
+        "  pushq %rbx\n"
+        ".cfi_adjust_cfa_offset 8\n"
+        ".cfi_rel_offset rbx, 0\n"
+        "  movq %rsp, %rbx\n"
+        ".cfi_def_cfa_register rbx\n"
+        "  movq %rdi, %rsp\n"
+        "  movq %rdx, %rdi\n"
+        "  callq *%rsi\n"
+        "  movq %rbx, %rsp\n"
+        ".cfi_def_cfa_register rsp\n"
+        "  popq %rbx\n"
+        ".cfi_adjust_cfa_offset -8\n"
+        ".cfi_restore rbx\n"
+        "  retq\n"
+        ".cfi_endproc\n"
+        ".size tracer_call_on_stack, . - tracer_call_on_stack\n");
+
+void tracer_demangle(void *argument) {
+  struct tracer_demangling *call = argument;
+  if (call->is_swift) {
+    char *(*demangle)(const char *, size_t, char *, size_t *, uint32_t) = (void *)call->function;
+    call->result = demangle(call->name, call->byte_count, NULL, NULL, 0);
+  } else {
+    char *(*demangle)(const char *, char *, size_t *, int *) = (void *)call->function;
+    int status = 0;
+    call->result = demangle(call->name, NULL, NULL, &status);
+  }
+}

@@ -87,20 +87,23 @@ extension Header {
   /// Resident memory of the tracer itself.
   public var tracerBytes: Int? { integer("tracer_bytes") }
 
-  // How near the limit was.
+  // How near a limit.
 
-  /// The limit that is nearest to being reached; `nil` where there is none.
+  /// The limit that the process was nearest to; of a dump at a mark, the one whose mark was crossed.
   public var limitBytes: Int? { integer("limit_bytes") }
-  /// Which file or setting says so.
+  /// Where the limit comes from: a cgroup's file, `RLIMIT_AS`, `/proc/meminfo`…
   public var limitSource: String? { self["limit_source"] }
-  /// Memory that cannot be reclaimed, of what the limit applies to.
+  /// What counts against the limit and the kernel cannot take back.
   public var limitUsageBytes: Int? { integer("limit_usage_bytes") }
   public var limitHeadroomBytes: Int? { integer("limit_headroom_bytes") }
-  /// How fast the usage grew: bytes in a second.
+  /// How fast usage was growing, in bytes a second.
   public var limitRateBytes: Int? { integer("limit_rate_bytes") }
-  /// The mark whose crossing had the dump written: `80%` or `512M`.
+  /// The mark of HEAPTAP_LIMIT that was crossed; only in a dump at a limit.
   public var limitMark: String? { self["limit_mark"] }
-  /// Live bytes of sites that had no room in the dump; `nil` where all had.
+
+  /// The smallest sites that the dump had no room for; `nil` where it has all.
+  public var leftOutSites: Int? { integer("left_out_sites") }
+  /// What they had alive.
   public var leftOutBytes: Int? { integer("left_out_bytes") }
 }
 

@@ -53,6 +53,8 @@ package struct Core: ~Copyable {
   /// Traced bytes, but for what threads have not yet published, and their high-water mark.
   package let publishedBytes: Atomic<Int64>
   package let peakBytes: Atomic<Int64>
+  /// The thread that takes the traced bytes up to here wakes the worker; 0 while nobody need.
+  package let wakeAtBytes: Atomic<Int64>
   /// Threads that have begun, and that have finished, to add their counts to `retired`.
   package let retiring: Atomic<UInt32>
   package let retiredThreads: Atomic<UInt32>

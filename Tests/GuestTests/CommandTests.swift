@@ -11,7 +11,8 @@ import Testing
   // MARK: The command line and its manual
 
   @Test(arguments: [
-    "run", "list", "start", "snapshot", "stop", "show", "diff", "journal", "dumps", "report",
+    "enable", "disable", "run", "list", "start", "snapshot", "stop", "show", "diff",
+    "journal", "dumps", "report",
   ])
   func `the manual has every flag of a subcommand, and no other`(subcommand: String) throws {
     let commands =
@@ -41,6 +42,12 @@ import Testing
     (["run", "true"], "run needs -- and a command"),
     (["run", "--depth", "0", "--", "true"], "--depth takes a number from 1 to 1024, not 0"),
     (["run", "--depth", "1025", "--", "true"], "--depth takes a number from 1 to 1024, not 1025"),
+    (["enable"], "<unit>"), (["disable"], "<unit>"),
+    (
+      ["enable", "--limit", "90", "--depth", "0", "myd"],
+      "--depth takes a number from 1 to 1024, not '0'"
+    ),
+    (["enable", "--keep", "1,2", "myd"], "--keep takes a count, a size or both, such as 16,256M"),
     (["start"], "<target>"), (["snapshot"], "<target>"), (["stop"], "<target>"),
     (["start", "--timeout", "0", "1"], "--timeout takes seconds above 0"),
     (["list", "1"], "unexpected argument '1'"),

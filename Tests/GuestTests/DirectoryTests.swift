@@ -46,7 +46,7 @@ import Testing
     let box = try DumpBox()
     let guest = try Self.guest(box.directory.path)
     guest.signal(SIGUSR2)
-    try guest.wait(forMessage: "4 blocks, written to '\(box.directory.path)/")
+    try guest.wait(forMessage: "4 blocks; written to '\(box.directory.path)/")
     #expect(Self.mode(box.dumps[0]) == 0o600)
   }
 

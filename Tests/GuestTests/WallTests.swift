@@ -94,9 +94,11 @@ import Testing
     "Symbolication": ["HeapModel", "CElfutils"],
     "Reports": ["HeapModel"],
     "ProcessControl": ["CControlPage"],
+    "UnitControl": ["ProcessControl"],
     "JournalReader": ["HeapModel", "CSystemd"],
     "HeaptapCommand": [
-      "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl", "JournalReader",
+      "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl", "UnitControl",
+      "JournalReader",
       "ArgumentParser",
     ],
   ]

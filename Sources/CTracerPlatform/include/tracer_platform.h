@@ -96,6 +96,21 @@ struct tracer_heap_figures {
 };
 int tracer_heap_figures(struct tracer_heap_figures *_Nonnull ret_figures);
 
+/* Calls a function on another stack, whose end (its highest address) is a multiple of 16. */
+void tracer_call_on_stack(void *_Nonnull end, void (*_Nonnull function)(void *_Nonnull),
+                          void *_Nonnull argument);
+
+/* A call of the process's own demangler: __cxa_demangle of the C++ ABI, or swift_demangle. */
+struct tracer_demangling {
+  uintptr_t function;
+  int is_swift;
+  const char *_Nonnull name;
+  size_t byte_count;
+  /* Made by malloc; NULL where the name is not one. */
+  char *_Nullable result;
+};
+void tracer_demangle(void *_Nonnull demangling);
+
 /* What the core asks of the room it runs in: entries, threads and signals. The sealed library points
  * these at CTracerHooks; in a unit test they are NULL, and the core does without. */
 struct tracer_services {

@@ -18,6 +18,35 @@ enum DirectoryProblem {
 /// the open descriptor, so that nobody can put another directory in its place in between.
 struct DumpDirectory {
   let descriptor: Int32
+  /// The directory that everybody may write to, if this is one in it; else -1.
+  private var parent: Int32 = -1
+
+  private init(descriptor: Int32, parent: Int32 = -1) {
+    self.descriptor = descriptor
+    self.parent = parent
+  }
+
+  func close() {
+    System.close(descriptor)
+    if parent >= 0 { System.close(parent) }
+  }
+
+  /// Makes a dump known to who watches the directory that is everybody's, by a name that comes and
+  /// goes there: a watch is not told of what happens in the directories inside.
+  func ring(process: Int32) {
+    guard parent >= 0 else { return }
+    var bytes = InlineArray<32, UInt8>(repeating: 0)
+    withUnsafeMutableBytes(of: &bytes) {
+      var name = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 32)
+      name.append(".new-")
+      name.append(decimal: UInt64(UInt32(bitPattern: process)))
+      let made = System.open(
+        name.cString(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600, in: parent)
+      guard made >= 0 else { return }
+      System.close(made)
+      _ = System.call(SYS_unlinkat, Int(parent), Int(bitPattern: name.cString()), 0)
+    }
+  }
 
   /// Opens the directory that was asked for, or the default. On failure, `path` names the culprit.
   static func open(
@@ -80,14 +109,16 @@ struct DumpDirectory {
         name.cString(), O_DIRECTORY | O_NOFOLLOW | O_RDONLY, in: parent)
       return (opened, .cannotOpen(-opened))
     }
-    System.close(parent)
     path.append(0x2f)
     path.append(decimal: user)
-    guard descriptor >= 0 else { return (nil, problem) }
+    guard descriptor >= 0 else { return closing(parent, problem) }
     var facts = stat()
     guard status(descriptor, &facts), UInt64(facts.st_uid) == user, facts.st_mode & 0o077 == 0
-    else { return closing(descriptor, .isNotOurs) }
-    return (DumpDirectory(descriptor: descriptor), .isNotOurs)
+    else {
+      System.close(parent)
+      return closing(descriptor, .isNotOurs)
+    }
+    return (DumpDirectory(descriptor: descriptor, parent: parent), .isNotOurs)
   }
 
   private static func closing(

@@ -11,6 +11,9 @@ struct FileSink: ByteSink, ~Copyable {
   private var used = 0
   private(set) var error: Int32 = 0
   private(set) var byteCount = 0
+  /// The last two boundaries, some way apart, and the one that is on disk with room behind it.
+  private var marks: (older: SinkMark, newer: SinkMark) = (SinkMark(), SinkMark())
+  private(set) var safeMark = SinkMark()
 
   init(_ descriptor: Int32, buffer: UnsafeMutableRawPointer, capacity: Int) {
     self.descriptor = descriptor
@@ -36,7 +39,29 @@ struct FileSink: ByteSink, ~Copyable {
     }
     byteCount &+= used
     used = 0
+    guard error == 0 else { return }
+    let isEarly = marks.newer.offset &+ SinkMark.room <= byteCount
+    safeMark = isEarly ? marks.newer : marks.older
   }
+
+  /// Bytes so far, those that wait in the buffer included.
+  var position: Int { byteCount &+ used }
+
+  /// Notes that the file could end here, if it must.
+  mutating func mark(sites: Int, strings: UInt64) {
+    guard position >= marks.newer.offset &+ 1024 else { return }
+    marks = (marks.newer, SinkMark(offset: position, sites: sites, strings: strings))
+  }
+}
+
+/// A place where a dump may be cut off and ended. All zero is none.
+struct SinkMark {
+  /// What the end of a dump takes, in bytes: behind a safe mark it fits into what is on disk already.
+  static var room: Int { 256 }
+
+  var offset = 0
+  var sites = 0
+  var strings: UInt64 = 0
 }
 
 /// The name of a dump: `20261121T102757.123456Z-redis-server-1234-7.pb`.

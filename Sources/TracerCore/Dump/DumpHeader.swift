@@ -55,6 +55,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     writeHistogram(&encoder, &comments, facts.scan.histogram)
     writeBefore(&encoder, &comments, facts)
     writeReconciliation(&encoder, &comments, facts)
+    writeLimit(&encoder, &comments, facts)
     writeLosses(&encoder, &comments, facts)
   }
 
@@ -81,7 +82,6 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
   }
 
-  /// The name of the program's file: what dumps are called by.
   /// The name that the program was started by. The file's own may say less: redis-server is a link to
   /// redis-check-rdb, and many a name to busybox.
   package func appendProgram(to text: inout TextBuffer) {
@@ -101,7 +101,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
   }
 
-  private func appendExecutable(to text: inout TextBuffer) {
+  func appendExecutable(to text: inout TextBuffer) {
     var path = InlineArray<1024, UInt8>(repeating: 0)
     withUnsafeMutableBytes(of: &path) { text.append(printable: readExecutable($0)) }
   }
@@ -254,6 +254,22 @@ extension UnsafeMutablePointer where Pointee == Core {
     comments.write(&encoder, "tracer.row_bytes", parts.rows)
     comments.write(&encoder, "tracer.thread_bytes", parts.threads)
     comments.write(&encoder, "tracer.dump_bytes", parts.dumps)
+  }
+
+  /// The limit that the process is nearest to; at a crossing, the one whose mark was crossed.
+  private func writeLimit(
+    _ encoder: inout ProfileEncoder, _ comments: inout CommentWriter, _ facts: DumpFacts
+  ) {
+    let reading = pointee.limits.reading
+    guard reading.isKnown else { return }
+    comments.write(&encoder, "limit_bytes", reading.limit)
+    comments.write(&encoder, "limit_source") { appendLimitSource(to: &$0) }
+    comments.write(&encoder, "limit_usage_bytes", reading.usage)
+    comments.write(&encoder, "limit_headroom_bytes", reading.headroom)
+    comments.write(&encoder, "limit_rate_bytes", reading.rate)
+    if facts.trigger == .limit {
+      comments.write(&encoder, "limit_mark") { pointee.limits.mark.describe(into: &$0) }
+    }
   }
 
   private func writeLosses(

@@ -52,6 +52,13 @@ package struct DumpState: ~Copyable {
   /// Dumps tried since the process began: the number in the name.
   package var sequence: UInt64
   package let written: Atomic<UInt64>
+  /// For how many sites the pages that a dump needs are there.
+  private var preparedSites: UInt32
+  /// The file of a dump that is under its name and not yet on disk, plus one; 0 for none.
+  var unsynced: Int32
+  /// What the last dump had no room for.
+  var leftOutSites: UInt64
+  var leftOutBytes: UInt64
   /// What was alive at the last snapshot of the recording, and what is at this one.
   var previous: ScanTotals
   var last: ScanTotals
@@ -68,7 +75,11 @@ package struct DumpState: ~Copyable {
     return scratch.open(reserving: 0) && born.open(reserving: 2)
   }
 
-  func discard() {
+  /// Gives the pages back, and forgets what the recording's snapshots found.
+  mutating func discard() {
+    preparedSites = 0
+    previous = ScanTotals()
+    last = ScanTotals()
     if let base = UnsafeMutableRawPointer(bitPattern: workspace.load(ordering: .acquiring)) {
       System.discard(base, Self.workspaceByteCount)
     }
@@ -79,17 +90,30 @@ package struct DumpState: ~Copyable {
     born.discard(reserving: 2)
   }
 
-  /// Forgets what the last recording's snapshots found.
-  mutating func forget() {
-    previous = ScanTotals()
-    last = ScanTotals()
+  /// Takes the pages for a dump of so many sites now, while there is memory. Costs 64 bytes a site.
+  mutating func prepare(sites: UInt32) {
+    guard sites >= preparedSites,
+      let base = UnsafeMutableRawPointer(
+        bitPattern: workspace.load(ordering: .acquiring)),
+      let order = UnsafeMutableRawPointer(bitPattern: order.load(ordering: .acquiring))
+    else { return }
+    if preparedSites == 0 { System.touch(base, Self.workspaceByteCount) }
+    // A quarter more than there are, and some: the next call is then some way off.
+    let wanted = min(sites &+ sites / 4 &+ 1024, BlockWord.siteLimit)
+    System.touch(order, Int(wanted) &* 4)
+    scratch.prepare(words: wanted &* SiteSummary.wordCount)
+    born.prepare(words: max(wanted &* BornTally.wordCount, UInt32(born.usedByteCount / 4)))
+    preparedSites = wanted
   }
+
+  /// What a fork's child does not have: the parent's file, in a table of descriptors of its own.
+  mutating func leaveParents() { unsynced = 0 }
 
   /// What dumps have touched, for so many sites: their summaries, their order, the buffers.
   package func usedByteCount(sites: UInt32) -> Int {
-    guard workspace.load(ordering: .relaxed) != 0, scratch.usedByteCount > 0 else { return 0 }
-    return Self.workspaceByteCount + born.usedByteCount
-      + Int(sites) * (Int(SiteSummary.wordCount) + 1) * 4
+    guard workspace.load(ordering: .relaxed) != 0, preparedSites > 0 else { return 0 }
+    let perSite = (SiteSummary.wordCount &+ BornTally.wordCount &+ 1) &* 4
+    return Self.workspaceByteCount + Int(max(sites, preparedSites)) * Int(perSite)
   }
 
   var output: UnsafeMutableRawPointer {

@@ -8,16 +8,24 @@ struct ProfileEncoder: ~Copyable {
   private var wire: WireWriter<FileSink>
   private var stringCount: UInt64 = 0
 
-  init(_ sink: consuming FileSink) {
+  /// - Parameter strings: How many the file has already, where this is the end of one.
+  init(_ sink: consuming FileSink, strings: UInt64 = 0) {
     wire = WireWriter(sink)
+    stringCount = strings
   }
+
+  /// Bytes so far, those that are still buffered included.
+  var position: Int { wire.sink.position }
+
+  /// Notes that the file could end here, after so many sites.
+  mutating func mark(sites: Int) { wire.sink.mark(sites: sites, strings: stringCount) }
 
   var error: Int32 { wire.sink.error }
 
-  /// Writes out what is buffered; answers the first error, or 0, and the bytes written.
-  consuming func finish() -> (error: Int32, byteCount: Int) {
+  /// Writes out what is buffered; answers the first error, or 0, and where the file can be cut off.
+  consuming func finish() -> (error: Int32, safeMark: SinkMark) {
     wire.sink.flush()
-    return (wire.sink.error, wire.sink.byteCount)
+    return (wire.sink.error, wire.sink.safeMark)
   }
 
   /// The strings that every dump begins with, in this order.

@@ -33,10 +33,17 @@ extension UnsafeMutablePointer where Pointee == Core {
       describe(problem, path, into: &message)
       return DumpOutcome(isWritten: false, error: ENOENT)
     }
-    defer { System.close(directory.descriptor) }
+    defer { directory.close() }
     pointee.dumps.sequence &+= 1
+    // At a crossing the watch has looked just now.
+    if trigger != .limit { lookAtLimits(System.monotonicTime) }
     let facts = gatherFacts(trigger)
-    return writeFile(in: directory, facts, path: &path, message: &message)
+    let outcome = writeFile(in: directory, facts, path: &path, message: &message)
+    if outcome.isWritten {
+      if trigger == .limit { removeOldDumps(in: directory) }
+      directory.ring(process: pointee.processID)
+    }
+    return outcome
   }
 
   // MARK: Gathering
@@ -159,6 +166,9 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   /// Under a temporary name first, and under its own when it is whole and on disk.
+  ///
+  /// Near a limit it has its name as soon as it is whole: the page cache outlives a kill, and to wait
+  /// for the disk may take longer than there is.
   private func writeFile(
     _ directory: DumpDirectory, _ name: UnsafePointer<CChar>, _ partial: UnsafePointer<CChar>,
     _ facts: DumpFacts
@@ -166,13 +176,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     let descriptor = System.open(
       partial, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600, in: directory.descriptor)
     guard descriptor >= 0 else { return 0 &- descriptor }
+    let isHurried = facts.trigger == .limit
     var error = encode(to: descriptor, facts)
-    if error == 0 {
-      error = Int32(0 &- System.call(SYS_fsync, Int(descriptor)))
-      // A file system that cannot sync, such as some in memory, has nothing to lose.
-      if error == EINVAL || error == EROFS { error = 0 }
-    }
-    System.close(descriptor)
+    if error == 0, !isHurried { error = Self.sync(descriptor) }
     if error == 0 {
       error = Int32(
         0
@@ -180,6 +186,11 @@ extension UnsafeMutablePointer where Pointee == Core {
             SYS_renameat2, Int(directory.descriptor), Int(bitPattern: partial),
             Int(directory.descriptor), Int(bitPattern: name), 0))
     }
+    if error == 0, isHurried {
+      pointee.dumps.unsynced = descriptor &+ 1
+      return 0
+    }
+    System.close(descriptor)
     if error != 0 {
       _ = System.call(
         SYS_unlinkat, Int(directory.descriptor), Int(bitPattern: partial), 0)
@@ -189,19 +200,72 @@ extension UnsafeMutablePointer where Pointee == Core {
     return error
   }
 
+  /// 0, or the errno of a disk that did not take the file.
+  private static func sync(_ descriptor: Int32) -> Int32 {
+    let error = Int32(0 &- System.call(SYS_fsync, Int(descriptor)))
+    // A file system that cannot sync, such as some in memory, has nothing to lose.
+    return error == EINVAL || error == EROFS ? 0 : error
+  }
+
+  /// Puts a dump that was in a hurry on disk.
+  func finishDump() {
+    guard pointee.dumps.unsynced != 0 else { return }
+    let descriptor = pointee.dumps.unsynced &- 1
+    pointee.dumps.unsynced = 0
+    _ = Self.sync(descriptor)
+    System.close(descriptor)
+  }
+
   private func encode(to descriptor: Int32, _ facts: DumpFacts) -> Int32 {
+    let isHurried = facts.trigger == .limit
+    // In smaller steps where the disk may be full: what is on it then can be made a dump.
     var encoder = ProfileEncoder(
       FileSink(
-        descriptor, buffer: pointee.dumps.output, capacity: DumpState.outputByteCount))
+        descriptor, buffer: pointee.dumps.output,
+        capacity: isHurried ? 16 << 10 : DumpState.outputByteCount))
     encoder.writeTypes(
       wall: facts.wall, duration: facts.monotonic &- pointee.startMonotonic)
     writeHeader(&encoder, facts)
     writeMappings(&encoder)
-    writeSites(&encoder, facts.scan)
+    let siteCount = writeSites(&encoder, facts)
+    writeEnd(&encoder, facts.scan, sites: siteCount)
+    let (error, safeMark) = encoder.finish()
+    let isFull = error == ENOSPC || error == EDQUOT || error == EFBIG
+    guard isHurried, isFull, safeMark.sites > 0 else { return error }
+    return cutOff(descriptor, at: safeMark, facts.scan)
+  }
+
+  /// Says what was left out, and that this is the end.
+  private func writeEnd(_ encoder: inout ProfileEncoder, _ scan: HeapScan, sites: Int) {
     var comments = CommentWriter(
       text: TextBuffer(pointee.dumps.text, capacity: DumpState.textByteCount))
+    pointee.dumps.leftOutSites = UInt64(scan.siteCount &- sites)
+    pointee.dumps.leftOutBytes = 0
+    var position = sites
+    while position < scan.siteCount {
+      pointee.dumps.leftOutBytes =
+        pointee.dumps.leftOutBytes
+        &+ summary(pointee.dumps.sortedSites[position]).pointee.liveBytes
+      position &+= 1
+    }
+    if sites < scan.siteCount {
+      comments.write(&encoder, "left_out_sites", pointee.dumps.leftOutSites)
+      comments.write(&encoder, "left_out_bytes", pointee.dumps.leftOutBytes)
+    }
     comments.write(&encoder, "complete", 1)
-    return encoder.finish().error
+  }
+
+  /// Makes a dump of what a full disk has taken: its largest sites, and the word that there were more.
+  private func cutOff(_ descriptor: Int32, at mark: SinkMark, _ scan: HeapScan) -> Int32 {
+    let moved = System.call(SYS_lseek, Int(descriptor), mark.offset, 0)
+    guard moved >= 0 else { return Int32(0 &- moved) }
+    var encoder = ProfileEncoder(
+      FileSink(descriptor, buffer: pointee.dumps.output, capacity: DumpState.outputByteCount),
+      strings: mark.strings)
+    writeEnd(&encoder, scan, sites: mark.sites)
+    let end = mark.offset &+ encoder.position
+    let (error, _) = encoder.finish()
+    return error != 0 ? error : Int32(0 &- System.call(SYS_ftruncate, Int(descriptor), end))
   }
 
   // MARK: Mappings and sites
@@ -240,15 +304,34 @@ extension UnsafeMutablePointer where Pointee == Core {
     if !isFound { text.append(printable: name) }
   }
 
-  private func writeSites(_ encoder: inout ProfileEncoder, _ scan: HeapScan) {
+  /// Writes the sites, largest first, and answers how many there was room for.
+  private func writeSites(_ encoder: inout ProfileEncoder, _ facts: DumpFacts) -> Int {
+    let scan = facts.scan
+    var room = facts.trigger == .limit ? roomNearLimit(encoder.position) : Int.max
+    var checked = encoder.position
     let written = pointee.dumps.writtenRows
     UnsafeMutableRawPointer(written).initializeMemory(
       as: UInt8.self, repeating: 0, count: DumpState.writtenByteCount)
     var position = 0
-    while position < scan.siteCount, encoder.error == 0 {
+    while position < scan.siteCount, encoder.error == 0, encoder.position < room {
       writeSite(&encoder, pointee.dumps.sortedSites[position], written)
       position &+= 1
+      encoder.mark(sites: position)
+      if room != Int.max, encoder.position &- checked >= 1 << 20 {
+        lookAtLimits(System.monotonicTime)
+        checked = encoder.position
+        room = roomNearLimit(checked)
+      }
     }
+    return position
+  }
+
+  /// How large the file may become: half of what is left goes to it, the other half is the daemon's.
+  /// The pages of a file that was just written count as the writer's.
+  private func roomNearLimit(_ position: Int) -> Int {
+    let reading = pointee.limits.reading
+    guard reading.isKnown else { return Int.max }
+    return position &+ Int(truncatingIfNeeded: min(max(reading.headroom / 2, 64 << 10), 1 << 40))
   }
 
   private func writeSite(

@@ -19,23 +19,49 @@ package enum NoticeEvent {
     }
   }
 
-  /// syslog's levels: 4 a warning, 5 worth a look, 6 for information.
-  var priority: StaticString {
+  /// `MESSAGE_ID`, by which the journal's catalog explains the event.
+  package var identifier: StaticString {
+    switch self {
+    case .armed: "4899c9ca97d4445da6d17da3a41d1d5b"
+    case .started: "e38e56705c624673b3d6df1fe35bdf13"
+    case .snapshot: "df410400cfe645f782a4aa451255e28e"
+    case .limit: "09d472c1d6e944519f8a008c4ad11f8b"
+    case .stopped: "7193ff597ca24f1bac42ae3a87112d65"
+    case .trouble: "2aa88f8c6b734d918dd40d9334af4417"
+    }
+  }
+
+  /// syslog's levels: 2 critical, 3 an error, 4 a warning, 5 worth a look, 6 for information.
+  ///
+  /// - Parameter thousandths: How full the limit is. Nearer to it, a crossing is more urgent.
+  package func priority(atThousandths thousandths: UInt64) -> StaticString {
     switch self {
     case .armed: "6"
     case .started, .snapshot, .stopped: "5"
-    case .limit, .trouble: "4"
+    case .limit: thousandths >= 950 ? "2" : thousandths >= 900 ? "3" : "4"
+    case .trouble: "4"
+    }
+  }
+
+  /// Whether what is known of the limit belongs to it.
+  var concernsMemory: Bool {
+    switch self {
+    case .armed, .trouble: false
+    case .started, .snapshot, .limit, .stopped: true
     }
   }
 }
 
-/// Troubles that are told once a process.
+/// What has been told, and to whom it can be.
 package struct NoticeState: ~Copyable {
+  /// Troubles that are told once a process.
   package let told: Atomic<UInt32>
+  /// The worker's view of the process's memory as a file, plus one; 0 for none.
+  var memoryFile: Int32
   /// Which file standard error was when the library was loaded; 0 where it was closed.
   package var errorDevice: UInt64
   package var errorNumber: UInt64
-  /// Messages that nobody took.
+  /// Messages that nobody took, and of which no entry has told yet.
   package let dropped: Atomic<UInt64>
 }
 
@@ -45,6 +71,19 @@ package enum Trouble: UInt32 {
   case takenStartHandler = 4
   case takenSnapshotHandler = 8
   case noWorker = 16
+}
+
+/// What a dump came to, as a message tells it.
+package struct NoticeFigures {
+  var liveBytes: UInt64
+  var liveBlocks: UInt64
+  var peakBytes: UInt64
+  /// Against the snapshot before; at the first, against the start of the recording.
+  var grownBytes: Int64
+  var isFirst: Bool
+  var lost: UInt64
+  var leftOutBytes: UInt64
+  var trigger: DumpTrigger
 }
 
 extension UnsafeMutablePointer where Pointee == Core {
@@ -59,136 +98,104 @@ extension UnsafeMutablePointer where Pointee == Core {
       event, UnsafeRawBufferPointer(start: message.utf8Start, count: message.utf8CodeUnitCount))
   }
 
-  /// Says a sentence. Never waits: a journal that does not take it at once does not get it.
+  /// Says something. Never waits: a journal that does not take it at once does not get it.
   ///
-  /// - Parameter dump: The path of a dump that the message is about; empty for none.
-  package func notify(
+  /// - Parameters:
+  ///   - message: One line, or several.
+  ///   - dump: The path of a dump that the message is about; empty for none.
+  ///   - figures: What the dump came to.
+  ///   - sites: The stacks that the message shows.
+  func notify(
     _ event: NoticeEvent, _ message: UnsafeRawBufferPointer,
-    dump: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)
+    dump: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0),
+    figures: NoticeFigures? = nil, sites: HeapSummary? = nil
   ) {
-    let isTaken: Bool
-    switch pointee.settings.log {
-    case .off: return
-    case .journal: isTaken = sendToJournal(event, message, dump)
-    case .standardError: isTaken = writeToStandardError(message)
-    case .automatic:
+    // What nobody took is counted until an entry gets through that tells of it.
+    let untold = pointee.notices.dropped.exchange(0, ordering: .relaxed)
+    var isTaken = false
+    var isTold = false
+    let log = pointee.settings.log
+    if log == .off { return }
+    if log != .standardError {
+      isTold = sendToJournal(event, message, dump, figures, sites, untold: untold)
+      isTaken = isTold
+    }
+    if !isTaken, log != .journal {
       // That nothing has happened yet is not worth a line in every program's output.
-      isTaken =
-        sendToJournal(event, message, dump) || event == .armed || writeToStandardError(message)
+      isTaken = (event == .armed && log == .automatic) || writeToStandardError(message)
     }
-    if !isTaken { _ = pointee.notices.dropped.wrappingAdd(1, ordering: .relaxed) }
+    let missing = (isTold ? 0 : untold) &+ (isTaken ? 0 : 1)
+    if missing != 0 { _ = pointee.notices.dropped.wrappingAdd(missing, ordering: .relaxed) }
   }
 
-  /// One datagram of the journal's native protocol: `FIELD=value` lines. The values are printable,
-  /// so that none can begin a field. (systemd, Native Journal Protocol.)
+  // MARK: The journal
+
   private func sendToJournal(
-    _ event: NoticeEvent, _ message: UnsafeRawBufferPointer, _ dump: UnsafeRawBufferPointer
+    _ event: NoticeEvent, _ message: UnsafeRawBufferPointer, _ dump: UnsafeRawBufferPointer,
+    _ figures: NoticeFigures?, _ sites: HeapSummary?, untold: UInt64
   ) -> Bool {
-    var entry = InlineArray<3072, UInt8>(repeating: 0)
-    return withUnsafeMutableBytes(of: &entry) { bytes in
-      var text = TextBuffer(bytes.baseAddress.unsafelyUnwrapped, capacity: 3072)
-      text.append("SYSLOG_IDENTIFIER=heaptap\nPRIORITY=")
-      text.append(event.priority)
-      text.append("\nHEAPTAP_EVENT=")
-      text.append(event.name)
-      text.append("\nHEAPTAP_PID=")
-      text.append(decimal: UInt64(UInt32(bitPattern: pointee.processID)))
-      if dump.count > 0 {
-        text.append("\nHEAPTAP_DUMP=")
-        text.append(printable: dump)
-      }
-      text.append("\nMESSAGE=")
-      text.append(printable: UnsafeRawBufferPointer(rebasing: message.prefix(1024)))
-      text.append(0x0a)
-      return !text.isFull && Self.send(text.bytes)
+    func send(_ bytes: UnsafeMutableRawPointer, _ capacity: Int) -> Bool {
+      var entry = JournalEntry(bytes, capacity: capacity)
+      appendIdentity(event, to: &entry)
+      if untold > 0 { entry.add("HEAPTAP_DROPPED", untold) }
+      if dump.count > 0 { entry.add("HEAPTAP_DUMP") { $0.append(dump) } }
+      if let figures { append(figures, to: &entry) }
+      if event.concernsMemory { appendLimit(event, to: &entry) }
+      if let sites { appendSites(sites, to: &entry) }
+      entry.add("MESSAGE", cutting: message)
+      return !entry.text.isFull && JournalSocket.send(entry.text.bytes)
+    }
+    if sites != nil {
+      return send(HeapSummary.entryBuffer(pointee.dumps), HeapSummary.entryByteCount)
+    }
+    // Nothing is recorded, or not yet: there is only the stack.
+    var bytes = InlineArray<8192, UInt8>(repeating: 0)
+    return withUnsafeMutableBytes(of: &bytes) {
+      send($0.baseAddress.unsafelyUnwrapped, $0.count)
     }
   }
 
-  private static func send(_ entry: UnsafeRawBufferPointer) -> Bool {
-    let socket = System.call(
-      SYS_socket, Int(AF_UNIX), Int(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-    guard socket >= 0 else { return false }
-    defer { System.close(Int32(socket)) }
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    let path: StaticString = "/run/systemd/journal/socket"
-    return withUnsafeMutableBytes(of: &address) { bytes in
-      for position in 0..<path.utf8CodeUnitCount {
-        bytes[2 &+ position] = path.utf8Start[position]
-      }
-      // With the address each time: a connected socket is dead for good after journald restarts.
-      let sent = System.call(
-        SYS_sendto, socket, Int(bitPattern: entry.baseAddress), entry.count,
-        MSG_DONTWAIT | MSG_NOSIGNAL, Int(bitPattern: bytes.baseAddress),
-        bytes.count)
-      return sent == entry.count
-    }
-  }
-
-  /// Writes a line to the process's standard error, which the worker's own table does not have.
-  private func writeToStandardError(_ message: UnsafeRawBufferPointer) -> Bool {
-    var line = InlineArray<1200, UInt8>(repeating: 0)
-    return withUnsafeMutableBytes(of: &line) { bytes in
-      var text = TextBuffer(bytes.baseAddress.unsafelyUnwrapped, capacity: 1200)
-      text.append("heaptap[")
-      text.append(decimal: UInt64(UInt32(bitPattern: pointee.processID)))
-      text.append("]: ")
-      text.append(printable: UnsafeRawBufferPointer(rebasing: message.prefix(1100)))
-      text.append(0x0a)
-      return withStandardError { descriptor in
-        guard isStandardError(descriptor), Self.takesAtOnce(descriptor) else { return false }
-        let written = System.call(
-          SYS_write, Int(descriptor), Int(bitPattern: text.base), text.count)
-        return written == text.count
+  /// Who this is, in fields of our own: of a sender that has ended when journald looks, it knows
+  /// neither unit nor executable.
+  private func appendIdentity(_ event: NoticeEvent, to entry: inout JournalEntry) {
+    entry.add("SYSLOG_IDENTIFIER", "heaptap")
+    entry.add("PRIORITY", event.priority(atThousandths: pointee.limits.reading.thousandths))
+    entry.add("MESSAGE_ID", event.identifier)
+    entry.add("HEAPTAP_EVENT", event.name)
+    entry.add("HEAPTAP_VERSION", tracerVersion)
+    entry.add("HEAPTAP_PID", UInt64(UInt32(bitPattern: pointee.processID)))
+    entry.add("HEAPTAP_EXE") { appendExecutable(to: &$0) }
+    entry.add("HEAPTAP_PROGRAM") { appendProgram(to: &$0) }
+    var bytes = InlineArray<1024, UInt8>(repeating: 0)
+    withUnsafeMutableBytes(of: &bytes) { bytes in
+      let base = bytes.baseAddress.unsafelyUnwrapped
+      var unit = TextBuffer(base + 512, capacity: 512)
+      if appendUnit(to: &unit, base, capacity: 512) {
+        entry.add("HEAPTAP_UNIT") { $0.append(unit.bytes) }
       }
     }
   }
 
-  /// Notes what descriptor 2 is, when the library is loaded.
-  package func noteStandardError() {
-    var facts = stat()
-    let answer = withUnsafeMutablePointer(to: &facts) {
-      System.call(SYS_fstat, 2, Int(bitPattern: $0))
-    }
-    guard answer == 0 else { return }
-    pointee.notices.errorDevice = UInt64(facts.st_dev)
-    pointee.notices.errorNumber = UInt64(facts.st_ino)
+  private func append(_ figures: NoticeFigures, to entry: inout JournalEntry) {
+    entry.add("HEAPTAP_TRIGGER", figures.trigger.name)
+    entry.add("HEAPTAP_LIVE_BYTES", figures.liveBytes)
+    entry.add("HEAPTAP_LIVE_BLOCKS", figures.liveBlocks)
+    entry.add("HEAPTAP_PEAK_BYTES", figures.peakBytes)
+    entry.add("HEAPTAP_GROWTH_BYTES") { $0.append(signed: figures.grownBytes) }
+    entry.add("HEAPTAP_LOST", figures.lost)
+    if figures.leftOutBytes > 0 { entry.add("HEAPTAP_LEFT_OUT_BYTES", figures.leftOutBytes) }
   }
 
-  /// Whether the descriptor is still what it was: a daemon that closes its standard error may have a
-  /// database or a client there by now.
-  private func isStandardError(_ descriptor: Int32) -> Bool {
-    var facts = stat()
-    let answer = withUnsafeMutablePointer(to: &facts) {
-      System.call(SYS_fstat, Int(descriptor), Int(bitPattern: $0))
+  private func appendLimit(_ event: NoticeEvent, to entry: inout JournalEntry) {
+    let reading = pointee.limits.reading
+    guard reading.isKnown else { return }
+    entry.add("HEAPTAP_USAGE_BYTES", reading.usage)
+    entry.add("HEAPTAP_LIMIT_BYTES", reading.limit)
+    entry.add("HEAPTAP_LIMIT_SOURCE") { appendLimitSource(to: &$0) }
+    entry.add("HEAPTAP_HEADROOM_BYTES", reading.headroom)
+    entry.add("HEAPTAP_RATE_BYTES", reading.rate)
+    if event == .limit, pointee.limits.mark.isSet {
+      entry.add("HEAPTAP_MARK") { pointee.limits.mark.describe(into: &$0) }
     }
-    return answer == 0 && pointee.notices.errorNumber != 0
-      && UInt64(facts.st_dev) == pointee.notices.errorDevice
-      && UInt64(facts.st_ino) == pointee.notices.errorNumber
-  }
-
-  /// Whether a line can be written without waiting, and without a SIGPIPE: a pipe that poll calls
-  /// writable has room for PIPE_BUF bytes, and one without a reader is in error.
-  private static func takesAtOnce(_ descriptor: Int32) -> Bool {
-    let writable: Int16 = 4  // POLLOUT
-    var query: (descriptor: Int32, events: Int16, answer: Int16) = (descriptor, writable, 0)
-    let ready = withUnsafeMutableBytes(of: &query) {
-      System.call(SYS_poll, Int(bitPattern: $0.baseAddress), 1, 0)
-    }
-    return ready == 1 && query.answer == writable
-  }
-
-  private func withStandardError(_ body: (Int32) -> Bool) -> Bool {
-    guard pointee.requests.workerHasOwnDescriptors.load(ordering: .acquiring) != 0,
-      pointee.requests.worker.load(ordering: .acquiring) == UInt32(bitPattern: System.threadID)
-    else { return body(2) }
-    // A copy of the main thread's descriptor, for as long as the line takes.
-    let process = System.call(SYS_pidfd_open, Int(pointee.processID), 0)
-    guard process >= 0 else { return false }
-    defer { System.close(Int32(process)) }
-    let descriptor = System.call(SYS_pidfd_getfd, process, 2, 0)
-    guard descriptor >= 0 else { return false }
-    defer { System.close(Int32(descriptor)) }
-    return body(Int32(descriptor))
   }
 }

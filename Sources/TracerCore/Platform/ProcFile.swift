@@ -14,8 +14,13 @@ struct ProcFile {
 
   /// Opens a file; `nil` where it cannot be read: no /proc, or none of that name.
   init?(_ path: StaticString, _ buffer: UnsafeMutableRawPointer, capacity: Int) {
-    let text = UnsafeRawPointer(path.utf8Start).assumingMemoryBound(to: CChar.self)
-    descriptor = System.open(text, O_RDONLY)
+    self.init(
+      path: UnsafeRawPointer(path.utf8Start).assumingMemoryBound(to: CChar.self), buffer,
+      capacity: capacity)
+  }
+
+  init?(path: UnsafePointer<CChar>, _ buffer: UnsafeMutableRawPointer, capacity: Int) {
+    descriptor = System.open(path, O_RDONLY)
     guard descriptor >= 0 else { return nil }
     self.buffer = buffer
     self.capacity = capacity

@@ -2,6 +2,7 @@
 // The one gate for system calls: made directly, so that errno is the daemon's and nothing is locked.
 
 import CTracerPlatform
+import Synchronization
 
 /// System calls. Each answers `-errno` (as a negative number) where it fails.
 enum System {
@@ -44,6 +45,19 @@ enum System {
     _ = call(SYS_munmap, Int(bitPattern: base), byteCount)
   }
 
+  /// Has every page of a range be there, and changes nothing in it. Nobody else may write to it now.
+  ///
+  /// A load and a store: an atomic "or" of nothing is compiled to a load, which finds the zero page that
+  /// costs nobody anything.
+  static func touch(_ base: UnsafeMutableRawPointer, _ byteCount: Int) {
+    var offset = 0
+    while offset < byteCount {
+      let word = (base + offset).assumingMemoryBound(to: Atomic<UInt32>.self)
+      word.pointee.store(word.pointee.load(ordering: .relaxed), ordering: .relaxed)
+      offset &+= pageByteCount
+    }
+  }
+
   /// Gives the pages back and keeps the addresses: reads find zeros, and a late write harms nobody.
   static func discard(_ base: UnsafeMutableRawPointer, _ byteCount: Int) {
     _ = call(SYS_madvise, Int(bitPattern: base), byteCount, Int(MADV_DONTNEED))
@@ -66,6 +80,15 @@ enum System {
     Int32(
       truncatingIfNeeded: call(
         SYS_openat, Int(directory), Int(bitPattern: path), Int(flags | O_CLOEXEC), Int(mode)))
+  }
+
+  /// What a descriptor leads to.
+  static func facts(of descriptor: Int32) -> stat? {
+    var facts = stat()
+    let answer = withUnsafeMutablePointer(to: &facts) {
+      call(SYS_fstat, Int(descriptor), Int(bitPattern: $0))
+    }
+    return answer == 0 ? facts : nil
   }
 
   static func close(_ descriptor: Int32) {
@@ -135,4 +158,13 @@ enum System {
 
   static var wallTime: UInt64 { time(CLOCK_REALTIME) }
   static var monotonicTime: UInt64 { time(CLOCK_MONOTONIC) }
+}
+
+/// Kinds of files, as `st_mode` has them. (inode(7))
+enum FileKind: UInt32 {
+  case pipe = 0o010000
+  case characterDevice = 0o020000
+  case regular = 0o100000
+
+  init?(_ facts: stat) { self.init(rawValue: UInt32(facts.st_mode) & 0o170000) }
 }

@@ -97,6 +97,17 @@ package struct TextBuffer {
     append(digits.utf8Start[Int(byte & 15)])
   }
 
+  /// Appends a number in hexadecimal, without zeros before it.
+  package mutating func append(hexadecimal value: UInt64) {
+    let digits: StaticString = "0123456789abcdef"
+    var shift = 60
+    while shift > 0, value >> UInt64(shift) == 0 { shift &-= 4 }
+    while shift >= 0 {
+      append(digits.utf8Start[Int(value >> UInt64(shift) & 15)])
+      shift &-= 4
+    }
+  }
+
   /// Ends the text with a NUL in the buffer, for the kernel; the text must leave room for it.
   package mutating func cString() -> UnsafePointer<CChar> {
     base[min(count, capacity &- 1)] = 0

@@ -14,6 +14,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.processID = System.processID
     leaveParentsRequests()
     pointee.dumps.isBusy.store(0, ordering: .relaxed)
+    pointee.dumps.leaveParents()
+    // Until the child's own worker has looked: the parent's would be woken for nothing.
+    pointee.wakeAtBytes.store(0, ordering: .relaxed)
     pointee.dumps.sequence = 0
     pointee.dumps.written.store(0, ordering: .relaxed)
     // The parent's worker may have been switching them.

@@ -378,6 +378,18 @@ extension UnsafeMutablePointer where Pointee == Core {
     raisePeak(to: before &+ max(balance, thread.pointee.balanceHigh.load(ordering: .relaxed)))
     thread.pointee.balance = 0
     thread.pointee.balanceHigh.store(0, ordering: .relaxed)
+    let wakeAt = pointee.wakeAtBytes.load(ordering: .relaxed)
+    if wakeAt != 0, before &+ balance >= wakeAt { wakeForGrowth(wakeAt) }
+  }
+
+  /// Has the worker look at the limits, once for each mark that it has set.
+  @inline(never)
+  private func wakeForGrowth(_ wakeAt: Int64) {
+    guard
+      pointee.wakeAtBytes.compareExchange(expected: wakeAt, desired: 0, ordering: .relaxed)
+        .exchanged
+    else { return }
+    wakeWorker()
   }
 
   package func raisePeak(to bytes: Int64) {

@@ -32,7 +32,6 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.sites.discard()
     pointee.rows.discard()
     pointee.dumps.discard()
-    pointee.dumps.forget()
     pointee.threads.discardUnowned()
     notePast(isFirst: isFirst)
     pointee.retired.reset()
@@ -50,6 +49,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     // First those that give back: a block that is recorded must not be freed unseen.
     tracer_services.switch_freeing_entries?(1)
     tracer_services.switch_allocating_entries?(1)
+    pointee.dumps.prepare(sites: 0)
+    if !isFirst { noteRecordingBegan() }
     return 0
   }
 
@@ -83,6 +84,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     tracer_services.switch_allocating_entries?(0)
     tracer_services.switch_freeing_entries?(0)
     pointee.isRecording.store(0, ordering: .releasing)
+    pointee.wakeAtBytes.store(0, ordering: .relaxed)
     // Words in the map carry their epoch, so that a late one harms nobody. The tables are another
     // matter: they go only when no thread is in them.
     pointee.map.discard()

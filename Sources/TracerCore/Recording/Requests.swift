@@ -69,11 +69,10 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// The value to pass to `sleep(after:)`, read before looking for requests.
   package var wakeCount: UInt32 { wakeWord.pointee.load(ordering: .acquiring) }
 
-  /// Sleeps until somebody asks, at most a second.
-  package func sleep(after count: UInt32) {
+  /// Sleeps until somebody asks, or for so long.
+  package func sleep(after count: UInt32, nanoseconds: Int) {
     System.wait(
-      on: UnsafeMutableRawPointer(wakeWord), while: count, nanoseconds: 1_000_000_000,
-      shared: true)
+      on: UnsafeMutableRawPointer(wakeWord), while: count, nanoseconds: nanoseconds, shared: true)
   }
 
   /// Asks the worker and waits for what comes of it, at most a minute; `false` where it did not

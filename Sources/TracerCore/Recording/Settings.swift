@@ -32,6 +32,11 @@ package struct Settings {
   package var tracesChildren = true
   /// The process that `heaptap run` is, if it started this one.
   package var runner: Int32 = 0
+  /// At which marks a snapshot is written by itself; none where that is off.
+  package var limitMarks = LimitMarks.standard
+  /// At which recording begins by itself; unset where it does not.
+  package var startMark = LimitMark()
+  package var retention = Retention()
   package var directoryByteCount: Int = 0
   package var directory = InlineArray<1024, UInt8>(repeating: 0)
 
@@ -75,7 +80,7 @@ package struct Settings {
     return text + position
   }
 
-  private static func isEqual(_ text: UnsafePointer<CChar>, _ word: StaticString) -> Bool {
+  static func isEqual(_ text: UnsafePointer<CChar>, _ word: StaticString) -> Bool {
     guard let rest = match(text, word) else { return false }
     return rest.pointee == 0
   }
@@ -109,6 +114,18 @@ package struct Settings {
       tracesChildren = !Self.isEqual(value, "0")
       return problem(
         "HEAPTAP_CHILDREN", "0 or 1", value, !tracesChildren || Self.isEqual(value, "1"))
+    }
+    if let value = Self.match(entry, "_LIMIT=") {
+      return problem(
+        "HEAPTAP_LIMIT", "marks such as 80% or 70%,90%,512M, at most 8, or off", value,
+        readLimit(value))
+    }
+    if let value = Self.match(entry, "_START=") {
+      return problem("HEAPTAP_START", "a mark such as 60% or 400M, or off", value, readStart(value))
+    }
+    if let value = Self.match(entry, "_KEEP=") {
+      return problem(
+        "HEAPTAP_KEEP", "a count, a size or both, such as 16,256M, or off", value, readKeep(value))
     }
     if let value = Self.match(entry, "_RUN=") {
       let number = Self.number(value)
@@ -156,6 +173,30 @@ package struct Settings {
       return false
     }
     depth = UInt32(number)
+    return true
+  }
+
+  private mutating func readLimit(_ value: UnsafePointer<CChar>) -> Bool {
+    guard value.pointee != 0 else { return true }
+    guard let marks = LimitMarks.read(value) else { return false }
+    limitMarks = marks
+    return true
+  }
+
+  private mutating func readStart(_ value: UnsafePointer<CChar>) -> Bool {
+    if value.pointee == 0 || Self.isEqual(value, "off") {
+      startMark = LimitMark()
+      return true
+    }
+    guard let (mark, end) = LimitMark.read(value), end.pointee == 0 else { return false }
+    startMark = mark
+    return true
+  }
+
+  private mutating func readKeep(_ value: UnsafePointer<CChar>) -> Bool {
+    guard value.pointee != 0 else { return true }
+    guard let read = Retention.read(value) else { return false }
+    retention = read
     return true
   }
 
@@ -211,7 +252,7 @@ package struct Settings {
     return value
   }
 
-  private static func digits(
+  static func digits(
     _ text: UnsafePointer<CChar>
   ) -> (UInt64, UnsafePointer<CChar>)? {
     var value: UInt64 = 0

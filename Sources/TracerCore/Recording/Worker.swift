@@ -15,13 +15,22 @@ extension UnsafeMutablePointer where Pointee == Core {
       System.call(SYS_close_range, 0, Int(UInt32.max), 2) == 0  // CLOSE_RANGE_UNSHARE
     pointee.requests.workerHasOwnDescriptors.store(isOwn ? 1 : 0, ordering: .releasing)
     pointee.requests.worker.store(UInt32(bitPattern: System.threadID), ordering: .releasing)
-    if isOwn { makePage() }
+    if isOwn {
+      makePage()
+      openMemoryFile()
+    }
     tellArmed()
+    var lookedAround: UInt64 = 0
     while true {
       let count = wakeCount
       carryOutRequests()
-      lookAround()
-      sleep(after: count)
+      let now = System.monotonicTime
+      // Near a limit the worker may wake a hundred times as often.
+      if now &- lookedAround >= 900_000_000 {
+        lookAround()
+        lookedAround = now
+      }
+      sleep(after: count, nanoseconds: watchLimits())
     }
   }
 
@@ -111,8 +120,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     snapshot(trigger, .snapshot)
   }
 
-  /// Writes a dump, and tells the page and the log how it went.
-  private func snapshot(_ trigger: DumpTrigger, _ event: NoticeEvent) {
+  /// Writes a dump, and tells the page and the log how it went; `false` where none was written.
+  @discardableResult
+  func snapshot(_ trigger: DumpTrigger, _ event: NoticeEvent) -> Bool {
+    var isWritten = false
     var bytes = InlineArray<2048, UInt8>(repeating: 0)
     withUnsafeMutableBytes(of: &bytes) { bytes in
       var path = TextBuffer(bytes.baseAddress.unsafelyUnwrapped, capacity: 2048)
@@ -129,26 +140,22 @@ extension UnsafeMutablePointer where Pointee == Core {
         _ = pointee.dumps.written.wrappingAdd(1, ordering: .relaxed)
         page?.setText(ControlPage.dumpPathOffset, capacity: 4096, path.bytes)
         page?.pointee.snapshot_result = TRACER_SNAPSHOT_WRITTEN.rawValue
-        let values = counterValues()
-        message.append(byteCount: values.liveBytes)
-        message.append(" traced in ")
-        message.append(decimal: values.liveBlocks)
-        message.append(" blocks, written to '")
-        message.append(printable: path.bytes)
-        message.append("'")
-        notify(event, message.bytes, dump: path.bytes)
+        tellWritten(trigger, event, path.bytes)
+        isWritten = true
       }
     }
+    return isWritten
   }
 
   private func carryOutStop() {
     guard pointee.isRecording.load(ordering: .relaxed) != 0 else { return }
     stopAllocating()
-    snapshot(.stop, .snapshot)
+    // Afterwards there is nothing left to take them from.
+    let figures = snapshot(.stop, .snapshot) ? figures(.stop) : nil
     stopRecording()
     withMessage { message in
       message.append("recording stopped; the tracer's memory was given back")
-      notify(.stopped, message.bytes)
+      notify(.stopped, message.bytes, figures: figures)
     }
   }
 
@@ -160,7 +167,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     exitDumpIsDone()
   }
 
-  private func withMessage(_ body: (inout TextBuffer) -> Void) {
+  func withMessage(_ body: (inout TextBuffer) -> Void) {
     var bytes = InlineArray<1100, UInt8>(repeating: 0)
     withUnsafeMutableBytes(of: &bytes) {
       var message = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 1100)

@@ -70,6 +70,16 @@ package struct ChunkedArena: ~Copyable {
     return base + Int(offset & (Self.chunkWordCount &- 1)) &* 4
   }
 
+  /// Has the pages of so many words at the beginning be there, so that using them takes no memory.
+  package func prepare(words: UInt32) {
+    var offset: UInt32 = 0
+    while offset < words, offset >> 18 < UInt32(Self.chunkLimit) {
+      guard let base = chunk(offset >> 18) else { return }
+      System.touch(base, Int(min(words &- offset, Self.chunkWordCount)) &* 4)
+      offset &+= Self.chunkWordCount
+    }
+  }
+
   /// Begins anew and keeps the pages, with what is in them. Nobody may hold an offset any more.
   package func rewind(reserving words: UInt32) {
     cursor.store(words, ordering: .releasing)

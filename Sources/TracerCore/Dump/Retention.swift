@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// How many dumps stay: of those that were written by themselves, the newest.
+
+import CTracerPlatform
+
+extension UnsafeMutablePointer where Pointee == Core {
+  /// Removes the oldest of this program's automatic dumps until HEAPTAP_KEEP holds.
+  ///
+  /// A dump that somebody asked for is theirs, and one of another program or owner is never touched.
+  /// Names are sorted by time, so that the oldest is the least. Cost: two passes over the directory
+  /// for each dump that goes, which is one as a rule.
+  func removeOldDumps(in directory: DumpDirectory) {
+    guard !pointee.settings.retention.keepsAll else { return }
+    // As many times as there may be dumps too many: a bound on an unbounded directory.
+    for _ in 0..<64 {
+      var (count, bytes): (UInt64, UInt64) = (0, 0)
+      var oldest = InlineArray<256, UInt8>(repeating: 0xff)
+      var hasOldest = false
+      forEachAutomaticDump(in: directory) { name, byteCount in
+        count &+= 1
+        bytes = bytes &+ byteCount
+        guard Self.isLess(name, oldest) else { return }
+        hasOldest = true
+        for position in 0..<256 { oldest[position] = position < name.count ? name[position] : 0 }
+      }
+      let isTooMuch =
+        count > pointee.settings.retention.count || bytes > pointee.settings.retention.bytes
+      // The newest stays, however large it is.
+      guard isTooMuch, hasOldest, count > 1 else { return }
+      withUnsafeBytes(of: oldest) {
+        _ = System.call(
+          SYS_unlinkat, Int(directory.descriptor), Int(bitPattern: $0.baseAddress), 0)
+      }
+    }
+  }
+
+  private static func isLess(
+    _ name: UnsafeRawBufferPointer, _ other: InlineArray<256, UInt8>
+  ) -> Bool {
+    for position in 0..<min(name.count, 256) where name[position] != other[position] {
+      return name[position] < other[position]
+    }
+    return false
+  }
+
+  /// Calls the body for each dump in the directory that this program wrote by itself, and this user.
+  private func forEachAutomaticDump(
+    in directory: DumpDirectory, _ body: (UnsafeRawBufferPointer, UInt64) -> Void
+  ) {
+    _ = System.call(SYS_lseek, Int(directory.descriptor), 0, 0)
+    let (buffer, capacity) = (pointee.dumps.input, DumpState.inputByteCount / 2)
+    let user = UInt32(truncatingIfNeeded: System.call(SYS_geteuid))
+    while true {
+      let count = System.call(
+        SYS_getdents64, Int(directory.descriptor), Int(bitPattern: buffer), capacity)
+      guard count > 0 else { return }
+      var offset = 0
+      // struct linux_dirent64: inode, offset, record length, type, name. (getdents(2))
+      while offset &+ 19 < count {
+        let entry = buffer + offset
+        let length = Int(entry.loadUnaligned(fromByteOffset: 16, as: UInt16.self))
+        guard length > 19, offset &+ length <= count else { return }
+        offset &+= length
+        var nameCount = 0
+        while nameCount < length &- 19, nameCount < 255,
+          entry.load(fromByteOffset: 19 &+ nameCount, as: UInt8.self) != 0
+        {
+          nameCount &+= 1
+        }
+        let name = UnsafeRawBufferPointer(start: entry + 19, count: nameCount)
+        if isNameOfThisProgram(name), let bytes = automaticByteCount(entry + 19, directory, user) {
+          body(name, bytes)
+        }
+      }
+    }
+  }
+
+  /// `TIME-PROGRAM-PID-SEQUENCE.pb`, as `DumpName` makes it.
+  private func isNameOfThisProgram(_ name: UnsafeRawBufferPointer) -> Bool {
+    let timeByteCount = 24  // 20261121T102757.123456Z-
+    guard name.count > timeByteCount, name.hasSuffix(".pb"), name[8] == 0x54,
+      name[timeByteCount &- 2] == 0x5a, name[timeByteCount &- 1] == 0x2d
+    else { return false }
+    var program = InlineArray<64, UInt8>(repeating: 0)
+    return withUnsafeMutableBytes(of: &program) {
+      var text = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 64)
+      appendProgram(to: &text)
+      var rest = name.dropping(timeByteCount)
+      guard rest.count > text.count else { return false }
+      for position in 0..<text.count where rest[position] != text.bytes[position] { return false }
+      // Two numbers: a program whose name begins with this one's has more.
+      rest = rest.dropping(text.count)
+      for _ in 0..<2 {
+        guard rest.count > 1, rest[0] == 0x2d else { return false }
+        let (_, digits) = rest.dropping(1).number()
+        guard digits > 0 else { return false }
+        rest = rest.dropping(1 &+ digits)
+      }
+      return rest.isEqual(".pb")
+    }
+  }
+
+  /// The size of a dump that says at its head that it was written at a limit; `nil` for any other file.
+  private func automaticByteCount(
+    _ name: UnsafeMutableRawPointer, _ directory: DumpDirectory, _ user: UInt32
+  ) -> UInt64? {
+    let nonBlocking: Int32 = 0o4000
+    let file = System.open(
+      UnsafePointer(name.assumingMemoryBound(to: CChar.self)),
+      O_RDONLY | O_NOFOLLOW | nonBlocking, in: directory.descriptor)
+    guard file >= 0 else { return nil }
+    defer { System.close(file) }
+    var facts = stat()
+    let answer = withUnsafeMutablePointer(to: &facts) {
+      System.call(SYS_fstat, Int(file), Int(bitPattern: $0))
+    }
+    guard answer == 0, facts.st_mode & 0o170000 == 0o100000, facts.st_uid == user else {
+      return nil
+    }
+    let head = pointee.dumps.input + DumpState.inputByteCount / 2
+    let count = System.read(file, head, 4096)
+    guard count > 0,
+      UnsafeRawBufferPointer(start: head, count: count).contains("trigger=limit")
+    else { return nil }
+    return UInt64(facts.st_size)
+  }
+}
