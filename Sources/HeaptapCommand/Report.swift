@@ -82,7 +82,7 @@ struct Report: ParsableCommand {
     for path in dumps {
       do {
         let named = try NamedDump(path)
-        try DumpReporter().report(named.path, owner: named.ownerID, among: named.neighbours, .named)
+        try DumpReporter.report(named.path, owner: named.ownerID, among: named.neighbours, .named)
         Output.write("told the journal of '\(path.plainText)'\n")
       } catch let error as JournalError {
         throw error
@@ -108,26 +108,23 @@ struct Report: ParsableCommand {
         .filter { !$0.file.isPartial }.sorted { $0.file < $1.file }
       let fresh = all.filter { !memory.contains($0.file.path) }
       if fresh.isEmpty { break }
-      let reporter = DumpReporter()
-      for dumps in Dictionary(grouping: fresh, by: \.directory).values {
-        for dump in dumps.prefix(Self.turn) {
-          let files = all.filter { $0.directory == dump.directory }.map(\.file)
-          try report(dump, among: files, reporter, memory)
-        }
+      let neighbours = Dictionary(grouping: all, by: \.directory)
+      for (directory, dumps) in Dictionary(grouping: fresh, by: \.directory) {
+        let files = neighbours[directory]!.map(\.file)
+        for dump in dumps.prefix(Self.turn) { try report(dump, among: files, memory) }
       }
     }
     try memory.keepOnly(all.map(\.file.path))
   }
 
   private func report(
-    _ dump: StoredDump, among files: [DumpFile], _ reporter: DumpReporter,
-    _ memory: ReportedDumps
+    _ dump: StoredDump, among files: [DumpFile], _ memory: ReportedDumps
   ) throws {
     let path = dump.file.path
     // First of all: a dump that this process should die of must not be met again and again.
     try memory.note(path, .begun)
     do {
-      try reporter.report(path, owner: dump.ownerID, among: files, .found)
+      try DumpReporter.report(path, owner: dump.ownerID, among: files, .found)
     } catch let error as JournalError {
       try memory.note(path, .notYet)
       throw error
@@ -159,18 +156,18 @@ private struct NamedDump {
 }
 
 /// Makes journal entries of dumps.
-private struct DumpReporter {
-  func report(
+private enum DumpReporter {
+  static func report(
     _ path: String, owner: uid_t, among files: [DumpFile], _ origin: DumpFile.Origin
   ) throws {
-    let snapshot = try Self.read(path, origin)
+    let snapshot = try read(path, origin)
     let file = DumpFile(path: path) ?? DumpFile(partialPath: path)
     let earlier = file.flatMap { Self.earlier(snapshot, $0, files) }
     let summary = JournalSummary(of: snapshot, comparedTo: earlier) { few in
       Symbols.named([few], complaining: false)[0].folded()
     }
     let unit = try Self.unit(of: snapshot.header, path: path, owner: owner, file: file)
-    try JournalSender.send(Self.fields(snapshot, summary, path: path, unit: unit))
+    try JournalSender.send(fields(snapshot, summary, path: path, unit: unit))
   }
 
   private static func read(_ path: String, _ origin: DumpFile.Origin) throws -> Snapshot {
@@ -189,7 +186,8 @@ private struct DumpReporter {
   private static func earlier(
     _ snapshot: Snapshot, _ file: DumpFile, _ files: [DumpFile]
   ) -> Snapshot? {
-    let before = file.ofTheSameProcess(in: files).last { $0 < file }
+    let own = files.filter { $0.pid == file.pid && $0.program == file.program }
+    let before = file.ofTheSameProcess(in: own).last { $0 < file }
     guard let before, let bytes = try? DumpFile.contents(of: before.path, .found),
       let earlier = try? Snapshot(profile: bytes)
     else { return nil }

@@ -69,24 +69,7 @@ struct `heaptap journal` {
     let parts = result.output.components(separatedBy: "\n\n")
     let (ours, theirs) = (try objects(parts[0]), try objects(parts[1]))
     try #require(ours.count == 2 && theirs.count == 2)
-    for (our, their) in zip(ours, theirs) {
-      for (name, value) in their where name.hasPrefix("HEAPTAP_") {
-        let member = our[name.dropFirst(8).lowercased()]
-        // journalctl prints what has control bytes as an array of bytes.
-        let bytes = (value as? [Int])?.map { UInt8($0) }
-        let text = bytes.map { String(decoding: $0, as: UTF8.self) } ?? value as? String
-        #expect(member.map { "\($0)" } == text, "\(name)")
-      }
-      #expect(our["sender_unit"] as? String == their["_SYSTEMD_UNIT"] as? String)
-      #expect("\(our["sender_pid"]!)" == their["_PID"] as? String)
-      #expect(our["message_id"] as? String == their["MESSAGE_ID"] as? String)
-      let names = our.keys.filter { their["HEAPTAP_" + $0.uppercased()] == nil }
-      let expected: Set = [
-        "timestamp", "message", "message_id", "priority", "sender_host", "sender_machine_id",
-        "sender_pid", "sender_uid", "sender_unit", "dump_state",
-      ]
-      #expect(Set(names).isSubset(of: expected), "\(names)")
-    }
+    for (our, their) in zip(ours, theirs) { expectAgreement(of: our, with: their) }
     #expect(ours[0]["live_bytes"] as? Int == 8 && ours[0]["dump_state"] as? String == "missing")
     #expect(ours[1]["live_bytes"] == nil && ours[1]["program"] as? String == hostile)
   }
@@ -107,6 +90,90 @@ struct `heaptap journal` {
       }
       #expect(raw.isEmpty, "\(result.output.debugDescription)")
     }
+  }
+
+  /// Field by field, an object of ours and the same entry as journalctl has it.
+  private func expectAgreement(of our: [String: Any], with their: [String: Any]) {
+    for (name, value) in their where name.hasPrefix("HEAPTAP_") {
+      let member = our[name.dropFirst(8).lowercased()]
+      // journalctl prints what has control bytes as an array of bytes.
+      let bytes = (value as? [Int])?.map { UInt8($0) }
+      let text = bytes.map { String(decoding: $0, as: UTF8.self) } ?? value as? String
+      #expect(member.map { "\($0)" } == text, "\(name)")
+    }
+    for (name, field) in [
+      ("message", "MESSAGE"), ("message_id", "MESSAGE_ID"), ("priority", "PRIORITY"),
+      ("sender_unit", "_SYSTEMD_UNIT"), ("sender_pid", "_PID"), ("sender_uid", "_UID"),
+      ("sender_host", "_HOSTNAME"), ("sender_machine_id", "_MACHINE_ID"),
+    ] where !(their[field] is [Int]) {
+      #expect(our[name].map { "\($0)" } == their[field] as? String, "\(name)")
+    }
+    let time = (their["__REALTIME_TIMESTAMP"] as? String).flatMap { Int($0) } ?? 0
+    let ending = String("\(1_000_000 + time % 1_000_000)".dropFirst()) + "Z"
+    #expect((our["timestamp"] as? String)?.hasSuffix(ending) == true)
+    let names = our.keys.filter { their["HEAPTAP_" + $0.uppercased()] == nil }
+    let expected: Set = [
+      "timestamp", "message", "message_id", "priority", "sender_host", "sender_machine_id",
+      "sender_pid", "sender_uid", "sender_unit", "dump_state",
+    ]
+    #expect(Set(names).isSubset(of: expected), "\(names)")
+  }
+
+  @Test func `the tracer's own entries are read field by field as journalctl has them`() throws {
+    let journal = try Workshop.makeDirectory()
+    let unit = "heaptap-told-\(getpid()).service"
+    let box = try DumpBox()
+    // Only the guest is armed, and not what the bed runs before it.
+    let settings = box.environment("1", ["HEAPTAP_LOG": "journal", "HEAPTAP_LIMIT": "off"])
+    let guest = try Obedient(
+      nil, ["LD_PRELOAD": ""], box: box,
+      prefix: JournalBed.prefix(journal: journal, unit: unit) + ["env"]
+        + settings.map { "\($0.key)=\($0.value)" })
+    _ = try guest.armed()
+    #expect(try heaptap("start", "\(guest.pid)").status == 0)
+    try guest.tell("allocate 10 100")
+    #expect(try heaptap("snapshot", "\(guest.pid)").status == 0)
+    try guest.tell("allocate 5 100")
+    #expect(try heaptap("stop", "\(guest.pid)").status == 0)
+    #expect(guest.end("return").status == 0)
+
+    let ours = try objects(try heaptap("journal", "-D", journal.path, "--json").output)
+    let theirs = try objects(
+      try run([
+        "/usr/bin/env", "journalctl", "-D", journal.path, "-o", "json", "--all", "-t", "heaptap",
+      ])
+      .output)
+    #expect(
+      ours.map { $0["event"] as? String } == [
+        "armed", "started", "snapshot", "snapshot", "stopped",
+      ])
+    try #require(ours.count == theirs.count)
+    for (our, their) in zip(ours, theirs) { expectAgreement(of: our, with: their) }
+    let identifiers = Dictionary(
+      uniqueKeysWithValues: HeapEvent.Kind.allCases.map { ($0.rawValue, $0.messageID) })
+    for our in ours {
+      #expect(our["message_id"] as? String == identifiers[our["event"] as? String ?? ""])
+      #expect(our["pid"] as? Int == Int(guest.pid) && our["sender_pid"] as? Int == Int(guest.pid))
+      #expect(our["unit"] as? String == unit && our["sender_unit"] as? String == unit)
+    }
+    #expect(ours[2]["live_bytes"] as? Int == 1000 && ours[3]["growth_bytes"] as? Int == 500)
+    let dumps = guest.ownDumps.map(\.path)
+    #expect(ours[2]["dump"] as? String == dumps[0] && ours[3]["dump"] as? String == dumps[1])
+    let site = ours[3]["site_1"] as? String
+    #expect(site?.hasPrefix("+500 bytes in 5 blocks, 1500 bytes in 15 blocks live: ") == true)
+
+    // What the desk says of the same dumps adds files and lines, and is the same otherwise.
+    let again = try Workshop.makeDirectory()
+    _ = try inBed("\(command) report \(dumps[1])", JournalBed.prefix(journal: again))
+    let report = try #require(
+      try objects(try heaptap("journal", "-D", again.path, "--json").output).first)
+    for name in [
+      "pid", "program", "exe", "unit", "version", "live_bytes", "live_blocks", "peak_bytes",
+      "growth_bytes", "lost", "trigger", "dump", "usage_bytes", "limit_bytes", "limit_source",
+    ] {
+      #expect("\(report[name] ?? "")" == "\(ours[3][name] ?? "")", "\(name)")
+    }
+    #expect((report["site_1"] as? String)?.contains("obedient.c:") == true)
   }
 
   // MARK: Who is believed
