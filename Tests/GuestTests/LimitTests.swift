@@ -279,6 +279,9 @@ import Testing
     try FileManager.default.removeItem(at: guest.box.directory)
     try guest.tell("allocate 53 1048576")
     try guest.wait(forMessage: "no such file or directory")
+    // What would have been in it is told all the same.
+    try guest.wait(forMessage: "allocate < obey")
+    #expect(guest.messages(with: "MiB traced in 53 blocks").count == 1)
     #expect(try guest.tell("allocate 1 1") == "kept 54")
   }
 
