@@ -103,7 +103,7 @@ let package = Package(
       name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"]),
     .testTarget(
       name: "GuestTests",
-      dependencies: ["HeapModel", "Pprof", "Symbolication", "ProcessControl"],
+      dependencies: ["HeapModel", "Pprof", "Symbolication", "ProcessControl", "TracerCore"],
       exclude: ["Programs"]),
   ],
   swiftLanguageModes: [.v6]
