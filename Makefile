@@ -8,17 +8,21 @@ SOAK ?= 1000
 
 # Debian's names of what the build and the tests need besides a Swift toolchain.
 PACKAGES := libdw-dev zlib1g-dev libunwind-dev libsystemd-dev pkg-config valgrind redis-server \
-  nginx-light sqlite3 python3 curl apache2-utils procps golang-go systemd systemd-journal-remote \
-  util-linux
+  nginx-light sqlite3 python3 curl apache2-utils procps golang-go systemd systemd-sysv \
+  systemd-journal-remote util-linux iproute2
 
 RELEASE := .build/release
 bindir := $(DESTDIR)$(PREFIX)/bin
 libdir := $(DESTDIR)$(PREFIX)/lib
 includedir := $(DESTDIR)$(PREFIX)/include
 datadir := $(DESTDIR)$(PREFIX)/share
+unitdir := $(DESTDIR)$(PREFIX)/lib/systemd/system
+tmpfilesdir := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+# journalctl reads it below /usr/lib and /usr/local/lib only.
+catalogdir := $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 
 .DEFAULT_GOAL := all
-.PHONY: all build deps test demo soak install uninstall format lint clean help
+.PHONY: all build deps test demo soak install stage uninstall format lint clean help
 
 all: deps build ## Install what is missing and build (the default)
 
@@ -48,9 +52,19 @@ soak: deps build ## Repeat the tests of endurance SOAK times (1000)
 	HEAPTAP_SOAK=$(SOAK) $(SWIFT) test --filter '[Ss]oak'
 
 install: build ## Install under PREFIX (/usr/local), staged in DESTDIR
+	@$(MAKE) --no-print-directory stage
+	@[ -n "$(DESTDIR)" ] || printf '%s\n' '' 'To finish, as root:' \
+	  '    systemctl daemon-reload' \
+	  '    systemd-tmpfiles --create heaptap.conf' \
+	  '    journalctl --update-catalog' \
+	  'New dumps are reported in the journal after:' \
+	  '    systemctl enable --now heaptap-report.path'
+
+# What install does, of a build that is there: for packages, and for the tests.
+stage:
 	install -d $(bindir) $(libdir) $(includedir) $(datadir)/man/man1 $(datadir)/man/man7 \
 	  $(datadir)/bash-completion/completions $(datadir)/zsh/site-functions \
-	  $(datadir)/fish/vendor_completions.d
+	  $(datadir)/fish/vendor_completions.d $(unitdir) $(tmpfilesdir)
 	install -m 0755 $(RELEASE)/heaptap-cli $(bindir)/heaptap
 	install -m 0644 $(RELEASE)/libheaptap.so $(libdir)/libheaptap.so
 	install -m 0644 Sources/CTracerHooks/include/heaptap.h $(includedir)/heaptap.h
@@ -62,12 +76,21 @@ install: build ## Install under PREFIX (/usr/local), staged in DESTDIR
 	  > $(datadir)/zsh/site-functions/_heaptap
 	$(RELEASE)/heaptap-cli --generate-completion-script fish \
 	  > $(datadir)/fish/vendor_completions.d/heaptap.fish
+	install -m 0644 systemd/heaptap-report.path $(unitdir)/heaptap-report.path
+	sed 's|@bindir@|$(PREFIX)/bin|' systemd/heaptap-report.service.in \
+	  > $(unitdir)/heaptap-report.service
+	chmod 0644 $(unitdir)/heaptap-report.service
+	install -m 0644 systemd/heaptap.tmpfiles $(tmpfilesdir)/heaptap.conf
+	if [ -e systemd/heaptap.catalog ]; then \
+	  install -D -m 0644 systemd/heaptap.catalog $(catalogdir)/heaptap.catalog; fi
 
 uninstall: ## Remove what install put there
 	rm -f $(bindir)/heaptap $(libdir)/libheaptap.so $(includedir)/heaptap.h \
 	  $(datadir)/man/man1/heaptap.1 $(datadir)/man/man7/heaptap.7 \
 	  $(datadir)/bash-completion/completions/heaptap $(datadir)/zsh/site-functions/_heaptap \
-	  $(datadir)/fish/vendor_completions.d/heaptap.fish
+	  $(datadir)/fish/vendor_completions.d/heaptap.fish \
+	  $(unitdir)/heaptap-report.path $(unitdir)/heaptap-report.service \
+	  $(tmpfilesdir)/heaptap.conf $(catalogdir)/heaptap.catalog
 
 format: ## Format the Swift sources
 	$(SWIFT) format -i -r Sources Tests Package.swift

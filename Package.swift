@@ -79,10 +79,11 @@ let package = Package(
     .target(name: "Symbolication", dependencies: ["HeapModel", "CElfutils"], swiftSettings: swift),
     .target(name: "Reports", dependencies: ["HeapModel"], swiftSettings: swift),
     .target(name: "ProcessControl", dependencies: ["CControlPage"], swiftSettings: swift),
+    .target(name: "UnitControl", dependencies: ["ProcessControl"], swiftSettings: swift),
     .executableTarget(
       name: "HeaptapCommand",
       dependencies: [
-        "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl",
+        "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl", "UnitControl",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: swift,
@@ -99,6 +100,7 @@ let package = Package(
       name: "ReportsTests", dependencies: ["Reports", "HeapModel"], swiftSettings: swift),
     .testTarget(
       name: "ProcessControlTests", dependencies: ["ProcessControl"], swiftSettings: swift),
+    .testTarget(name: "UnitControlTests", dependencies: ["UnitControl"], swiftSettings: swift),
     .testTarget(
       name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"]),
     .testTarget(

@@ -21,7 +21,7 @@ extension Header {
 
   // When and why.
 
-  /// Why the dump was written: `signal`, `control`, `stop`, `exit`, `terminated` or `api`.
+  /// Why the dump was written: `signal`, `control`, `stop`, `exit`, `terminated`, `api` or `limit`.
   public var trigger: String? { self["trigger"] }
   /// Which dump of the process this is.
   public var sequence: Int? { integer("sequence") }
@@ -86,6 +86,25 @@ extension Header {
 
   /// Resident memory of the tracer itself.
   public var tracerBytes: Int? { integer("tracer_bytes") }
+
+  // How near a limit.
+
+  /// The limit that the process was nearest to; of a dump at a mark, the one whose mark was crossed.
+  public var limitBytes: Int? { integer("limit_bytes") }
+  /// Where the limit comes from: a cgroup's file, `RLIMIT_AS`, `/proc/meminfo`…
+  public var limitSource: String? { self["limit_source"] }
+  /// What counts against the limit and the kernel cannot take back.
+  public var limitUsageBytes: Int? { integer("limit_usage_bytes") }
+  public var limitHeadroomBytes: Int? { integer("limit_headroom_bytes") }
+  /// How fast usage was growing, in bytes a second.
+  public var limitRateBytes: Int? { integer("limit_rate_bytes") }
+  /// The mark of HEAPTAP_LIMIT that was crossed; only in a dump at a limit.
+  public var limitMark: String? { self["limit_mark"] }
+
+  /// The smallest sites that the dump had no room for; `nil` where it has all.
+  public var leftOutSites: Int? { integer("left_out_sites") }
+  /// What they had alive.
+  public var leftOutBytes: Int? { integer("left_out_bytes") }
 }
 
 extension Header {

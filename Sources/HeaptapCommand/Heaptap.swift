@@ -20,7 +20,8 @@ struct Heaptap: ParsableCommand {
       """,
     version: "0.1.0",
     subcommands: [
-      Run.self, List.self, Start.self, TakeSnapshot.self, Stop.self, Show.self, Diff.self,
+      Enable.self, Disable.self, Run.self, List.self, Start.self, TakeSnapshot.self, Stop.self,
+      Show.self, Diff.self,
       SymbolicateWorker.self,
     ])
 

@@ -8,7 +8,7 @@ import Glibc
 /// Kept as bytes: values need not be UTF-8, and a command gets those it was meant to get.
 public struct ProcessEnvironment: Equatable, Sendable {
   /// `NAME=value`, in order.
-  private(set) var entries: [[UInt8]]
+  package private(set) var entries: [[UInt8]]
 
   init(entries: [[UInt8]]) { self.entries = entries }
 

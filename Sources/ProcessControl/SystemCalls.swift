@@ -4,14 +4,14 @@
 import Glibc
 
 /// An errno, captured before anything else could change it.
-struct SystemError: Error, Equatable {
-  let code: Int32
+package struct SystemError: Error, Equatable {
+  package let code: Int32
 
-  init(_ code: Int32) { self.code = code }
-  static var last: SystemError { SystemError(errno) }
+  package init(_ code: Int32) { self.code = code }
+  package static var last: SystemError { SystemError(errno) }
 
   /// strerror(3)'s words, beginning in lower case so that they fit after a colon.
-  var words: String {
+  package var words: String {
     guard let text = unsafe strerror(code) else { return "error \(code)" }
     let whole = unsafe String(cString: text)
     // "Input/output error" and the like: no errno's words begin with a proper name.
@@ -23,8 +23,10 @@ struct SystemError: Error, Equatable {
 enum Kernel {
   #if arch(x86_64)
     static let futex = 202
+    static let getxattr = 191
   #elseif arch(arm64)
     static let futex = 98
+    static let getxattr = 8
   #else
     #error("heaptap runs on x86-64 and arm64")
   #endif
@@ -99,24 +101,35 @@ func openFile(_ path: String, _ mode: Int32) throws(SystemError) -> Int32 {
   return descriptor
 }
 
-func isAccessible(_ path: String, _ mode: Int32 = F_OK) -> Bool { unsafe access(path, mode) == 0 }
+package func isAccessible(_ path: String, _ mode: Int32 = F_OK) -> Bool {
+  unsafe access(path, mode) == 0
+}
+
+/// Whether the kernel gives a program capabilities for its file's sake.
+func hasFileCapabilities(_ path: String) -> Bool {
+  unsafe path.withCString { path in
+    unsafe "security.capability".withCString { name in
+      systemCall(Kernel.getxattr, Int(bitPattern: path), Int(bitPattern: name), 0, 0, 0, 0) > 0
+    }
+  }
+}
 
 /// The path without links, `.` or `..`.
-func resolvedPath(_ path: String) throws(SystemError) -> String {
+package func resolvedPath(_ path: String) throws(SystemError) -> String {
   guard let resolved = unsafe realpath(path, nil) else { throw .last }
   defer { unsafe free(resolved) }
   return unsafe String(cString: resolved)
 }
 
 /// The bytes of a file, at most `limit` of them: the files read here are other people's.
-func contents(ofFile path: String, limit: Int = 1 << 20) throws(SystemError) -> [UInt8] {
+package func contents(ofFile path: String, limit: Int = 1 << 20) throws(SystemError) -> [UInt8] {
   let descriptor = try openFile(path, O_RDONLY)
   defer { close(descriptor) }
   return try bytes(behind: descriptor, expected: 0, limit: limit)
 }
 
 /// Reads to the end or the limit. What is expected saves copying, and is otherwise not believed.
-func bytes(
+package func bytes(
   behind descriptor: Int32, expected: Int, limit: Int
 ) throws(SystemError) -> [UInt8] {
   var bytes: [UInt8] = []
@@ -135,7 +148,7 @@ func bytes(
 }
 
 /// The names in a directory but `.` and `..`, in the directory's order.
-func names(inDirectory path: String) throws(SystemError) -> [String] {
+package func names(inDirectory path: String) throws(SystemError) -> [String] {
   guard let directory = unsafe opendir(path) else { throw .last }
   defer { unsafe closedir(directory) }
   var names: [String] = []
@@ -158,7 +171,7 @@ func destination(ofLink path: String) throws(SystemError) -> String {
   return String(decoding: buffer[..<count], as: UTF8.self)
 }
 
-func status(ofFile path: String) throws(SystemError) -> stat {
+package func status(ofFile path: String) throws(SystemError) -> stat {
   var status = stat()
   if unsafe stat(path, &status) != 0 { throw .last }
   return status

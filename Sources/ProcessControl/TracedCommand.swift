@@ -212,9 +212,11 @@ public struct TracedCommand: Sendable {
 }
 
 /// The installed tracer.
-enum TracerLibrary {
+public enum TracerLibrary {
   /// Finds libheaptap.so: `HEAPTAP_LIBRARY`, beside this executable, or in the `lib` beside its `bin`.
-  static func locate(environment: ProcessEnvironment) throws(ProcessControlError) -> String {
+  public static func locate(
+    environment: ProcessEnvironment
+  ) throws(ProcessControlError) -> String {
     if let path = environment["HEAPTAP_LIBRARY"] {
       let resolved: String
       do throws(SystemError) {
@@ -325,7 +327,7 @@ func signalName(_ signal: Int32) -> String {
 }
 
 /// Calls with a NULL-terminated array of C strings, as exec and its kind want them.
-private func withCStrings<Result>(
+package func withCStrings<Result>(
   _ strings: [[UInt8]], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Result
 ) -> Result {
   var pointers = unsafe strings.map { string in

@@ -208,8 +208,8 @@ extension CommandTests {
       #expect(box.dumps.isEmpty)
       #expect(
         result.errors.hasSuffix(
-          "was not traced: it is set-user-ID or set-group-ID, for which the loader ignores"
-            + " LD_PRELOAD\n"))
+          "was not traced: it is set-user-ID or set-group-ID, or has file capabilities, for which the"
+            + " loader ignores LD_PRELOAD\n"))
     }
 
     @Test func `standard input, output and error pass through`() throws {

@@ -10,7 +10,9 @@ import Testing
 @Suite struct CommandTests {
   // MARK: The command line and its manual
 
-  @Test(arguments: ["run", "list", "start", "snapshot", "stop", "show", "diff"])
+  @Test(arguments: [
+    "enable", "disable", "run", "list", "start", "snapshot", "stop", "show", "diff",
+  ])
   func `the manual has every flag of a subcommand, and no other`(subcommand: String) throws {
     let help = try heaptap(subcommand, "--help").output
     let told = flags(inHelp: help).subtracting(["-h", "--help", "--version"])
@@ -34,6 +36,12 @@ import Testing
     (["run", "true"], "run needs -- and a command"),
     (["run", "--depth", "0", "--", "true"], "--depth takes a number from 1 to 1024, not 0"),
     (["run", "--depth", "1025", "--", "true"], "--depth takes a number from 1 to 1024, not 1025"),
+    (["enable"], "<unit>"), (["disable"], "<unit>"),
+    (
+      ["enable", "--limit", "90", "--depth", "0", "myd"],
+      "--depth takes a number from 1 to 1024, not '0'"
+    ),
+    (["enable", "--keep", "1,2", "myd"], "--keep takes a count, a size or both, such as 16,256M"),
     (["start"], "<target>"), (["snapshot"], "<target>"), (["stop"], "<target>"),
     (["start", "--timeout", "0", "1"], "--timeout takes seconds above 0"),
     (["list", "1"], "unexpected argument '1'"),

@@ -94,8 +94,10 @@ import Testing
     "Symbolication": ["HeapModel", "CElfutils"],
     "Reports": ["HeapModel"],
     "ProcessControl": ["CControlPage"],
+    "UnitControl": ["ProcessControl"],
     "HeaptapCommand": [
-      "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl", "ArgumentParser",
+      "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl", "UnitControl",
+      "ArgumentParser",
     ],
   ]
   /// What the desk may use of the platform; the daemon's rooms may not.

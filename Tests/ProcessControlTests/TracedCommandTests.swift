@@ -181,4 +181,28 @@ import Testing
     let script = directory.file("wrapper", Array("#! \(fixed) -x\n".utf8))
     #expect(PreloadObstacle(program: script) == .staticallyLinked)
   }
+
+  @Test func `a loader of an older glibc is known by the versions that it defines`() {
+    let loader = directory.file("ld-linux-of-2.31.so.2", Array("GLIBC_2.31\0GLIBC_2.350\0".utf8))
+    let program = directory.file("old", elf(interpreter: loader, machine: ourMachine))
+    #expect(PreloadObstacle(program: program) == .oldLoader(loader))
+    _ = directory.file("ld-linux-of-2.31.so.2", Array("GLIBC_2.31\0GLIBC_2.35\0".utf8))
+    #expect(PreloadObstacle(program: program) == nil)
+    // The loader of this machine runs this test, and the library is for it.
+    #expect(PreloadObstacle(program: "/bin/sh") == nil)
+  }
+
+  @Test func `a set-ID bit is in the way of those whom it changes`() throws {
+    let program = directory.file(
+      "daemon", elf(interpreter: "/lib/ld-linux.so.2", machine: ourMachine))
+    unsafe chmod(program, 0o4755)
+    let owner = try status(ofFile: program).st_uid
+    func obstacle(_ runner: PreloadObstacle.Runner) -> PreloadObstacle? {
+      PreloadObstacle(program: program, run: runner)
+    }
+    #expect(obstacle(.init(userID: owner, groupID: nil)) == nil)
+    #expect(obstacle(.init(userID: owner + 1, groupID: nil)) == .privileged)
+    #expect(obstacle(.init(userID: nil, groupID: nil)) == .privileged)
+    #expect(obstacle(.init(userID: owner + 1, groupID: nil, gainsPrivileges: false)) == nil)
+  }
 }

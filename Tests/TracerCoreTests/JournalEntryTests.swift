@@ -37,7 +37,9 @@ import Testing
     return fields
   }
 
-  private func string(_ bytes: ArraySlice<UInt8>) -> String { String(decoding: bytes, as: UTF8.self) }
+  private func string(_ bytes: ArraySlice<UInt8>) -> String {
+    String(decoding: bytes, as: UTF8.self)
+  }
 
   private func with(_ text: String, _ body: (UnsafeRawBufferPointer) throws -> Void) rethrows {
     var copy = text

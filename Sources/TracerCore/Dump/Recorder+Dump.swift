@@ -31,6 +31,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     let (directory, problem) = DumpDirectory.open(pointee.settings, path: &path)
     guard let directory else {
       describe(problem, path, into: &message)
+      if trigger == .limit { _ = gatherFacts(trigger) }
       return DumpOutcome(isWritten: false, error: ENOENT)
     }
     defer { directory.close() }

@@ -77,7 +77,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// `TIME-PROGRAM-PID-SEQUENCE.pb`, as `DumpName` makes it.
   private func isNameOfThisProgram(_ name: UnsafeRawBufferPointer) -> Bool {
-    let timeByteCount = 23  // 20261121T102757.123456Z-
+    let timeByteCount = 24  // 20261121T102757.123456Z-
     guard name.count > timeByteCount, name.hasSuffix(".pb"), name[8] == 0x54,
       name[timeByteCount &- 2] == 0x5a, name[timeByteCount &- 1] == 0x2d
     else { return false }

@@ -41,7 +41,8 @@ package enum JournalSocket {
     _ entry: UnsafeRawBufferPointer, _ socket: Int, _ address: UnsafeRawBufferPointer
   ) -> Bool {
     let name: StaticString = "heaptap-entry"
-    let file = System.call(SYS_memfd_create, Int(bitPattern: name.utf8Start), 3)  // CLOEXEC, SEALING
+    let flags = 1 | 2  // MFD_CLOEXEC | MFD_ALLOW_SEALING
+    let file = System.call(SYS_memfd_create, Int(bitPattern: name.utf8Start), flags)
     guard file >= 0 else { return false }
     defer { System.close(Int32(file)) }
     guard let bytes = entry.baseAddress, System.write(Int32(file), bytes, entry.count) == 0,

@@ -1,27 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is told of a dump that was written.
+// What is told of a dump.
 
 import CTracerPlatform
 import Synchronization
 
+/// Where a dump is, or why it is nowhere.
+enum DumpPlace {
+  case path(UnsafeRawBufferPointer)
+  case problem(UnsafeRawBufferPointer)
+
+  var path: UnsafeRawBufferPointer {
+    if case .path(let path) = self { return path }
+    return UnsafeRawBufferPointer(start: nil, count: 0)
+  }
+}
+
 extension UnsafeMutablePointer where Pointee == Core {
-  /// Tells of the dump that was written last, in the memory that it was made in.
-  func tellWritten(
-    _ trigger: DumpTrigger, _ event: NoticeEvent, _ path: UnsafeRawBufferPointer
-  ) {
+  /// Tells of the dump that was made last, in the memory that it was made in.
+  func tell(_ trigger: DumpTrigger, _ event: NoticeEvent, _ place: DumpPlace) {
     guard pointee.settings.log != .off else { return }
     let figures = figures(trigger)
     let summary = makeSummary(nameMeans(trigger))
     var message = TextBuffer(pointee.dumps.text, capacity: DumpState.textByteCount)
-    appendHeadline(figures, path, to: &message)
+    appendHeadline(figures, place, to: &message)
     append(summary, to: &message)
-    notify(event, message.bytes, dump: path, figures: figures, sites: summary)
+    notify(event, message.bytes, dump: place.path, figures: figures, sites: summary)
   }
 
   /// `12 MiB traced in 4711 blocks, +3 MiB since the snapshot before, 83 % of 64 MiB is used
   /// (/sys/fs/cgroup/memory.max); written to '/var/lib/heaptap/…'`
   private func appendHeadline(
-    _ figures: NoticeFigures, _ path: UnsafeRawBufferPointer, to message: inout TextBuffer
+    _ figures: NoticeFigures, _ place: DumpPlace, to message: inout TextBuffer
   ) {
     message.append(byteCount: figures.liveBytes)
     message.append(" traced in ")
@@ -40,9 +49,15 @@ extension UnsafeMutablePointer where Pointee == Core {
       message.append("; there was no room for sites with ")
       message.append(byteCount: figures.leftOutBytes)
     }
-    message.append("; written to '")
-    message.append(printable: path)
-    message.append("'")
+    switch place {
+    case .path(let path):
+      message.append("; written to '")
+      message.append(printable: path)
+      message.append("'")
+    case .problem(let problem):
+      message.append("; no dump: ")
+      message.append(problem)
+    }
   }
 
   /// What the dump came to that was written last.

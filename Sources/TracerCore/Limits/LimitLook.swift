@@ -177,8 +177,11 @@ package struct LimitSource {
 package enum CgroupUsage {
   /// Reads the usage of a cgroup; `nil` where it has none to read, as the root of version 2.
   ///
-  /// Below half of the limit it is all that is charged, page cache included: the sum of what cannot be
-  /// taken back is less, and `memory.stat` is the dearer file of the two.
+  /// It is all that is charged but for what can be taken back: page cache, and slabs that shrink. The
+  /// sum of what cannot (anonymous, shared, the kernel's own) would miss what the kernel has charged
+  /// ahead for each processor, and with a small limit never come near it.
+  ///
+  /// Below half of the limit it is all that is charged: `memory.stat` is the dearer file of the two.
   package static func read(
     _ files: KernelFiles, _ version: CgroupVersion, _ directory: UnsafeRawBufferPointer,
     _ limit: UInt64
@@ -186,58 +189,24 @@ package enum CgroupUsage {
     let name: StaticString = version == .one ? "/memory.usage_in_bytes" : "/memory.current"
     guard let charged = files.number(directory, name) else { return nil }
     if charged < limit / 2 { return charged }
-    guard let kept = unreclaimable(files, version, directory) else { return charged }
-    return min(kept, charged)
+    return charged &- min(charged, reclaimable(files, version, directory))
   }
 
-  private static func unreclaimable(
+  /// Pages of files on the lists that are reclaimed from; shared memory is on others. Version 1 has the
+  /// cgroups below in the keys that begin with `total_`.
+  private static func reclaimable(
     _ files: KernelFiles, _ version: CgroupVersion, _ directory: UnsafeRawBufferPointer
-  ) -> UInt64? {
-    version == .one ? versionOne(files, directory) : versionTwo(files, directory)
-  }
-
-  /// Version 1: anonymous and shared pages with those of the cgroups below, and the kernel's own.
-  private static func versionOne(
-    _ files: KernelFiles, _ directory: UnsafeRawBufferPointer
-  ) -> UInt64? {
+  ) -> UInt64 {
     var sum: UInt64 = 0
-    var isKnown = false
     files.forEachLine(directory, "/memory.stat") { line in
-      if let value = line.value(of: "total_rss") ?? line.value(of: "total_shmem") {
-        sum = sum &+ value
-        isKnown = true
-      }
+      let value =
+        version == .one
+        ? line.value(of: "total_inactive_file") ?? line.value(of: "total_active_file")
+        : line.value(of: "inactive_file") ?? line.value(of: "active_file")
+          ?? line.value(of: "slab_reclaimable")
+      sum = sum &+ (value ?? 0)
       return true
     }
-    guard isKnown else { return nil }
-    return sum &+ (files.number(directory, "/memory.kmem.usage_in_bytes") ?? 0)
-  }
-
-  /// Version 2: as version 1; of the kernel's own, what it can shrink is left out.
-  private static func versionTwo(
-    _ files: KernelFiles, _ directory: UnsafeRawBufferPointer
-  ) -> UInt64? {
-    var (pages, kernel, parts, reclaimable): (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
-    var (isKnown, hasKernel) = (false, false)
-    files.forEachLine(directory, "/memory.stat") { line in
-      if let value = line.value(of: "anon") ?? line.value(of: "shmem") ?? line.value(of: "sock") {
-        pages = pages &+ value
-        isKnown = true
-      } else if let value = line.value(of: "kernel") {
-        // From Linux 5.18 on; before, its parts are all there is.
-        kernel = value
-        hasKernel = true
-      } else if let value = line.value(of: "slab_reclaimable") {
-        reclaimable = value
-      } else if let value = line.value(of: "kernel_stack") ?? line.value(of: "pagetables")
-        ?? line.value(of: "percpu") ?? line.value(of: "slab_unreclaimable")
-      {
-        parts = parts &+ value
-      }
-      return true
-    }
-    guard isKnown else { return nil }
-    let kept = hasKernel ? kernel &- min(kernel, reclaimable) : parts
-    return pages &+ kept
+    return sum
   }
 }

@@ -135,12 +135,14 @@ extension UnsafeMutablePointer where Pointee == Core {
           page?.pointee.error = UInt32(bitPattern: outcome.error)
           page?.setText(ControlPage.messageOffset, capacity: 512, message.bytes)
           page?.pointee.snapshot_result = TRACER_SNAPSHOT_FAILED.rawValue
-          return notify(.trouble, message.bytes)
+          // Near a limit the journal is then the only place that has the figures.
+          return trigger == .limit
+            ? tell(trigger, event, .problem(message.bytes)) : notify(.trouble, message.bytes)
         }
         _ = pointee.dumps.written.wrappingAdd(1, ordering: .relaxed)
         page?.setText(ControlPage.dumpPathOffset, capacity: 4096, path.bytes)
         page?.pointee.snapshot_result = TRACER_SNAPSHOT_WRITTEN.rawValue
-        tellWritten(trigger, event, path.bytes)
+        tell(trigger, event, .path(path.bytes))
         isWritten = true
       }
     }
