@@ -113,7 +113,9 @@ let package = Package(
       exclude: ["Trees"]),
     .testTarget(
       name: "GuestTests",
-      dependencies: ["HeapModel", "Pprof", "Symbolication", "ProcessControl", "JournalReader"],
+      dependencies: [
+        "HeapModel", "Pprof", "Symbolication", "ProcessControl", "JournalReader", "TracerCore",
+      ],
       exclude: ["Programs"]),
   ],
   swiftLanguageModes: [.v6]
