@@ -109,10 +109,13 @@ let package = Package(
       name: "JournalReaderTests", dependencies: ["JournalReader", "HeapModel"],
       swiftSettings: swift),
     .testTarget(
-      name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"]),
+      name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"],
+      exclude: ["Trees"]),
     .testTarget(
       name: "GuestTests",
-      dependencies: ["HeapModel", "Pprof", "Symbolication", "ProcessControl", "JournalReader"],
+      dependencies: [
+        "HeapModel", "Pprof", "Symbolication", "ProcessControl", "JournalReader", "TracerCore",
+      ],
       exclude: ["Programs"]),
   ],
   swiftLanguageModes: [.v6]
