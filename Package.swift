@@ -80,10 +80,14 @@ let package = Package(
     .target(name: "Reports", dependencies: ["HeapModel"], swiftSettings: swift),
     .target(name: "ProcessControl", dependencies: ["CControlPage"], swiftSettings: swift),
     .target(name: "UnitControl", dependencies: ["ProcessControl"], swiftSettings: swift),
+    .systemLibrary(
+      name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
+    .target(name: "JournalReader", dependencies: ["HeapModel", "CSystemd"], swiftSettings: swift),
     .executableTarget(
       name: "HeaptapCommand",
       dependencies: [
         "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl", "UnitControl",
+        "JournalReader",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: swift,
@@ -102,10 +106,16 @@ let package = Package(
       name: "ProcessControlTests", dependencies: ["ProcessControl"], swiftSettings: swift),
     .testTarget(name: "UnitControlTests", dependencies: ["UnitControl"], swiftSettings: swift),
     .testTarget(
-      name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"]),
+      name: "JournalReaderTests", dependencies: ["JournalReader", "HeapModel"],
+      swiftSettings: swift),
+    .testTarget(
+      name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"],
+      exclude: ["Trees"]),
     .testTarget(
       name: "GuestTests",
-      dependencies: ["HeapModel", "Pprof", "Symbolication", "ProcessControl"],
+      dependencies: [
+        "HeapModel", "Pprof", "Symbolication", "ProcessControl", "JournalReader", "TracerCore",
+      ],
       exclude: ["Programs"]),
   ],
   swiftLanguageModes: [.v6]

@@ -201,6 +201,7 @@ extension Header {
   }
 
   private static let lossKeys: Set = [
-    "truncated_stacks", "broken_stacks", "sites_omitted", "omitted_bytes",
+    "truncated_stacks", "broken_stacks", "sites_omitted", "omitted_bytes", "left_out_sites",
+    "left_out_bytes",
   ]
 }

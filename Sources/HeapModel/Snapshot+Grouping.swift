@@ -47,7 +47,7 @@ extension Snapshot {
   }
 
   /// The key of a frame's row. Names modules by this snapshot.
-  func key(of frame: Frame, groupedBy grouping: Grouping) -> Statistic.Key {
+  package func key(of frame: Frame, groupedBy grouping: Grouping) -> Statistic.Key {
     let home = self.module(of: frame)
     let module = home.map { String($0.name) }
     switch grouping {

@@ -47,12 +47,20 @@ struct DumpReference {
 extension ReportOptions {
   /// The snapshots as reports want them: named, folded and filtered.
   func prepared(_ snapshots: [Snapshot]) -> [Snapshot] {
-    let named = noSymbols ? snapshots : symbolicated(snapshots)
+    let named =
+      noSymbols ? snapshots : Symbols.named(snapshots, style: fullNames ? .full : .simplified)
     return named.map { (allFrames ? $0 : $0.folded()).filtered(by: filters) }
   }
+}
 
+/// Names for frames.
+enum Symbols {
   /// Names the frames of all snapshots in one pass: they mostly share their files.
-  private func symbolicated(_ snapshots: [Snapshot]) -> [Snapshot] {
+  ///
+  /// - Parameter complaining: Whether what is missing is said on standard error.
+  static func named(
+    _ snapshots: [Snapshot], style: Demangler.Style = .simplified, complaining: Bool = true
+  ) -> [Snapshot] {
     var modules: [Module] = []
     var frames: [Frame] = []
     for snapshot in snapshots {
@@ -62,9 +70,9 @@ extension ReportOptions {
     let symbolicator = Symbolicator(
       worker: .subprocess(
         executable: "/proc/self/exe", arguments: [SymbolicateWorker.name]),
-      style: fullNames ? .full : .simplified)
+      style: style)
     let outcome = symbolicator.symbolicate(frames, modules: modules)
-    for warning in outcome.warnings { complain(warning.plainText) }
+    if complaining { for warning in outcome.warnings { complain(warning.plainText) } }
 
     var firstModule = 0
     var answers = outcome.frames[...]

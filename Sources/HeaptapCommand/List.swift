@@ -42,15 +42,7 @@ struct List: ParsableCommand {
           counters.map { bytes($0.liveBytes) } ?? "-", counters.map { bytes($0.peakBytes) } ?? "-",
         ]
       }
-    let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max()! }
-    return rows.map { row in
-      let cells = zip(row, widths).enumerated().map { column, cell in
-        let padding = String(repeating: " ", count: cell.1 - cell.0.count)
-        // Numbers end under one another, words begin so.
-        return [0, 4, 5].contains(column) ? padding + cell.0 : cell.0 + padding
-      }
-      return cells.joined(separator: "  ") + "\n"
-    }.joined()
+    return TextColumns.lines(rows, figures: [0, 4, 5]).map { $0 + "\n" }.joined()
   }
 
   private static func bytes(_ count: UInt64) -> String {

@@ -28,6 +28,19 @@ enum Output {
     return Int(size.ws_col)
   }
 
+  /// Has signals end the process well: whoever interrupts a command that goes on for ever has seen
+  /// enough.
+  static func endWell(at signals: [Int32]) {
+    for number in signals { _ = signal(number) { _ in _exit(0) } }
+  }
+
+  /// Whether somebody still reads standard output, as far as a pipe tells before it is written to.
+  static var isWanted: Bool {
+    var question = pollfd(fd: STDOUT_FILENO, events: 0, revents: 0)
+    return unsafe poll(&question, 1, 0) <= 0
+      || question.revents & Int16(POLLERR | POLLNVAL) == 0
+  }
+
   /// A handler and not SIG_IGN: a command that `run` starts must find the signal at its default.
   private static let brokenPipeHandler: Void = {
     _ = signal(SIGPIPE) { _ in _exit(0) }

@@ -87,7 +87,7 @@ struct Show: ParsableCommand {
 extension String {
   /// Whether it can only be meant as a file: by its slash, or by the ending of a dump that is there.
   var isPathOfDump: Bool {
-    contains("/") || isFile && [".pb", ".pb.gz"].contains { hasSuffix($0) }
+    contains("/") || isFile && [".pb", ".pb.gz", ".pb.partial"].contains { hasSuffix($0) }
   }
 
   var isFile: Bool { unsafe access(self, F_OK) == 0 }

@@ -211,7 +211,15 @@ public struct ArmedProcess: Sendable {
   func readablePath(_ path: String) -> String {
     let namespace = try? destination(ofLink: "/proc/\(pid)/ns/mnt")
     let ours = try? destination(ofLink: "/proc/self/ns/mnt")
-    return namespace == nil || namespace == ours ? path : "/proc/\(pid)/root\(path)"
+    if namespace == nil || namespace == ours { return path }
+    let inside = "/proc/\(pid)/root\(path)"
+    // A sandbox has most directories where they are outside; that name lasts longer than the process.
+    if let found = try? status(ofFile: path), let asked = try? status(ofFile: inside),
+      found.st_dev == asked.st_dev, found.st_ino == asked.st_ino
+    {
+      return path
+    }
+    return inside
   }
 }
 

@@ -16,10 +16,31 @@ public struct DumpFile: Hashable, Comparable, Sendable {
   public let pid: Int32
   /// The number of the dump since its process began.
   public let sequence: UInt64
+  /// Whether it is being written, or was left unfinished by a kill: then `.partial` ends its name.
+  public let isPartial: Bool
 
   /// Reads a name; `nil` for a file that is not a dump, or not one yet.
   public init?(path: String) {
-    guard let name = path.split(separator: "/").last, name.hasSuffix(".pb") else { return nil }
+    self.init(path: path, isPartial: false)
+  }
+
+  /// Reads the name of a dump that is not one yet; `nil` for any other.
+  public init?(partialPath path: String) {
+    guard path.hasSuffix(Self.partialSuffix) else { return nil }
+    self.init(path: path, isPartial: true)
+  }
+
+  static let partialSuffix = ".partial"
+
+  /// The path that a partial dump gets when it is whole; of a whole one its own.
+  public var finalPath: String {
+    isPartial ? String(path.dropLast(Self.partialSuffix.count)) : path
+  }
+
+  private init?(path: String, isPartial: Bool) {
+    guard var name = path.split(separator: "/").last else { return nil }
+    if isPartial { name = name.dropLast(Self.partialSuffix.count) }
+    guard name.hasSuffix(".pb") else { return nil }
     let fields = name.dropLast(3).split(separator: "-", omittingEmptySubsequences: false)
     guard fields.count >= 4, Self.isTime(fields[0]),
       let sequence = UInt64(fields[fields.count - 1]),
@@ -30,6 +51,18 @@ public struct DumpFile: Hashable, Comparable, Sendable {
     self.program = fields[1..<(fields.count - 2)].joined(separator: "-")
     self.pid = pid
     self.sequence = sequence
+    self.isPartial = isPartial
+  }
+
+  /// When the dump began, by its name: microseconds since 1970.
+  public var timeMicroseconds: Int {
+    let digits = time.utf8.filter { (0x30...0x39).contains($0) }.map { Int($0) - 0x30 }
+    func number(_ range: Range<Int>) -> Int { digits[range].reduce(0) { $0 * 10 + $1 } }
+    var parts = unsafe tm()
+    unsafe (parts.tm_year, parts.tm_mon) = (Int32(number(0..<4)) - 1900, Int32(number(4..<6)) - 1)
+    unsafe (parts.tm_mday, parts.tm_hour) = (Int32(number(6..<8)), Int32(number(8..<10)))
+    unsafe (parts.tm_min, parts.tm_sec) = (Int32(number(10..<12)), Int32(number(12..<14)))
+    return unsafe timegm(&parts) * 1_000_000 + number(14..<20)
   }
 
   private static func isTime(_ text: Substring) -> Bool {
@@ -67,7 +100,7 @@ public struct DumpFile: Hashable, Comparable, Sendable {
   ///
   /// Numbers restart in a new process: an earlier dump with this pid and a number that is not
   /// smaller is from a process that had the pid before.
-  func ofTheSameProcess(in dumps: [DumpFile]) -> [DumpFile] {
+  public func ofTheSameProcess(in dumps: [DumpFile]) -> [DumpFile] {
     var result: [DumpFile] = []
     var number = UInt64.max
     for dump in dumps.sorted().reversed()
@@ -105,13 +138,8 @@ public enum DumpDirectories {
     directories.append(".")
     directories += written(by: userID, environment: [:])
     if userID == 0 {
-      let systemUsers = (try? names(inDirectory: system)) ?? []
-      directories += systemUsers.filter { uid_t($0) != nil }.sorted().map { "\(system)/\($0)" }
-      let prefix = "heaptap-"
-      let temporary = (try? names(inDirectory: "/var/tmp")) ?? []
-      directories += temporary.sorted()
-        .filter { $0.hasPrefix(prefix) && uid_t($0.dropFirst(prefix.count)) != nil }
-        .map { "/var/tmp/\($0)" }
+      let everybodys = try? DumpDirectory.all(nil, environment: [:], userID: userID)
+      directories += (everybodys ?? []).map(\.path)
     }
     // One directory may be there under two names; a dump must not be counted twice.
     var seen: Set<FileIdentity> = []

@@ -15,7 +15,8 @@ public struct Summary: Sendable {
   public init(of snapshot: Snapshot, style: TextStyle = .plain) {
     let header = snapshot.header
     lines =
-      Self.identity(header, style) + [Self.total(of: snapshot)] + Self.counters(header)
+      Self.identity(header, style) + Self.limit(header) + [Self.total(of: snapshot)]
+      + Self.counters(header)
       + Self.beforeRecording(header) + Self.reconciliation(header)
       + Self.losses(header, style) + Self.warnings(snapshot, style)
   }
@@ -57,6 +58,19 @@ public struct Summary: Sendable {
     if !whose.isEmpty { lines.append(style.accent(whose.printable, .bold)) }
     if !when.isEmpty { lines.append(when.joined(separator: ", ").printable) }
     return lines
+  }
+
+  /// `limit: 83 % of 64.0 MiB (/sys/fs/cgroup/…/memory.max), 10.9 MiB left, growing by 1.0 MiB a second`
+  private static func limit(_ header: Header) -> [String] {
+    guard let limit = LimitText(header) else { return [] }
+    var line = "limit: \(limit)"
+    if let mark = header.limitMark { line += ", past the mark of \(mark.printable)" }
+    if let headroom = header.limitHeadroomBytes { line += ", \(ByteCount(headroom)) left" }
+    if let rate = header.limitRateBytes, rate != 0 {
+      line +=
+        ", \(rate > 0 ? "growing" : "shrinking") by \(ByteCount(rate.magnitude.clamped)) a second"
+    }
+    return [line]
   }
 
   private static func total(of snapshot: Snapshot) -> String {
@@ -136,7 +150,7 @@ public struct Summary: Sendable {
     _ header: Header, _ style: TextStyle, of whose: String? = nil
   ) -> [String] {
     header.losses.filter { $0.count != 0 }.map { loss in
-      let amount = loss.key == "omitted_bytes" ? "\(ByteCount(loss.count))" : "\(loss.count)"
+      let amount = loss.key.hasSuffix("_bytes") ? "\(ByteCount(loss.count))" : "\(loss.count)"
       let meaning = lossMeanings[loss.key] ?? "of a kind that this version does not know"
       let place = whose.map { "\($0): " } ?? ""
       return style.accent("\(place)lost: \(amount) (\(loss.key.printable): \(meaning))", .yellow)
@@ -152,6 +166,8 @@ public struct Summary: Sendable {
     "broken_stacks": "allocations whose stack ends before the outermost call",
     "sites_omitted": "sites left out of the dump for want of room",
     "omitted_bytes": "live at sites left out of the dump",
+    "left_out_sites": "sites for which there was no room so near the limit",
+    "left_out_bytes": "live at sites for which there was no room so near the limit",
   ]
 
   private static func warnings(
@@ -196,6 +212,26 @@ public struct HeaderText: Sendable, CustomStringConvertible {
   }
 
   public var description: String { lines.joined(separator: "\n") }
+}
+
+/// `83 % of 64.0 MiB (/sys/fs/cgroup/system.slice/myd.service/memory.max)`
+struct LimitText: CustomStringConvertible {
+  let description: String
+
+  /// `nil` where the dump knows of no limit.
+  init?(_ header: Header) {
+    guard let limit = header.limitBytes, limit > 0 else { return nil }
+    var text = "\(ByteCount(limit))"
+    if let usage = header.limitUsageBytes, usage >= 0 {
+      text = "\(Int((min(Double(usage) / Double(limit), 99) * 100).rounded())) % of " + text
+    }
+    if let source = header.limitSource { text += " (\(source.printable))" }
+    description = text
+  }
+}
+
+extension UInt {
+  fileprivate var clamped: Int { Int(clamping: self) }
 }
 
 extension Int {

@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// Times as text, without a calendar library: always UTC, to the second.
+// Times as text, without a calendar library: always UTC.
 
-enum UTC {
+/// Moments in UTC.
+public enum UTC {
   /// `2026-11-21T10:27:57Z` for nanoseconds since 1970.
   static func text(nanoseconds: Int) -> String {
-    let seconds = nanoseconds.quotientRoundedDown(by: 1_000_000_000)
+    text(seconds: nanoseconds.quotientRoundedDown(by: 1_000_000_000))
+  }
+
+  private static func text(seconds: Int) -> String {
     let day = seconds.quotientRoundedDown(by: 86_400)
     let time = seconds - day * 86_400
     let date = civilDate(daysSince1970: day)
     return "\(pad(date.year, 4))-\(pad(date.month, 2))-\(pad(date.day, 2))T"
       + "\(pad(time / 3600, 2)):\(pad(time / 60 % 60, 2)):\(pad(time % 60, 2))Z"
+  }
+
+  /// `2026-11-21T10:27:57.123456Z` for microseconds since 1970.
+  public static func text(microseconds: Int) -> String {
+    let seconds = microseconds.quotientRoundedDown(by: 1_000_000)
+    return "\(text(seconds: seconds).dropLast()).\(pad(microseconds - seconds * 1_000_000, 6))Z"
   }
 
   /// `3 d 4 h`, `4 h 5 min`, `5 min 6 s` or `6.7 s`: the two units that matter.

@@ -12,10 +12,16 @@ import Testing
 
   @Test(arguments: [
     "enable", "disable", "run", "list", "start", "snapshot", "stop", "show", "diff",
+    "journal", "dumps", "report",
   ])
   func `the manual has every flag of a subcommand, and no other`(subcommand: String) throws {
-    let help = try heaptap(subcommand, "--help").output
-    let told = flags(inHelp: help).subtracting(["-h", "--help", "--version"])
+    let commands =
+      subcommand == "dumps" ? ["list", "info", "gc"].map { [subcommand, $0] } : [[subcommand]]
+    var told: Set<String> = []
+    for command in commands {
+      told.formUnion(flags(inHelp: try heaptap(command + ["--help"]).output))
+    }
+    told.subtract(["-h", "--help", "--version"])
     #expect(!told.isEmpty)
     #expect(try flagsInManual(of: subcommand) == told)
   }
@@ -52,6 +58,16 @@ import Testing
     (["show", "--by", "stack", "--cumulative"], "--cumulative does not go with --by stack"),
     (["diff", "a", "b", "c"], "diff takes two dumps, one name or nothing, not 3 arguments"),
     (["diff", "--sort", "total"], "--sort takes bytes or blocks, not 'total'"),
+    (["journal", "-n", "0"], "-n takes a number from 1, not 0"),
+    (["journal", "--since", "soon"], "'soon' is no time; times are written as "),
+    (["journal", "-D", "/", "--file", "a"], "-D does not go with --file"),
+    (["journal", "-f", "--until", "now"], "--follow does not go with --until"),
+    (["dumps", "list", "--until", "x"], "'x' is no time"),
+    (["dumps", "gc", "--keep", "-1"], "--keep"),
+    (["dumps", "gc", "--keep-bytes", "1x"], "--keep-bytes takes a size as in '256M', not '1x'"),
+    (["dumps", "gc", "--older-than", "long"], "'long' is no span of time"),
+    (["report"], "report needs a dump, or --new"), (["report", "--new", "a"], "not both"),
+    (["report", "--new"], "--new needs --state"), (["report", "a", "--state", "/"], "--new only"),
     (["diff", "--header"], "--header"), (["diff", "./one.pb"], "name the later one too"),
   ])
   func `bad usage is one sentence that names the way to more`(
@@ -70,7 +86,7 @@ import Testing
     let heads = options.split(separator: "\n").filter { $0.hasPrefix("  -") }
     return Set(
       heads.flatMap { head in
-        head.components(separatedBy: "   ")[0].matches(of: /--?[a-zA-Z][-a-z]*/)
+        head.components(separatedBy: "   ")[0].matches(of: /--?[a-zA-Z1][-a-z]*/)
           .map { String($0.output) }
       })
   }

@@ -53,10 +53,13 @@ import Testing
         mkdir -p /out/dumps /var/lib/heaptap
         mount --bind /out/dumps /var/lib/heaptap
         systemd-tmpfiles --create heaptap.conf
+        systemctl start heaptap-report.path
         \(script)
         wait_for '! systemctl is-active --quiet myd'
         systemctl show --property=Result,ExecMainStatus myd
-        journalctl --sync
+        # The reporter comes to it by itself.
+        wait_for 'journalctl --sync; journalctl --quiet --unit=myd HEAPTAP_EVENT=report \
+          HEAPTAP_TRIGGER=limit | grep -q .'
         journalctl --output=json --unit=myd SYSLOG_IDENTIFIER=heaptap > /out/journal
         # Here, where the program is.
         for path in $(find /var/lib/heaptap -name '*.pb'); do
@@ -94,12 +97,18 @@ import Testing
       for path in told { #expect(result.output.contains("there: \(path)\n"), "\(path)") }
     }
 
-    /// Expects that the last dump is the limit's, and that its first row is the line that leaks.
+    /// Expects that the last dump at the limit has the leaking line in its first row, and that the
+    /// journal has it with file and line.
     func expectDumpOfLeak() throws {
       let last = try #require(dumps.last { $0.header["trigger"] == "limit" })
       #expect(last.header["unit"] == "myd.service")
       #expect(last.header["limit_bytes"] == "\(64 << 20)")
       #expect(last.header["limit_source"]?.contains("/myd.service/memory.") == true)
+      let told = entries.last {
+        $0["HEAPTAP_EVENT"] == "report" && $0["HEAPTAP_TRIGGER"] == "limit"
+      }
+      #expect(told?["HEAPTAP_SITE_1"]?.contains("leak_one") == true)
+      #expect(told?["HEAPTAP_SITE_1"]?.contains("/grower.c:") == true)
       let row = try #require((last.report["rows"] as? [[String: Any]])?.first)
       #expect(row["function"] as? String == "leak_one")
       #expect((row["file"] as? String)?.hasSuffix("/grower.c") == true)

@@ -91,6 +91,7 @@ import Testing
       redis-cli set key value
       systemctl kill --kill-whom=main -s USR2 redis-server
       wait_for '[ -n "$(find /var/lib/heaptap -name "*-redis-server-*.pb")" ]'
+      heaptap snapshot redis-server | grep '^/var/lib/heaptap/[0-9]*/'
       heaptap start "$(systemctl show --property=MainPID --value nginx)"
       heaptap snapshot "$(systemctl show --property=MainPID --value nginx)"
       systemctl is-active redis-server nginx

@@ -21,6 +21,29 @@ private let fullHeader: Header = [
 ]
 
 @Suite struct SummaryTests {
+  @Test func `a dump near a limit says which, how full it was, and how fast that went`() {
+    var snapshot = FixtureA.earlier
+    snapshot.header = [
+      "trigger": "limit", "limit_bytes": "67108864", "limit_usage_bytes": "55574528",
+      "limit_source": "/sys/fs/cgroup/a\u{1b}b/memory.max", "limit_headroom_bytes": "11534336",
+      "limit_rate_bytes": "1048576", "limit_mark": "80%", "left_out_bytes": "2048",
+    ]
+    let lines = Summary(of: snapshot).lines
+    #expect(
+      lines.contains(
+        "limit: 83 % of 64.0 MiB (/sys/fs/cgroup/a?b/memory.max), past the mark of 80%, "
+          + "11.0 MiB left, growing by 1024 KiB a second"), "\(lines)")
+    #expect(lines.contains { $0.hasPrefix("lost: 2048 B (left_out_bytes: ") })
+    snapshot.header = ["limit_bytes": "100", "limit_rate_bytes": "-2048"]
+    #expect(Summary(of: snapshot).lines.contains("limit: 100 B, shrinking by 2048 B a second"))
+    snapshot.header = ["limit_bytes": "0"]
+    #expect(!Summary(of: snapshot).lines.contains { $0.hasPrefix("limit") })
+    snapshot.header = [
+      "limit_bytes": "1", "limit_usage_bytes": "\(Int.max)", "limit_rate_bytes": "\(Int.min)",
+    ]
+    #expect(Summary(of: snapshot).lines.contains { $0.hasPrefix("limit: 9900 % of 1 B, ") })
+  }
+
   @Test func `a summary says what the dump says, and every loss`() {
     var snapshot = FixtureA.earlier
     snapshot.header = fullHeader

@@ -32,7 +32,8 @@ import Testing
     let (settings, refused) = read(
       "HEAPTAP=record", "HEAPTAP_DEPTH=10", "HEAPTAP_SIGNALS=RTMIN+3,SIGRTMIN+4",
       "HEAPTAP_DIR=/srv/dumps", "HEAPTAP_LOG=off", "HEAPTAP_EXIT=dump", "HEAPTAP_CHILDREN=0",
-      "HEAPTAP_RUN=123")
+      "HEAPTAP_RUN=123", "HEAPTAP_LIMIT=70%,90%,512M", "HEAPTAP_START=60%",
+      "HEAPTAP_KEEP=4,64M")
     #expect(refused == nil)
     #expect(settings.mode == .recording)
     #expect(settings.depth == 10)
@@ -43,6 +44,11 @@ import Testing
     #expect(settings.dumpsAtExit)
     #expect(!settings.tracesChildren)
     #expect(settings.runner == 123)
+    #expect(settings.limitMarks.count == 3)
+    #expect(settings.limitMarks[1].percent == 90)
+    #expect(settings.limitMarks[2].bytes == 512 << 20)
+    #expect(settings.startMark.percent == 60)
+    #expect((settings.retention.count, settings.retention.bytes) == (4, 64 << 20))
   }
 
   @Test(arguments: [
@@ -51,10 +57,26 @@ import Testing
     "HEAPTAP_SIGNALS=USR1", "HEAPTAP_SIGNALS=USR1,USR1", "HEAPTAP_SIGNALS=KILL,USR1",
     "HEAPTAP_SIGNALS=RTMIN+31,USR1", "HEAPTAP_SIGNALS=USR1,USR2,USR1", "HEAPTAP_DIR=relative",
     "HEAPTAP_LOG=loud", "HEAPTAP_EXIT=yes", "HEAPTAP_CHILDREN=2", "HEAPTAP_RUN=me",
+    "HEAPTAP_LIMIT=0%", "HEAPTAP_LIMIT=101%", "HEAPTAP_LIMIT=80%,", "HEAPTAP_LIMIT=80 %",
+    "HEAPTAP_LIMIT=1%,2%,3%,4%,5%,6%,7%,8%,9%", "HEAPTAP_LIMIT=never",
+    "HEAPTAP_LIMIT=9999999999999T", "HEAPTAP_START=60%,70%", "HEAPTAP_START=on",
+    "HEAPTAP_KEEP=0", "HEAPTAP_KEEP=1,2", "HEAPTAP_KEEP=1M,2M", "HEAPTAP_KEEP=all",
   ])
   func `a bad value names its variable`(variable: String) {
     let (_, refused) = read("HEAPTAP_LOG=stderr", variable)
     #expect(refused == variable.split(separator: "=").first.map(String.init))
+  }
+
+  @Test func `a limit is watched unless that is switched off`() {
+    #expect(read().settings.limitMarks.count == 1)
+    #expect(read().settings.limitMarks[0].percent == 80)
+    #expect(!read().settings.startMark.isSet)
+    #expect(read("HEAPTAP_LIMIT=off").settings.limitMarks.count == 0)
+    #expect(read("HEAPTAP_START=off").settings.startMark.isSet == false)
+    #expect(read("HEAPTAP_KEEP=off").settings.retention.keepsAll)
+    // Who names one of the two has the other without a bound.
+    #expect(read("HEAPTAP_KEEP=3").settings.retention.bytes == UInt64.max)
+    #expect(read("HEAPTAP_KEEP=1G").settings.retention.count == UInt64.max)
   }
 
   @Test func `signals can be left alone`() {

@@ -76,7 +76,9 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// What may be done for names without harm.
   private func nameMeans(_ trigger: DumpTrigger) -> NameMeans {
     let reading = pointee.limits.reading
-    let isShort = reading.isKnown && reading.headroom < NameMeans.enoughHeadroom
+    let isShort =
+      reading.isKnown
+      && (reading.headroom < NameMeans.enoughHeadroom || reading.headroom < reading.rate / 4)
     switch trigger {
     case _ where isShort: return .mapped
     // A thread that is ending may have been interrupted inside malloc, and wait for this.
@@ -87,6 +89,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 }
 
 extension NameMeans {
-  /// With less than this below the limit, no file is read and nothing is allocated for a name.
-  static var enoughHeadroom: UInt64 { 16 << 20 }
+  /// With less than this below the limit, or less than a quarter of a second at the present rate, no
+  /// file is read and nothing is allocated for a name.
+  static var enoughHeadroom: UInt64 { 8 << 20 }
 }

@@ -31,8 +31,11 @@ package struct CgroupPlace {
       var path = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 1024)
       let version = ownPath(files, into: &path)
       guard version != .none, !path.isFull else { return }
+      // To the end: a later mount may lie upon an earlier one, as a container's does on its host's.
       _ = files.forEachLine("/proc/self/mountinfo") { line in
-        !place.take(line, version, path.bytes)
+        var found = CgroupPlace()
+        if found.take(line, version, path.bytes), found.isThere(files) { place = found }
+        return true
       }
     }
     return place
@@ -95,6 +98,13 @@ package struct CgroupPlace {
     // mount of outside the process's namespace (its root begins with /..) shows nothing of ours.
     guard let below = Self.path(own, below: line.field(3)) else { return false }
     return set(wanted, mount: line.field(4), below)
+  }
+
+  /// Whether the directory can be seen: one under another mount cannot.
+  private func isThere(_ files: KernelFiles) -> Bool {
+    withUnsafeBytes(of: path) {
+      files.isDirectory(UnsafeRawBufferPointer(rebasing: $0[..<byteCount]))
+    }
   }
 
   private static func path(

@@ -43,6 +43,22 @@ package struct KernelFiles {
     }
   }
 
+  /// Whether a directory is there. Does not use the buffer.
+  func isDirectory(_ path: UnsafeRawBufferPointer) -> Bool {
+    var bytes = InlineArray<2048, UInt8>(repeating: 0)
+    return withUnsafeMutableBytes(of: &bytes) {
+      var whole = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 2048)
+      whole.append(root)
+      whole.append(path)
+      guard whole.count < 2047 else { return false }
+      let pathOnly: Int32 = 0o10000000  // O_PATH
+      let descriptor = System.open(whole.cString(), O_DIRECTORY | pathOnly)
+      guard descriptor >= 0 else { return false }
+      System.close(descriptor)
+      return true
+    }
+  }
+
   func forEachLine(_ path: StaticString, _ body: (UnsafeRawBufferPointer) -> Bool) -> Bool {
     forEachLine(UnsafeRawBufferPointer(start: nil, count: 0), path, body)
   }

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// heaptap report: dumps of the real tracer, told to a real journal.
+
+import Foundation
+import HeapModel
+import JournalReader
+import Pprof
+import Testing
+
+@Suite(.enabled(if: JournalBed.isAvailable, JournalBed.obstacle))
+struct `heaptap report` {
+  /// A directory with two dumps of a guest that has ended.
+  private static func made() throws -> DumpBox {
+    let guest = try Obedient("1")
+    try guest.start()
+    try guest.tell("allocate 10 100")
+    _ = try guest.snapshot()
+    try guest.tell("allocate 5 100")
+    _ = try guest.snapshot()
+    return guest.box
+  }
+
+  /// Runs shell text in a bed, and answers with it and the entries of reports.
+  private func inBed(_ text: String) throws -> (result: Finished, entries: [[String: Any]]) {
+    let journal = try Workshop.makeDirectory()
+    let result = try run(JournalBed.prefix(journal: journal) + ["sh", "-c", text])
+    let read = try heaptap("journal", "-D", journal.path, "--json")
+    let entries = try read.output.split(separator: "\n").map {
+      try #require(try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])
+    }
+    return (result, entries)
+  }
+
+  private let command = Workshop.command
+
+  @Test func `an entry has the sites with files and lines, and is linked by the dump's path`()
+    throws
+  {
+    let box = try Self.made()
+    let (result, entries) = try inBed(
+      "\(command) report \(box.dumps.map(\.path).joined(separator: " ")); journalctl -o json --all -t heaptap"
+    )
+    #expect(result.status == 0 && result.errors.isEmpty, "\(result.errors)")
+    try #require(entries.count == 2)
+    let (first, second) = (entries[0], entries[1])
+    #expect(first["event"] as? String == "report" && first["dump"] as? String == box.dumps[0].path)
+    #expect(second["message_id"] as? String == HeapEvent.Kind.report.messageID)
+    #expect(first["live_bytes"] as? Int == 1000 && second["live_bytes"] as? Int == 1500)
+    #expect(first["growth_bytes"] as? Int == 1000 && second["growth_bytes"] as? Int == 500)
+    let message = try #require(second["message"] as? String)
+    #expect(
+      message.hasPrefix("1500 B traced in 15 blocks, +500 B since the snapshot before"),
+      "\(message)")
+    let site = try #require(second["site_1"] as? String)
+    #expect(
+      site.hasPrefix("+500 bytes in 5 blocks, 1500 bytes in 15 blocks live: "), "\(site)")
+    #expect(site.contains(#/ [^ ]*obedient\.c:\d+ < main [^ ]*obedient\.c:\d+/#), "\(site)")
+    #expect(message.contains("grew most:\n  +500 B in 5 blocks: "))
+    // As journalctl has it.
+    let theirs = try result.output.split(separator: "\n").filter { $0.hasPrefix("{") }.map {
+      try #require(try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])
+    }
+    for (our, their) in zip(entries, theirs) {
+      for (name, value) in their where name.hasPrefix("HEAPTAP_") {
+        #expect("\(our[name.dropFirst(8).lowercased()] ?? "")" == value as? String, "\(name)")
+      }
+      #expect(our["message"] as? String == their["MESSAGE"] as? String)
+    }
+  }
+
+  @Test func `without the dump before, nothing is said of growth`() throws {
+    let box = try Self.made()
+    try FileManager.default.removeItem(at: box.dumps[0])
+    let (_, entries) = try inBed("\(command) report \(box.dumps[0].path)")
+    let entry = try #require(entries.first)
+    #expect(entry["growth_bytes"] == nil)
+    #expect((entry["message"] as? String)?.hasPrefix("1500 B traced in 15 blocks") == true)
+    #expect((entry["message"] as? String)?.contains("grew most") == false)
+  }
+
+  @Test func `new dumps are reported once each, and what cannot be read does not hold them up`()
+    throws
+  {
+    let box = try Self.made()
+    let (directory, own) = (box.directory, box.dumps.map(\.path))
+    let state = try Workshop.makeDirectory()
+    let junk = directory.appendingPathComponent("20200101T000000.000000Z-junk-1-1.pb")
+    try Data(repeating: 0xff, count: 5000).write(to: junk)
+    try Data().write(
+      to: directory.appendingPathComponent("20200101T000000.000000Z-junk-1-2.pb.partial"))
+    try FileManager.default.createSymbolicLink(
+      at: directory.appendingPathComponent("20200101T000000.000000Z-link-1-1.pb"),
+      withDestinationURL: box.dumps[1])
+    let report = "\(command) report --new --state \(state.path) --dir \(directory.path)"
+    let late = directory.appendingPathComponent("20261121T000000.000000Z-late-1-1.pb").path
+    let (result, entries) = try inBed(
+      """
+      set -e
+      \(report)
+      \(report)
+      cp \(box.dumps[1].path) \(late).new; mv \(late).new \(late)
+      rm \(junk.path)
+      STATE_DIRECTORY=\(state.path):/nowhere \(command) report --new --dir \(directory.path)
+      """)
+    #expect(result.status == 0 && result.output.isEmpty, "\(result.errors)")
+    #expect(result.errors.split(separator: "\n").count == 1, "\(result.errors)")
+    #expect(
+      result.errors.contains("'\(junk.path)'") && result.errors.contains("going on with the next"))
+    let dumps = entries.compactMap { $0["dump"] as? String }
+    #expect(dumps == own + [late], "\(dumps)")
+    let remembered = try String(
+      contentsOf: state.appendingPathComponent("reported"), encoding: .utf8)
+    #expect(!remembered.contains("junk") && remembered.contains("done \(late)"))
+  }
+
+  @Test func `a dump that a run died of is left out of the next`() throws {
+    let box = try Self.made()
+    let state = try Workshop.makeDirectory()
+    try Data("begun \(box.dumps[0].path)\ndone /gone\ngarb".utf8).write(
+      to: state.appendingPathComponent("reported"))
+    let (result, entries) = try inBed(
+      "\(command) report --new --state \(state.path) --dir \(box.directory.path)")
+    #expect(result.status == 0 && result.errors.contains("was begun before and not finished"))
+    #expect(entries.compactMap { $0["dump"] as? String } == [box.dumps[1].path])
+  }
+
+  @Test func `where there is no journal nothing counts as reported`() throws {
+    let box = try Self.made()
+    let state = try Workshop.makeDirectory()
+    let report = "\(command) report --new --state \(state.path) --dir \(box.directory.path)"
+    let (result, entries) = try inBed(
+      """
+      mv /run/systemd/journal/socket /run/away
+      \(report); echo "status $?"
+      mv /run/away /run/systemd/journal/socket
+      \(report); echo "status $?"
+      """)
+    #expect(result.output == "status 2\nstatus 0\n", "\(result.errors)")
+    #expect(result.errors.contains("no journal takes entries on this machine"))
+    #expect(entries.count == 2)
+  }
+
+  @Test func `several at once report each dump once, also one that comes meanwhile`() throws {
+    let box = try Self.made()
+    let directory = box.directory.path
+    let state = try Workshop.makeDirectory()
+    let report = "\(command) report --new --state \(state.path) --dir \(directory)"
+    let (result, entries) = try inBed(
+      """
+      for i in $(seq 10 49); do
+        cp \(box.dumps[0].path) \(directory)/20261121T0000$i.000000Z-burst-1-$i.tmp
+        mv \(directory)/20261121T0000$i.000000Z-burst-1-$i.tmp \
+          \(directory)/20261121T0000$i.000000Z-burst-1-$i.pb
+        [ $(($i % 10)) = 0 ] && \(report) &
+      done
+      wait
+      \(report)
+      """)
+    #expect(result.status == 0, "\(result.errors)")
+    let dumps = entries.compactMap { $0["dump"] as? String }
+    #expect(dumps.count == 42 && Set(dumps).count == 42)
+  }
+
+  @Test func `root does not lend its word to a unit that only a dump names`() throws {
+    let box = try Self.made()
+    let named = box.directory.appendingPathComponent(
+      "20261121T000000.000000Z-obedient-3999999-1.pb")
+    // A dump that claims a unit.
+    var snapshot = try Snapshot(profile: [UInt8](Data(contentsOf: box.dumps[0])))
+    snapshot.header["unit"] = "claimed.service"
+    try Data(snapshot.profileBytes()).write(to: named)
+    let owned = { (user: uid_t) in
+      """
+      chown \(user) \(named.path)
+      \(self.command) report \(named.path)
+      journalctl --sync
+      journalctl -o json -u claimed.service | grep -c HEAPTAP_DUMP
+      """
+    }
+    let (root, rootEntries) = try inBed(owned(0))
+    #expect(root.output.hasSuffix("\n1\n"), "\(root.output) \(root.errors)")
+    #expect(rootEntries.first?["unit"] as? String == "claimed.service")
+    let (other, otherEntries) = try inBed(owned(4242))
+    #expect(other.output.hasSuffix("\n0\n"), "\(other.output)")
+    #expect(otherEntries.count == 1 && otherEntries.first?["unit"] == nil)
+  }
+}
