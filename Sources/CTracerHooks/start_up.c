@@ -141,6 +141,10 @@ static void *run_worker(void *unused) {
  * without us: in its own thread, with its own descriptors, its buffers flushed. */
 static unsigned *live_threads;
 
+/* The least that a stack may have, NULL where the C library does not say: it takes every thread's
+ * copy of the program's thread-local data from that thread's stack. */
+static size_t (*least_stack)(const pthread_attr_t *);
+
 static int start_worker(void) {
   pthread_attr_t attributes;
   sigset_t all, before;
@@ -149,12 +153,14 @@ static int start_worker(void) {
   if (error)
     return error;
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_attr_setstacksize(&attributes, 256 << 10);
+  /* A whole number of pages, for a program that has a kilobyte or a megabyte of thread-local data. */
+  size_t stack = (256 << 10) + ((least_stack ? least_stack(&attributes) : 0) & ~(size_t)4095);
+  pthread_attr_setstacksize(&attributes, stack);
   /* By the library's call, which leaves glibc's own signals alone: setuid must reach the worker. */
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   error = pthread_create(&thread, &attributes, run_worker, NULL);
-  if (error == EINVAL) /* too small for this program's thread-local data */
+  if (error == EINVAL) /* too small all the same */
     error = pthread_create(&thread, NULL, run_worker, NULL);
   if (!error && live_threads)
     __atomic_fetch_sub(live_threads, 1, __ATOMIC_RELAXED);
@@ -221,6 +227,7 @@ static int signal_maximum(void) { return SIGRTMAX; }
 
 void tracer_provide_services(void) {
   live_threads = dlsym(RTLD_DEFAULT, "__nptl_nthreads");
+  least_stack = dlsym(RTLD_DEFAULT, "__pthread_get_minstack");
   tracer_services = (struct tracer_services){
       .switch_freeing_entries = tracer_switch_freeing_entries,
       .switch_allocating_entries = tracer_switch_allocating_entries,

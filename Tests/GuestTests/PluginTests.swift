@@ -56,4 +56,14 @@ import Testing
     #expect(result.output.hasSuffix("done\n"), "\(result.output) \(result.errors)")
     #expect(box.names.isEmpty)
   }
+
+  @Test func `a library that is mapped to be read is not called`() throws {
+    let box = try DumpBox()
+    let program = try Programs.build("reading.cpp", ["-O1", "-g", "-rdynamic"])
+    let guest = try Guest([program], environment: box.environment("record", ["HEAPTAP_EXIT": ""]))
+    try guest.wait(forErrors: "written to")
+    // By the demangler of the one that is loaded.
+    try guest.wait(forErrors: "leak < main")
+    #expect(guest.isRunning)
+  }
 }

@@ -59,4 +59,14 @@ import Testing
     #expect(values.sum(\.totalBlocks) == 3 * 20 * 40)
     #expect(values.sum(\.liveBlocks) == 0)
   }
+
+  @Test(arguments: [200, 232, 246, 300])
+  func `a program's thread-local data leaves the worker its stack`(kibibytes: Int) throws {
+    let program = try Programs.build(
+      "obedient.c", ["-O2", "-g", "-DTHREAD_LOCAL_BYTES=\(kibibytes << 10)"])
+    let guest = try Obedient("1", program: program)
+    try guest.start()
+    try guest.tell("plant 100 1")
+    #expect(try guest.snapshot().header.isComplete)
+  }
 }

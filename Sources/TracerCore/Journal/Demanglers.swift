@@ -92,13 +92,22 @@ struct Demanglers {
     // First the list, which is read through the same buffer.
     _ = MemoryMaps.forEach(reader.buffer, capacity: reader.capacity) { range, path in
       let name = path.lastComponent
-      if found.cxx == 0, name.after("libstdc++.so") != nil || name.after("libc++abi.so") != nil {
-        found.cxx = range.lowerBound
+      let isCxx = name.after("libstdc++.so") != nil || name.after("libc++abi.so") != nil
+      guard isCxx || name.after("libswiftCore.so") != nil, Self.isLoaded(range.lowerBound) else {
+        return
       }
-      if found.swift == 0, name.after("libswiftCore.so") != nil { found.swift = range.lowerBound }
+      if isCxx, found.cxx == 0 { found.cxx = range.lowerBound }
+      if !isCxx, found.swift == 0 { found.swift = range.lowerBound }
     }
     cxx = exported("__cxa_demangle", at: found.cxx) ?? inProgram("__cxa_demangle") ?? 0
     swift = exported("swift_demangle", at: found.swift) ?? inProgram("swift_demangle") ?? 0
+  }
+
+  /// Whether the loader has put a module at an address. A program that maps a library to read it, as
+  /// those do that search or back up files, has it there too, and nothing in it can be called.
+  private static func isLoaded(_ start: UInt64) -> Bool {
+    var object = tracer_object()
+    return tracer_find_object(start, &object) == 0 && object.start == start
   }
 
   /// A function that the module at an address exports.

@@ -33,6 +33,11 @@ static int kept_count;
 /* Keeps the compiler from leaving out what is freed at once. */
 static void *volatile sink;
 
+#ifdef THREAD_LOCAL_BYTES
+/* glibc takes this from every thread's stack. */
+__attribute__((used)) static _Thread_local char thread_local_bytes[THREAD_LOCAL_BYTES];
+#endif
+
 static int commands = -1;
 static atomic_int handled;
 static atomic_int is_churning, churners;
