@@ -49,7 +49,7 @@ public func didResolve(_ resolution: UnsafePointer<tracer_resolution>, _ hasBoot
   }
   if !core.pointee.settings.tracesChildren { keepToThisProcess(environment) }
   guard !core.pointee.isOff, core.pointee.settings.mode == .recording else { return }
-  _ = core.startRecording(isFirst: true)
+  _ = core.startRecording(.firstAllocation)
 }
 
 /// The constructor: arms the process, if it is to be armed.

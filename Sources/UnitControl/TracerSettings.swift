@@ -45,7 +45,9 @@ public enum TracerSetting: String, CaseIterable, Sendable {
   }
 
   private static func isMark(_ text: Substring) -> Bool {
-    guard text.hasSuffix("%") else { return byteCount(text) != nil }
+    guard text.hasSuffix("%") else {
+      return text.last?.isNumber == false && byteCount(text) != nil
+    }
     return number(text.dropLast()).map { (1...100).contains($0) } ?? false
   }
 

@@ -119,6 +119,34 @@ import Testing
     #expect(snapshot.liveBytes <= 40 * Self.mebibyte && snapshot.liveBytes > 20 * Self.mebibyte)
   }
 
+  @Test func `where one step has led past every mark and HEAPTAP_START, there is a mark ahead`()
+    throws
+  {
+    let cgroup = try MemoryCgroup(limit: 64 * Self.mebibyte)
+    let guest = try Self.guest("1", in: cgroup, ["HEAPTAP_START": "60%"])
+    try guest.wait(forMessage: "armed")
+    try guest.tell("allocate 54 1048576")
+    try guest.wait(forMessage: "recording has only begun")
+    #expect(guest.messages(with: "recording started by HEAPTAP_START=60%").count == 1)
+    #expect(guest.box.names.isEmpty)
+    try guest.tell("allocate 7 1048576")
+    let snapshot = try guest.wait(forDumps: 1)[0]
+    #expect(snapshot.header.trigger == "limit" && snapshot.liveBytes > 0)
+  }
+
+  @Test func `page cache does not begin a recording, however low the mark is`() throws {
+    let cgroup = try MemoryCgroup(limit: 64 * Self.mebibyte)
+    let file = try Workshop.makeDirectory().appendingPathComponent("large")
+    let guest = try Self.guest("1", in: cgroup, ["HEAPTAP_START": "30%"])
+    let filled = try run(
+      cgroup.command(["/bin/dd", "if=/dev/zero", "of=\(file.path)", "bs=1M", "count=28"]))
+    #expect(filled.status == 0, "\(filled.errors)")
+    usleep(2_200_000)
+    #expect(guest.messages(with: "recording started").isEmpty)
+    try guest.tell("allocate 20 1048576")
+    try guest.wait(forMessage: "recording started by HEAPTAP_START=30%")
+  }
+
   @Test func `every mark of a list has its dump`() throws {
     let cgroup = try MemoryCgroup(limit: 100 * Self.mebibyte)
     let guest = try Self.guest("record", in: cgroup, ["HEAPTAP_LIMIT": "40%,60%,30M"])
@@ -306,7 +334,7 @@ import Testing
       "\(program)-1-1.pb",
     ]
     for name in others {
-      try Data("trigger=limit".utf8).write(to: directory.appendingPathComponent(name))
+      try Data("2\rtrigger=limit".utf8).write(to: directory.appendingPathComponent(name))
     }
     for step in 1...4 {
       try guest.tell("allocate 21 1048576")

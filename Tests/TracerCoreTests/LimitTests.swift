@@ -163,13 +163,16 @@ private func describe(_ source: LimitSource) -> String { text { source.append(to
 
   // MARK: Usage
 
-  private func usage(_ version: CgroupVersion, _ files: [String: String], limit: UInt64) throws
-    -> UInt64?
-  {
+  private func usage(
+    _ version: CgroupVersion, _ files: [String: String], limit: UInt64,
+    exactFrom: UInt64 = CgroupUsage.exactFrom
+  ) throws -> UInt64? {
     let tree = try Tree()
     for (name, contents) in files { tree["g/\(name)"] = contents }
     return tree.withFiles { files in
-      Array("/g".utf8).withUnsafeBytes { CgroupUsage.read(files, version, $0, limit) }
+      Array("/g".utf8).withUnsafeBytes {
+        CgroupUsage.read(files, version, $0, limit, exactFrom: exactFrom)
+      }
     }
   }
 
@@ -188,6 +191,8 @@ private func describe(_ source: LimitSource) -> String { text { source.append(to
     #expect(try usage(.two, two, limit: 1_200_000) == 450_000)
     // Far from the limit the cheaper file is enough.
     #expect(try usage(.two, two, limit: 4_000_000) == 1_000_000)
+    // But not where a mark is that low.
+    #expect(try usage(.two, two, limit: 4_000_000, exactFrom: 20) == 450_000)
     #expect(try usage(.two, [:], limit: 1) == nil)
     // More to take back than there is: two files of two moments.
     let odd = ["memory.current": "1000\n", "memory.stat": "active_file 5000\n"]
@@ -253,6 +258,20 @@ private func describe(_ source: LimitSource) -> String { text { source.append(to
     #expect(!crossings.isWaiting(marks))
   }
 
+  @Test func `of sizes that are crossed at once the largest is told`() throws {
+    let marks = try marks("1M,3M,2M")
+    var crossings = Crossings()
+    #expect(crossings.note(level(5, own: 1 << 30), marks, now: Self.second)?.bytes == 3 << 20)
+  }
+
+  @Test func `the lowest share among all marks is known, and 100 where none is one`() throws {
+    var start = LimitMark()
+    #expect(try marks("80%,40%,1M").lowestPercent(and: start) == 40)
+    #expect(try marks("1M").lowestPercent(and: start) == 100)
+    start.percent = 30
+    #expect(try marks("80%,40%,1M").lowestPercent(and: start) == 30)
+  }
+
   @Test func `a size is the process's own`() throws {
     let marks = try marks("1G")
     var crossings = Crossings()
@@ -286,7 +305,7 @@ private func describe(_ source: LimitSource) -> String { text { source.append(to
     #expect(!unset)
   }
 
-  @Test(arguments: ["80%", "1%", "100%", "512M", "3G", "1000", "7K", "2T"])
+  @Test(arguments: ["80%", "1%", "100%", "512M", "3G", "7K", "2T"])
   func `a mark is told as it was given`(text spelling: String) throws {
     let marks = try marks(spelling)
     let told = text { marks[0].describe(into: &$0) }
@@ -318,6 +337,35 @@ private func describe(_ source: LimitSource) -> String { text { source.append(to
     #expect((95_000_000...105_000_000).contains(pace.rate))
     pace.note(now + 1_000_000_000, usage: 10)
     #expect(pace.rate < 5_000_000)
+  }
+
+  @Test func `another limit's usage is no growth`() {
+    var pace = GrowthPace()
+    pace.note(1_000_000_000, usage: 1_000_000_000, limitNumber: 1)
+    // Of the host, and back: each is nearest for a moment.
+    pace.note(1_010_000_000, usage: 60_000_000_000, limitNumber: 2)
+    pace.note(1_020_000_000, usage: 1_010_000_000, limitNumber: 1)
+    pace.note(1_030_000_000, usage: 1_020_000_000, limitNumber: 1)
+    #expect(pace.rate < 1_000_000_000)
+    #expect(pace.sleepNanoseconds(headroom: 200_000_000) == 100_000_000)
+  }
+
+  @Test func `threads do not wake the worker again for what was given back`() {
+    let step = GrowthPace.wakeStep(headroom: 64 << 20)
+    let first = GrowthPace.wakeMark(last: 0, published: 5 << 20, headroom: 64 << 20)
+    #expect(first == 5 << 20 + step)
+    // Woken, and more than that is there: the next mark is further on.
+    #expect(
+      GrowthPace.wakeMark(last: first, published: 7 << 20, headroom: 64 << 20) == 7 << 20 + step)
+    // Woken, and it is gone already: not before the worker has slept.
+    #expect(GrowthPace.wakeMark(last: first, published: 5 << 20, headroom: 64 << 20) == 0)
+  }
+
+  @Test func `a limit's name is written so that it forges no line`() {
+    var source = LimitSource()
+    source.set { $0.append("/mnt\n/memory.max") }
+    let told = text { source.append(to: &$0) }
+    #expect(told == "/mnt?/memory.max")
   }
 
   @Test func `figures of any size are arithmetic, and no trap`() {

@@ -42,8 +42,8 @@ struct DumpDirectory {
       name.append(decimal: UInt64(UInt32(bitPattern: process)))
       let made = System.open(
         name.cString(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600, in: parent)
-      guard made >= 0 else { return }
-      System.close(made)
+      if made >= 0 { System.close(made) }
+      // Also one that was left by a kill: that it goes is told as well.
       _ = System.call(SYS_unlinkat, Int(parent), Int(bitPattern: name.cString()), 0)
     }
   }

@@ -92,7 +92,7 @@ package struct DumpState: ~Copyable {
 
   /// Takes the pages for a dump of so many sites now, while there is memory. Costs 64 bytes a site.
   mutating func prepare(sites: UInt32) {
-    guard sites >= preparedSites,
+    guard sites >= preparedSites, preparedSites < BlockWord.siteLimit,
       let base = UnsafeMutableRawPointer(
         bitPattern: workspace.load(ordering: .acquiring)),
       let order = UnsafeMutableRawPointer(bitPattern: order.load(ordering: .acquiring))

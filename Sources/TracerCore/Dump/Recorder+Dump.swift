@@ -56,6 +56,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     let counts = counterValues()
     raisePeakByOwnBalance()
     let scan = scan(bornBefore: generation)
+    pointee.dumps.leftOutSites = 0
+    pointee.dumps.leftOutBytes = 0
     pointee.dumps.previous = pointee.dumps.last
     pointee.dumps.last = ScanTotals(
       bytes: scan.bytes, blocks: scan.blocks, siteCount: scan.siteCount)

@@ -119,9 +119,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     let head = pointee.dumps.input + DumpState.inputByteCount / 2
     let count = System.read(file, head, 4096)
+    // As an entry of the string table, with tag and length: a path may have the words in it, and has no
+    // control bytes in a dump.
     guard count > 0,
-      UnsafeRawBufferPointer(start: head, count: count).contains("trigger=limit")
+      UnsafeRawBufferPointer(start: head, count: count).contains("2\u{d}trigger=limit")
     else { return nil }
-    return UInt64(facts.st_size)
+    return UInt64(clamping: facts.st_size)
   }
 }

@@ -256,7 +256,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       guard let facts = System.facts(of: descriptor), FileKind(facts) == .regular,
         let image = SymbolImage(
           PositionReader(descriptor: descriptor, buffer: buffer, capacity: capacity), origin: 0,
-          bias: nil, limit: UInt64(facts.st_size)),
+          bias: nil, limit: UInt64(clamping: facts.st_size)),
         image.isSame(as: module)
       else { return }
       body(image)

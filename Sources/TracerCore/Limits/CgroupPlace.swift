@@ -43,13 +43,12 @@ package struct CgroupPlace {
 
   /// What tells that the process was moved to another cgroup.
   package static func fingerprint(_ files: KernelFiles) -> UInt64 {
-    // FNV-1a, as published by Fowler, Noll and Vo.
-    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+    var fingerprint = Fingerprint()
     _ = files.forEachLine("/proc/self/cgroup") { line in
-      for byte in line { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+      for byte in line { fingerprint.add(byte) }
       return true
     }
-    return hash
+    return fingerprint.value
   }
 
   /// The line `N:memory:/path`, or else `0::/path`.
@@ -165,4 +164,11 @@ package struct CgroupPlace {
       }
     }
   }
+}
+
+/// A number for bytes by which to see that they are others. (FNV-1a, by Fowler, Noll and Vo.)
+struct Fingerprint {
+  private(set) var value: UInt64 = 0xcbf2_9ce4_8422_2325
+
+  mutating func add(_ byte: UInt8) { value = (value ^ UInt64(byte)) &* 0x100_0000_01b3 }
 }

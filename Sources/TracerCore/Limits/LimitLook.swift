@@ -56,6 +56,7 @@ package struct LimitLook {
   package private(set) var nearest = LimitReading()
   package private(set) var fullest = LimitReading()
   package private(set) var own = OwnMemory()
+  private var exactFrom: UInt64 = 0
   /// Where the nearest limit and the fullest come from.
   package private(set) var nearestSource = LimitSource()
   package private(set) var fullestSource = LimitSource()
@@ -63,8 +64,13 @@ package struct LimitLook {
   package init() {}
 
   /// Looks at everything. Cost: about ten small files of the kernel's.
-  package static func all(_ files: KernelFiles, _ place: CgroupPlace) -> LimitLook {
+  ///
+  /// - Parameter exactFrom: Of a cgroup's limit: below so many hundredths its usage may be too high.
+  package static func all(
+    _ files: KernelFiles, _ place: CgroupPlace, exactFrom: UInt64 = CgroupUsage.exactFrom
+  ) -> LimitLook {
     var look = LimitLook()
+    look.exactFrom = exactFrom
     look.own = OwnMemory.read(files)
     place.forEachLevel { directory, isOwn in
       look.addCgroup(files, place.version, directory, isOwn ? .cgroup : .sharedCgroup)
@@ -95,7 +101,8 @@ package struct LimitLook {
       }
     }
     guard let limit, limit < Self.none,
-      let usage = CgroupUsage.read(files, version, directory, limit)
+      let usage = CgroupUsage.read(
+        files, version, directory, limit, exactFrom: exactFrom)
     else { return }
     add(scope, limit: limit, usage: usage) { source in
       source.append(directory)
@@ -169,26 +176,39 @@ package struct LimitSource {
   }
 
   package func append(to text: inout TextBuffer) {
-    for position in 0..<min(byteCount, 1088) { text.append(bytes[position]) }
+    withUnsafeBytes(of: bytes) {
+      text.append(printable: UnsafeRawBufferPointer(rebasing: $0[..<min(byteCount, 1088)]))
+    }
+  }
+
+  /// A number that another name hardly has.
+  var fingerprint: UInt64 {
+    var fingerprint = Fingerprint()
+    for position in 0..<min(byteCount, 1088) { fingerprint.add(bytes[position]) }
+    return fingerprint.value
   }
 }
 
 /// What a cgroup uses that the kernel cannot take back.
 package enum CgroupUsage {
+  /// From where on usage is exact if nobody needs it to be below, in hundredths of the limit.
+  package static var exactFrom: UInt64 { 50 }
+
   /// Reads the usage of a cgroup; `nil` where it has none to read, as the root of version 2.
   ///
   /// It is all that is charged but for what can be taken back: page cache, and slabs that shrink. The
   /// sum of what cannot (anonymous, shared, the kernel's own) would miss what the kernel has charged
   /// ahead for each processor, and with a small limit never come near it.
   ///
-  /// Below half of the limit it is all that is charged: `memory.stat` is the dearer file of the two.
+  /// - Parameter exactFrom: Where not even all that is charged comes to so many hundredths of the limit,
+  ///   that is the answer: `memory.stat` is the dearer file of the two.
   package static func read(
     _ files: KernelFiles, _ version: CgroupVersion, _ directory: UnsafeRawBufferPointer,
-    _ limit: UInt64
+    _ limit: UInt64, exactFrom: UInt64 = exactFrom
   ) -> UInt64? {
     let name: StaticString = version == .one ? "/memory.usage_in_bytes" : "/memory.current"
     guard let charged = files.number(directory, name) else { return nil }
-    if charged < limit / 2 { return charged }
+    if charged < limit / 100 &* exactFrom { return charged }
     return charged &- min(charged, reclaimable(files, version, directory))
   }
 

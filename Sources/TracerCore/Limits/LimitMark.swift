@@ -12,6 +12,12 @@ package struct LimitMark {
 
   package var isSet: Bool { percent != 0 || bytes != 0 }
 
+  /// Whether another mark says more, where both are crossed: the higher one, and a share of the limit
+  /// more than a size.
+  func isBelow(_ other: LimitMark) -> Bool {
+    percent != other.percent ? percent < other.percent : bytes < other.bytes
+  }
+
   /// How far below itself usage must fall before a mark counts again: ten points, or a tenth.
   package static var hysteresisPercent: UInt32 { 10 }
 
@@ -42,7 +48,8 @@ package struct LimitMark {
       mark.percent = UInt32(value)
       return (mark, rest + 1)
     }
-    guard let (bytes, end) = size(value, rest) else { return nil }
+    // A number alone would be so many bytes, and is a share without its sign more likely.
+    guard let (bytes, end) = size(value, rest), end != rest else { return nil }
     mark.bytes = bytes
     return (mark, end)
   }
@@ -80,6 +87,15 @@ package struct LimitMarks {
     marks[count] = mark
     count &+= 1
     return true
+  }
+
+  /// The lowest share among the marks and another, in hundredths; 100 where none is one.
+  package func lowestPercent(and other: LimitMark) -> UInt64 {
+    var lowest: UInt64 = other.percent == 0 ? 100 : UInt64(other.percent)
+    for position in 0..<count where marks[position].percent != 0 {
+      lowest = min(lowest, UInt64(marks[position].percent))
+    }
+    return lowest
   }
 
   /// The marks that hold where nothing else is asked for.

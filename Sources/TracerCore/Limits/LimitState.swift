@@ -39,6 +39,8 @@ package struct LimitState: ~Copyable {
 
   package var crossings: Crossings
   package var pace: GrowthPace
+  /// The mark of traced bytes that threads were last given to wake the worker at; 0 for none.
+  var wakeAtBytes: Int64
 }
 
 /// Which marks have been crossed, and when. All zero is none.
@@ -88,7 +90,7 @@ package struct Crossings {
     var position = 0
     while position < marks.count {
       let mark = marks[position]
-      if note(level, mark, position, now), highest.map({ $0.percent < mark.percent }) ?? true {
+      if note(level, mark, position, now), highest.map({ $0.isBelow(mark) }) ?? true {
         highest = mark
       }
       position &+= 1
@@ -151,6 +153,8 @@ package struct GrowthPace {
 
   private var usage: UInt64 = 0
   private var time: UInt64 = 0
+  /// What the usage is of.
+  private var limitNumber: UInt64 = 0
   /// Smoothed over about 20 ms, and the fastest since recording began, in bytes a second.
   package private(set) var rate: UInt64 = 0
   private var fastest: UInt64 = 0
@@ -158,11 +162,17 @@ package struct GrowthPace {
   package init() {}
 
   /// Takes note of a usage.
-  package mutating func note(_ now: UInt64, usage newUsage: UInt64) {
+  ///
+  /// - Parameter newNumber: Which limit it counts against. What two of them are used up to differs by
+  ///   much, and is no growth.
+  package mutating func note(
+    _ now: UInt64, usage newUsage: UInt64, limitNumber newNumber: UInt64 = 0
+  ) {
     let elapsed = now &- time
-    guard elapsed >= Self.shortestNanoseconds else { return }
-    defer { (time, usage) = (now, newUsage) }
-    guard time != 0 else { return }
+    let isSame = newNumber == limitNumber
+    guard elapsed >= Self.shortestNanoseconds || !isSame else { return }
+    defer { (time, usage, limitNumber) = (now, newUsage, newNumber) }
+    guard time != 0, isSame else { return }
     let grown = newUsage > usage ? newUsage &- usage : 0
     let speed = Double(grown) / (Double(elapsed) / 1e9)
     let share = Double(elapsed) / (Double(elapsed) + 20e6)
@@ -179,6 +189,16 @@ package struct GrowthPace {
     let nanoseconds = Double(headroom) / Double(rate) * 1e9
     return UInt64(
       min(max(nanoseconds, Double(Self.shortestNanoseconds)), Double(Self.longestNanoseconds)))
+  }
+
+  /// At which traced bytes threads are to wake the worker; 0 for not until it has slept.
+  ///
+  /// Where it was woken and they have fallen below again, a program takes much memory and gives it
+  /// back, which may go on all day: the worker would do nothing but look.
+  ///
+  /// - Parameter last: The mark that the worker was woken at; 0 where it has slept as long as it may.
+  package static func wakeMark(last: Int64, published: Int64, headroom: UInt64) -> Int64 {
+    last != 0 && published < last ? 0 : max(1, published &+ wakeStep(headroom: headroom))
   }
 
   /// After how many more traced bytes the worker is to look again.

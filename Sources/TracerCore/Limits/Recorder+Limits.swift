@@ -6,7 +6,10 @@ import Synchronization
 
 extension UnsafeMutablePointer where Pointee == Core {
   private var watchesLimits: Bool {
+    // In a table of descriptors that is the daemon's too, a file that is opened and closed every second
+    // may be closed by the daemon, and its number then be another's when it is closed here.
     (pointee.settings.mode == .armed || pointee.settings.mode == .recording)
+      && pointee.requests.workerHasOwnDescriptors.load(ordering: .relaxed) != 0
       && (pointee.settings.limitMarks.count > 0 || pointee.settings.startMark.isSet)
   }
 
@@ -21,18 +24,16 @@ extension UnsafeMutablePointer where Pointee == Core {
     var look = lookAtLimits(now)
     let level = Crossings.Level(
       thousandths: look.fullest.thousandths, ownBytes: look.own.unreclaimable)
-    if pointee.limits.crossings.noteStart(level, pointee.settings.startMark, now: now),
-      pointee.isRecording.load(ordering: .relaxed) == 0
-    {
-      take(look.fullest, look.fullestSource)
-      pointee.limits.mark = pointee.settings.startMark
-      startAtMark()
-    }
-    if let mark = pointee.limits.crossings.note(level, pointee.settings.limitMarks, now: now) {
-      take(look.fullest, look.fullestSource)
-      pointee.limits.mark = mark
-      if !look.fullest.isKnown { takeSize(mark, look.own.unreclaimable) }
-      carryOutCrossing()
+    let reachesStart = pointee.limits.crossings.noteStart(
+      level, pointee.settings.startMark, now: now)
+    // Both before either is acted upon: where one step has led past both, what begins to record must
+    // know that this mark is behind, and set another.
+    let crossed = pointee.limits.crossings.note(level, pointee.settings.limitMarks, now: now)
+    let wasRecording = pointee.isRecording.load(ordering: .relaxed) != 0
+    if reachesStart, !wasRecording { startAtMark(look) }
+    if let mark = crossed {
+      take(look, at: mark)
+      carryOutCrossing(wasRecording: wasRecording)
       // A dump takes its time, and so does what is told of it.
       look = lookAtLimits(System.monotonicTime)
     }
@@ -47,11 +48,21 @@ extension UnsafeMutablePointer where Pointee == Core {
       let files = KernelFiles(
         buffer: bytes.baseAddress.unsafelyUnwrapped, capacity: bytes.count)
       findPlace(files, now)
-      look = LimitLook.all(files, pointee.limits.place)
+      look = LimitLook.all(files, pointee.limits.place, exactFrom: exactFrom)
     }
-    if look.nearest.isKnown { pointee.limits.pace.note(now, usage: look.nearest.usage) }
+    if look.nearest.isKnown {
+      pointee.limits.pace.note(
+        now, usage: look.nearest.usage, limitNumber: look.nearestSource.fingerprint)
+    }
     take(look.nearest, look.nearestSource)
     return look
+  }
+
+  /// Usage is to be exact from where it decides, which is ten points below the lowest mark.
+  private var exactFrom: UInt64 {
+    let lowest = pointee.settings.limitMarks.lowestPercent(and: pointee.settings.startMark)
+    let points = UInt64(LimitMark.hysteresisPercent)
+    return min(CgroupUsage.exactFrom, lowest > points ? lowest &- points : 0)
   }
 
   /// Finds the cgroup at first, when the process was moved, and once a minute for what was mounted.
@@ -72,11 +83,14 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.limits.source = source
   }
 
-  /// Where no limit is known, the size that was asked for is one.
-  private func takeSize(_ mark: LimitMark, _ own: UInt64) {
+  /// Takes note of a mark that is crossed, and of the limit that it is of.
+  func take(_ look: borrowing LimitLook, at mark: LimitMark) {
+    pointee.limits.mark = mark
+    guard !look.fullest.isKnown else { return take(look.fullest, look.fullestSource) }
+    // Where no limit is known, the size that was asked for is one.
     var reading = LimitReading()
     reading.limit = mark.bytes
-    reading.usage = own
+    reading.usage = look.own.unreclaimable
     var source = LimitSource()
     source.set { $0.append("HEAPTAP_LIMIT") }
     take(reading, source)
@@ -93,6 +107,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard pointee.isRecording.load(ordering: .relaxed) == 1, look.fullest.isKnown || hasSizes,
       pointee.limits.crossings.isWaiting(pointee.settings.limitMarks)
     else {
+      pointee.limits.wakeAtBytes = 0
       pointee.wakeAtBytes.store(0, ordering: .relaxed)
       return second
     }
@@ -101,8 +116,10 @@ extension UnsafeMutablePointer where Pointee == Core {
       room(belowSizes: look.own.unreclaimable))
     // What threads have published by now, and a step: they see the mark at their next publishing.
     let published = pointee.publishedBytes.load(ordering: .relaxed)
-    pointee.wakeAtBytes.store(
-      max(1, published &+ GrowthPace.wakeStep(headroom: headroom)), ordering: .relaxed)
+    let isSpent = pointee.wakeAtBytes.load(ordering: .relaxed) == 0
+    pointee.limits.wakeAtBytes = GrowthPace.wakeMark(
+      last: isSpent ? pointee.limits.wakeAtBytes : 0, published: published, headroom: headroom)
+    pointee.wakeAtBytes.store(pointee.limits.wakeAtBytes, ordering: .relaxed)
     return Int(pointee.limits.pace.sleepNanoseconds(headroom: headroom))
   }
 
@@ -122,8 +139,8 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   // MARK: At a mark
 
-  private func carryOutCrossing() {
-    if pointee.isRecording.load(ordering: .relaxed) != 0 {
+  private func carryOutCrossing(wasRecording: Bool) {
+    if wasRecording {
       snapshot(.limit, .limit)
       finishDump()
     } else {

@@ -4,6 +4,17 @@
 import CTracerPlatform
 import Synchronization
 
+/// Why recording begins.
+package enum RecordingCause {
+  /// The process's first allocation, before which the heap held nothing, and libc cannot be asked.
+  case firstAllocation
+  /// Somebody wants it, and gets to know what the heap held before; which takes the arenas' locks for
+  /// as long as glibc takes to walk their free chunks.
+  case asked
+  /// A mark was reached. Nobody has asked for a pause.
+  case byItself
+}
+
 extension UnsafeMutablePointer where Pointee == Core {
   private static var generationByteCount: Int {
     Int(BlockWord.generationLimit &+ 1) * MemoryLayout<GenerationStart>.stride
@@ -20,10 +31,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   /// Starts recording; 0, or an errno. Starting what records is no error.
-  ///
-  /// - Parameter isFirst: Whether this is the process's first allocation, before which the heap held
-  ///   nothing, and libc cannot be asked.
-  package func startRecording(isFirst: Bool = false) -> Int32 {
+  package func startRecording(_ cause: RecordingCause = .asked) -> Int32 {
     guard pointee.isRecording.load(ordering: .acquiring) == 0 else { return 0 }
     guard openTables() else { return ENOMEM }
     // What a hook in flight may have written since the last recording gave its pages back; and all of
@@ -33,7 +41,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.rows.discard()
     pointee.dumps.discard()
     pointee.threads.discardUnowned()
-    notePast(isFirst: isFirst)
+    notePast(cause)
     pointee.retired.reset()
     pointee.publishedBytes.store(0, ordering: .relaxed)
     pointee.peakBytes.store(0, ordering: .relaxed)
@@ -50,14 +58,14 @@ extension UnsafeMutablePointer where Pointee == Core {
     tracer_services.switch_freeing_entries?(1)
     tracer_services.switch_allocating_entries?(1)
     pointee.dumps.prepare(sites: 0)
-    if !isFirst { noteRecordingBegan() }
+    if cause != .firstAllocation { noteRecordingBegan() }
     return 0
   }
 
-  private func notePast(isFirst: Bool) {
+  private func notePast(_ cause: RecordingCause) {
     pointee.before = BeforeRecording(heapBytes: 0, hasHeapBytes: false, residentBytes: 0)
-    guard !isFirst else { return }
-    if pointee.allocatorIsGlibc {
+    guard cause != .firstAllocation else { return }
+    if pointee.allocatorIsGlibc, cause == .asked {
       var figures = tracer_heap_figures()
       if tracer_heap_figures(&figures) == 0 {
         pointee.before.heapBytes = figures.in_use
