@@ -15,6 +15,19 @@ struct DumpReference {
     DumpReference(path: path, origin: .named)
   }
 
+  /// The dump at a path, or the newest of a program or unit; without a name the newest of all.
+  static func found(for name: String?) throws -> DumpReference {
+    guard let name else { return try newest(1, of: nil)[0] }
+    if name.isPathOfDump { return .named(name) }
+    do {
+      return try newest(1, of: name)[0]
+    } catch {
+      // The directory of a service holds its program, too: a name comes before a file of any sort.
+      guard name.isFile else { throw error }
+      return .named(name)
+    }
+  }
+
   /// The newest dumps of one process, oldest first.
   static func newest(_ count: Int, of name: String?) throws -> [DumpReference] {
     let directories = DumpDirectories.searched(environment: .current)
@@ -31,7 +44,11 @@ struct DumpReference {
 
   /// Reads the dump; what had to be put up with goes to standard error.
   func read() throws -> Snapshot {
-    let bytes = try DumpFile.contents(of: path, origin)
+    try snapshot(of: try DumpFile.contents(of: path, origin))
+  }
+
+  /// The snapshot that the dump's bytes are.
+  func snapshot(of bytes: [UInt8]) throws -> Snapshot {
     do throws(ProfileError) {
       let snapshot = try Snapshot(profile: bytes)
       for warning in snapshot.warnings {
@@ -61,6 +78,16 @@ enum Symbols {
   static func named(
     _ snapshots: [Snapshot], style: Demangler.Style = .simplified, complaining: Bool = true
   ) -> [Snapshot] {
+    let calls = calls(in: snapshots, style: style, complaining: complaining)
+    return zip(snapshots, calls).map { snapshot, calls in
+      snapshot.replacingFrames { calls[$0] ?? [] }
+    }
+  }
+
+  /// For each snapshot the calls at each of its distinct frames, innermost first.
+  static func calls(
+    in snapshots: [Snapshot], style: Demangler.Style, complaining: Bool = true
+  ) -> [[Frame: [Frame]]] {
     var modules: [Module] = []
     var frames: [Frame] = []
     for snapshot in snapshots {
@@ -81,9 +108,8 @@ enum Symbols {
         .map { calls in calls.map { $0.renumbered(by: -firstModule) } }
       answers = answers.dropFirst(ours.count)
       firstModule += snapshot.modules.count
-      let names = Dictionary(
+      return Dictionary(
         zip(snapshot.distinctFrames, ours), uniquingKeysWith: { first, _ in first })
-      return snapshot.replacingFrames { names[$0] ?? [] }
     }
   }
 }

@@ -37,7 +37,7 @@ struct ReportOptions: ParsableArguments {
   @Flag(help: "Show the frames of the allocator and of the language's runtime too.")
   var allFrames = false
 
-  @Flag(help: "Show Swift functions with modules and argument types.")
+  @Flag(help: fullNamesHelp)
   var fullNames = false
 
   @Flag(help: "Show modules and offsets, and read no other files than the dumps.")
@@ -45,6 +45,8 @@ struct ReportOptions: ParsableArguments {
 
   @Flag(help: "Print JSON.")
   var json = false
+
+  static let fullNamesHelp: ArgumentHelp = "Show Swift functions with modules and argument types."
 
   func validate() throws {
     _ = try choice(of: "--by", by) as Snapshot.Grouping

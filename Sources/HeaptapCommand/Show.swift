@@ -41,7 +41,7 @@ struct Show: ParsableCommand {
   func validate() throws { _ = try choice(of: "--sort", sort) as SortKey }
 
   func run() throws {
-    let snapshot = try reference.read()
+    let snapshot = try DumpReference.found(for: dump).read()
     if header {
       return Output.write("\(HeaderText(of: snapshot.header))\n")
     }
@@ -58,20 +58,6 @@ struct Show: ParsableCommand {
         sorted(rows), sort == SortKey.total.rawValue ? .liveAndTotal : .live,
         limit: options.rowLimit, style: options.style),
       Summary(of: prepared.withoutWarnings, style: options.style))
-  }
-
-  private var reference: DumpReference {
-    get throws {
-      guard let dump else { return try DumpReference.newest(1, of: nil)[0] }
-      if dump.isPathOfDump { return .named(dump) }
-      do {
-        return try DumpReference.newest(1, of: dump)[0]
-      } catch {
-        // The directory of a service holds its program, too: a name comes before a file of any sort.
-        guard dump.isFile else { throw error }
-        return .named(dump)
-      }
-    }
   }
 
   /// Rows come by bytes; equal ones keep that order.

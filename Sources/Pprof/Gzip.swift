@@ -1,12 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
-// Unpacks compressed profiles: other tools write little else.
+// Unpacks compressed profiles, which is what most tools write, and packs them.
 
 import CZlib
 
-/// gzip, read by zlib.
-enum Gzip {
+/// gzip, read and written by zlib.
+public enum Gzip {
   /// Whether the bytes are gzip's. No profile begins so: it would be a wire type that is not used.
-  static func compressed(_ bytes: [UInt8]) -> Bool { bytes.starts(with: [0x1f, 0x8b]) }
+  public static func isCompressed(_ bytes: [UInt8]) -> Bool { bytes.starts(with: [0x1f, 0x8b]) }
+
+  /// The bytes of a profile that may be compressed, and whether they were cut before their end.
+  static func contents(
+    of bytes: [UInt8], byteCountLimit: Int
+  ) throws(ProfileError) -> (bytes: [UInt8], isCut: Bool) {
+    guard isCompressed(bytes) else { return (bytes, isCut: false) }
+    return try inflated(bytes, byteCountLimit: byteCountLimit)
+  }
+
+  /// The bytes compressed, as a file of gzip's without a name and a time in it.
+  public static func compressed(_ contents: [UInt8]) throws(ProfileError) -> [UInt8] {
+    guard contents.count <= UInt32.max else {
+      throw ProfileError(.tooLarge, "more than 4 GiB to compress")
+    }
+    var stream = unsafe z_stream()
+    guard
+      unsafe deflateInit2_(
+        &stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY, ZLIB_VERSION,
+        Int32(MemoryLayout<z_stream>.size)) == Z_OK
+    else { throw ProfileError(.tooLarge, "zlib has no memory") }
+    defer { unsafe deflateEnd(&stream) }
+    var compressed = unsafe [UInt8](
+      repeating: 0, count: Int(deflateBound(&stream, UInt(contents.count))))
+    let status = unsafe contents.withUnsafeBufferPointer { input in
+      unsafe stream.next_in = UnsafeMutablePointer(mutating: input.baseAddress)
+      unsafe stream.avail_in = UInt32(input.count)
+      return unsafe compressed.withUnsafeMutableBufferPointer { output in
+        unsafe stream.next_out = output.baseAddress
+        unsafe stream.avail_out = UInt32(clamping: output.count)
+        return unsafe deflate(&stream, Z_FINISH)
+      }
+    }
+    guard status == Z_STREAM_END else { throw ProfileError(.tooLarge, "zlib gave up") }
+    return Array(compressed.prefix(Int(unsafe stream.total_out)))
+  }
 
   /// The contents, and whether the file was cut before its end.
   ///

@@ -15,10 +15,7 @@ extension Snapshot {
   public init(
     profile bytes: [UInt8], inflatedByteCountLimit: Int = 512 << 20
   ) throws(ProfileError) {
-    var contents = (bytes: bytes, isCut: false)
-    if Gzip.compressed(bytes) {
-      contents = try Gzip.inflated(bytes, byteCountLimit: inflatedByteCountLimit)
-    }
+    let contents = try Gzip.contents(of: bytes, byteCountLimit: inflatedByteCountLimit)
     guard !contents.bytes.isEmpty else { throw ProfileError(contents.isCut ? .truncated : .empty) }
     guard contents.bytes.count < UInt32.max else {
       throw ProfileError(.tooLarge, "more than 4 GiB")

@@ -21,9 +21,7 @@ extension Snapshot {
 /// Writes what a snapshot holds, each string and frame just before what first refers to it.
 struct ProfileWriter: ~Copyable {
   private let snapshot: Snapshot
-  private var wire = WireWriter(ArraySink())
-  private var strings: [String: UInt64] = ["": 0]
-  private var functions: [Function: UInt64] = [:]
+  private var out = SymbolWriter()
   /// The location of each frame that is alone in one; 0 where none was written yet.
   private var locationOfFrame: [UInt64]
   /// The locations of calls with what was inlined into them.
@@ -31,11 +29,6 @@ struct ProfileWriter: ~Copyable {
   private var locationCount: UInt64 = 0
   /// A site's samples follow one another: only the last stack is asked for again.
   private var last: (stack: Int, locations: [UInt64])?
-
-  private struct Function: Hashable {
-    let name: UInt64
-    let file: UInt64
-  }
 
   init(_ snapshot: Snapshot) {
     self.snapshot = snapshot
@@ -48,16 +41,16 @@ struct ProfileWriter: ~Copyable {
   ]
 
   mutating func writeHeader() {
-    wire.write(ProfileField.string, text: "")
     for (type, unit) in Self.sampleTypes { writeValueType(ProfileField.sampleType, type, unit) }
-    wire.write(ProfileField.defaultSampleType, varint: string("inuse_space"))
+    let inuse = out.string("inuse_space")
+    out.write([(ProfileField.defaultSampleType, inuse)])
     writeValueType(ProfileField.periodType, "space", "bytes")
-    wire.write(ProfileField.period, varint: 1)
+    out.write([(ProfileField.period, 1)])
     if let time = snapshot.header.dumpWallNanoseconds {
-      wire.write(ProfileField.timeNanoseconds, varint: UInt64(bitPattern: Int64(time)))
+      out.write([(ProfileField.timeNanoseconds, UInt64(bitPattern: Int64(time)))])
     }
     if let duration = snapshot.header.durationNanoseconds {
-      wire.write(ProfileField.durationNanoseconds, varint: UInt64(duration))
+      out.write([(ProfileField.durationNanoseconds, UInt64(duration))])
     }
     for entry in snapshot.header.entries where entry.key != "complete" { write(comment: entry) }
   }
@@ -68,29 +61,18 @@ struct ProfileWriter: ~Copyable {
       let fields = [
         (MappingField.id, UInt64(index + 1)), (MappingField.start, module.start),
         (MappingField.limit, module.limit), (MappingField.fileOffset, module.fileOffset),
-        (MappingField.fileName, string(module.path)),
-        (MappingField.buildID, string(module.buildID)),
-        (MappingField.hasFunctions, symbols[index].functions ? 1 : 0),
-        (MappingField.hasFileNames, symbols[index].files ? 1 : 0),
-        (MappingField.hasLineNumbers, symbols[index].lines ? 1 : 0),
-        (MappingField.hasInlineFrames, symbols[index].inlined ? 1 : 0),
+        (MappingField.fileName, out.string(module.path)),
+        (MappingField.buildID, out.string(module.buildID)),
       ].filter { $0.1 != 0 }
-      wire.beginMessage(ProfileField.mapping, byteCount: byteCount(of: fields))
-      write(fields)
+      out.write(ProfileField.mapping, message: fields + symbols[index].fields)
     }
   }
 
-  /// Says which modules need no symbols any more: `go tool pprof` looks for binaries otherwise.
-  private func symbolsByModule() -> [(functions: Bool, files: Bool, lines: Bool, inlined: Bool)] {
-    var symbols = Array(
-      repeating: (functions: false, files: false, lines: false, inlined: false),
-      count: snapshot.modules.count)
+  private func symbolsByModule() -> [ModuleSymbols] {
+    var symbols = Array(repeating: ModuleSymbols(), count: snapshot.modules.count)
     for frame in snapshot.distinctFrames {
       guard let module = frame.module, symbols.indices.contains(module) else { continue }
-      symbols[module].functions = symbols[module].functions || frame.function != nil
-      symbols[module].files = symbols[module].files || frame.file != nil
-      symbols[module].lines = symbols[module].lines || frame.line != nil
-      symbols[module].inlined = symbols[module].inlined || frame.isInlined
+      symbols[module].add(frame)
     }
     return symbols
   }
@@ -108,23 +90,20 @@ struct ProfileWriter: ~Copyable {
     }
     if sample.domain != 0 { labels.append(label("domain", sample.domain)) }
 
-    var size = packedByteCount(SampleField.location, locations)
-    size += packedByteCount(SampleField.value, values)
+    var size = SymbolWriter.packedByteCount(SampleField.location, locations)
+    size += SymbolWriter.packedByteCount(SampleField.value, values)
     for label in labels {
-      size += WireSize.field(SampleField.label, byteCount: byteCount(of: label))
+      size += WireSize.field(SampleField.label, byteCount: SymbolWriter.byteCount(of: label))
     }
-    wire.beginMessage(ProfileField.sample, byteCount: size)
-    writePacked(SampleField.location, locations)
-    writePacked(SampleField.value, values)
-    for label in labels {
-      wire.beginMessage(SampleField.label, byteCount: byteCount(of: label))
-      write(label)
-    }
+    out.beginMessage(ProfileField.sample, byteCount: size)
+    out.writePacked(SampleField.location, locations)
+    out.writePacked(SampleField.value, values)
+    for label in labels { out.write(SampleField.label, message: label) }
   }
 
   consuming func finish() -> [UInt8] {
     for entry in snapshot.header.entries where entry.key == "complete" { write(comment: entry) }
-    return wire.finish().bytes
+    return out.finish()
   }
 }
 
@@ -174,7 +153,7 @@ extension ProfileWriter {
     let outermost = snapshot.distinctFrames[Int(run.last!)]
     var lines: [[(UInt32, UInt64)]] = []
     if hasLines(outermost, isAlone: run.count == 1) {
-      for index in run { lines.append(line(of: snapshot.distinctFrames[Int(index)])) }
+      for index in run { lines.append(out.line(of: snapshot.distinctFrames[Int(index)])) }
     }
     locationCount += 1
     let fields = [
@@ -182,16 +161,7 @@ extension ProfileWriter {
       (LocationField.mapping, outermost.module.map { UInt64($0 + 1) } ?? 0),
       (LocationField.address, outermost.address),
     ].filter { $0.1 != 0 }
-    var size = byteCount(of: fields)
-    for line in lines {
-      size += WireSize.field(LocationField.line, byteCount: byteCount(of: line))
-    }
-    wire.beginMessage(ProfileField.location, byteCount: size)
-    write(fields)
-    for line in lines {
-      wire.beginMessage(LocationField.line, byteCount: byteCount(of: line))
-      write(line)
-    }
+    out.write(location: fields, lines: lines)
     return locationCount
   }
 
@@ -203,95 +173,26 @@ extension ProfileWriter {
     if frame.function != nil || frame.file != nil || frame.line != nil { return true }
     return frame.address == 0 && frame.module == nil
   }
-
-  private mutating func line(of frame: Frame) -> [(UInt32, UInt64)] {
-    var fields: [(UInt32, UInt64)] = []
-    if frame.function != nil || frame.file != nil {
-      fields.append((LineField.function, function(of: frame)))
-    }
-    // Line 0 is written too: it is a line, and not the absence of one.
-    if let line = frame.line {
-      fields.append((LineField.line, UInt64(bitPattern: Int64(line))))
-    }
-    return fields
-  }
-
-  private mutating func function(of frame: Frame) -> UInt64 {
-    let key = Function(name: string(frame.function ?? ""), file: string(frame.file ?? ""))
-    if let known = functions[key] { return known }
-    let id = UInt64(functions.count + 1)
-    functions[key] = id
-    let fields = [
-      (FunctionField.id, id), (FunctionField.name, key.name),
-      (FunctionField.systemName, key.name), (FunctionField.fileName, key.file),
-    ].filter { $0.1 != 0 }
-    wire.beginMessage(ProfileField.function, byteCount: byteCount(of: fields))
-    write(fields)
-    return id
-  }
 }
 
 // Strings and plain messages.
 extension ProfileWriter {
-  /// The number of a string, which is written if it is new.
-  private mutating func string(_ text: String) -> UInt64 {
-    if let known = strings[text] { return known }
-    let index = UInt64(strings.count)
-    strings[text] = index
-    var text = text
-    text.withUTF8 { unsafe wire.write(ProfileField.string, bytes: UnsafeRawBufferPointer($0)) }
-    return index
-  }
-
   private mutating func write(comment entry: Header.Entry) {
-    let index = string(entry.comment)
-    wire.write(ProfileField.comment, varint: index)
+    let index = out.string(entry.comment)
+    out.write([(ProfileField.comment, index)])
   }
 
   private mutating func writeValueType(_ field: UInt32, _ type: String, _ unit: String) {
-    let fields = [(ValueTypeField.type, string(type)), (ValueTypeField.unit, string(unit))]
-    wire.beginMessage(field, byteCount: byteCount(of: fields))
-    write(fields)
+    let fields = [(ValueTypeField.type, out.string(type)), (ValueTypeField.unit, out.string(unit))]
+    out.write(field, message: fields)
   }
 
   private mutating func label(
     _ key: String, _ number: Int, unit: String? = nil
   ) -> [(UInt32, UInt64)] {
     let fields = [
-      (LabelField.key, string(key)), (LabelField.number, UInt64(bitPattern: Int64(number))),
+      (LabelField.key, out.string(key)), (LabelField.number, UInt64(bitPattern: Int64(number))),
     ]
-    return unit.map { fields + [(LabelField.unit, string($0))] } ?? fields
-  }
-
-  private func byteCount(of fields: [(UInt32, UInt64)]) -> Int {
-    fields.reduce(0) { $0 + WireSize.field($1.0, varint: $1.1) }
-  }
-
-  private mutating func write(_ fields: [(UInt32, UInt64)]) {
-    for (field, value) in fields { wire.write(field, varint: value) }
-  }
-
-  private func packedByteCount(_ field: UInt32, _ values: [UInt64]) -> Int {
-    let size = values.reduce(0) { $0 + WireSize.varint($1) }
-    return size == 0 ? 0 : WireSize.field(field, byteCount: size)
-  }
-
-  private mutating func writePacked(_ field: UInt32, _ values: [UInt64]) {
-    if values.isEmpty { return }
-    wire.beginMessage(field, byteCount: values.reduce(0) { $0 + WireSize.varint($1) })
-    for value in values { wire.writeVarint(value) }
-  }
-}
-
-/// Keeps what is written in an array.
-private struct ArraySink: ByteSink {
-  var bytes: [UInt8] = []
-
-  mutating func append(_ byte: UInt8) {
-    bytes.append(byte)
-  }
-
-  mutating func append(_ more: UnsafeRawBufferPointer) {
-    unsafe bytes.append(contentsOf: more)
+    return unit.map { fields + [(LabelField.unit, out.string($0))] } ?? fields
   }
 }

@@ -9,7 +9,7 @@ import Testing
 extension CommandTests {
   @Suite struct Reports {
     /// One dump of `reported.cpp`, and where its lines are.
-    private struct Reported {
+    struct Reported {
       let box: DumpBox
       let program: String
       let dump: String

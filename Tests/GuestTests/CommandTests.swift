@@ -11,7 +11,7 @@ import Testing
   // MARK: The command line and its manual
 
   @Test(arguments: [
-    "enable", "disable", "run", "list", "start", "snapshot", "stop", "show", "diff",
+    "enable", "disable", "run", "list", "start", "snapshot", "stop", "show", "diff", "symbolize",
     "journal", "dumps", "report",
   ])
   func `the manual has every flag of a subcommand, and no other`(subcommand: String) throws {
@@ -57,6 +57,13 @@ import Testing
     (["show", "-n", "-1"], "-n"), (["show", "-n", "many"], "many"),
     (["show", "--by", "stack", "--cumulative"], "--cumulative does not go with --by stack"),
     (["diff", "a", "b", "c"], "diff takes two dumps, one name or nothing, not 3 arguments"),
+    (["symbolize"], "<dump>"),
+    (
+      ["symbolize", "--in-place", "-o", "a", "b"],
+      "symbolize takes --output or --in-place, not both"
+    ),
+    (["symbolize", "--in-place", "--force", "b"], "--force does not go with --in-place"),
+    (["symbolize", "-o", "a", "b", "c"], "--output takes one dump, not 2"),
     (["diff", "--sort", "total"], "--sort takes bytes or blocks, not 'total'"),
     (["journal", "-n", "0"], "-n takes a number from 1, not 0"),
     (["journal", "--since", "soon"], "'soon' is no time; times are written as "),

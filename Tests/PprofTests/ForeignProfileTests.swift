@@ -6,7 +6,7 @@ import Pprof
 import Testing
 
 /// As Go writes them: strings last, functions and lines given, two types of four in use.
-private func goProfile(packed: Bool = true) -> [UInt8] {
+func goProfile(packed: Bool = true) -> [UInt8] {
   HandMade.message { profile in
     profile.sampleType(1, 2)
     profile.sampleType(3, 4)
