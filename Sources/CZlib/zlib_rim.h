@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: Apache-2.0
-// zlib, for profiles that arrive compressed.
+// zlib, for profiles that arrive or leave compressed.
 #include <zlib.h>

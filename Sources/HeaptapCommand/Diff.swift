@@ -70,7 +70,7 @@ struct Diff: ParsableCommand {
       complain(
         "comparing '\(references[0].path.plainText)' with '\(references[1].path.plainText)'")
     }
-    let snapshots = options.prepared(try references.map { try $0.read() })
+    let snapshots = try options.prepared(try references.map { try $0.read() })
     let rows = try snapshots[1].compared(
       to: snapshots[0], groupedBy: options.grouping, charging: options.charging)
     if options.json {

@@ -63,9 +63,12 @@ struct DumpReference {
 
 extension ReportOptions {
   /// The snapshots as reports want them: named, folded and filtered.
-  func prepared(_ snapshots: [Snapshot]) -> [Snapshot] {
+  func prepared(_ snapshots: [Snapshot]) throws -> [Snapshot] {
+    let roots = try sources.roots()
     let named =
-      noSymbols ? snapshots : Symbols.named(snapshots, style: fullNames ? .full : .simplified)
+      noSymbols
+      ? snapshots
+      : Symbols.named(snapshots, below: roots, style: fullNames ? .full : .simplified)
     return named.map { (allFrames ? $0 : $0.folded()).filtered(by: filters) }
   }
 }
@@ -74,11 +77,14 @@ extension ReportOptions {
 enum Symbols {
   /// Names the frames of all snapshots in one pass: they mostly share their files.
   ///
-  /// - Parameter complaining: Whether what is missing is said on standard error.
+  /// - Parameters:
+  ///   - roots: The directories that stand for `/`.
+  ///   - complaining: Whether what is missing is said on standard error.
   static func named(
-    _ snapshots: [Snapshot], style: Demangler.Style = .simplified, complaining: Bool = true
+    _ snapshots: [Snapshot], below roots: [String] = ["/"], style: Demangler.Style = .simplified,
+    complaining: Bool = true
   ) -> [Snapshot] {
-    let calls = calls(in: snapshots, style: style, complaining: complaining)
+    let calls = calls(in: snapshots, below: roots, style: style, complaining: complaining)
     return zip(snapshots, calls).map { snapshot, calls in
       snapshot.replacingFrames { calls[$0] ?? [] }
     }
@@ -86,7 +92,8 @@ enum Symbols {
 
   /// For each snapshot the calls at each of its distinct frames, innermost first.
   static func calls(
-    in snapshots: [Snapshot], style: Demangler.Style, complaining: Bool = true
+    in snapshots: [Snapshot], below roots: [String], style: Demangler.Style,
+    complaining: Bool = true
   ) -> [[Frame: [Frame]]] {
     var modules: [Module] = []
     var frames: [Frame] = []
@@ -97,7 +104,7 @@ enum Symbols {
     let symbolicator = Symbolicator(
       worker: .subprocess(
         executable: "/proc/self/exe", arguments: [SymbolicateWorker.name]),
-      style: style)
+      roots: roots, style: style)
     let outcome = symbolicator.symbolicate(frames, modules: modules)
     if complaining { for warning in outcome.warnings { complain(warning.plainText) } }
 

@@ -56,6 +56,8 @@ struct Report: ParsableCommand {
     completion: .directory)
   var directory: String?
 
+  @OptionGroup var sources: SymbolSources
+
   func validate() throws {
     if new && !dumps.isEmpty { throw ValidationError("report takes dumps or --new, not both") }
     if !new && dumps.isEmpty {
@@ -77,12 +79,13 @@ struct Report: ParsableCommand {
   }
 
   func run() throws {
-    if new { return try reportNew() }
+    let reporter = DumpReporter(roots: try sources.roots())
+    if new { return try reportNew(reporter) }
     var failed = false
     for path in dumps {
       do {
         let named = try NamedDump(path)
-        try DumpReporter.report(named.path, owner: named.ownerID, among: named.neighbours, .named)
+        try reporter.report(named.path, owner: named.ownerID, among: named.neighbours, .named)
         Output.write("told the journal of '\(path.plainText)'\n")
       } catch let error as JournalError {
         throw error
@@ -99,7 +102,7 @@ struct Report: ParsableCommand {
   /// So many of one directory before the others get their turn: a burst in one holds up nobody.
   private static let turn = 16
 
-  private func reportNew() throws {
+  private func reportNew(_ reporter: DumpReporter) throws {
     try JournalSender.check()
     let memory = try ReportedDumps(directory: stateDirectory!)
     var all: [StoredDump] = []
@@ -111,20 +114,21 @@ struct Report: ParsableCommand {
       let neighbours = Dictionary(grouping: all, by: \.directory)
       for (directory, dumps) in Dictionary(grouping: fresh, by: \.directory) {
         let files = neighbours[directory]!.map(\.file)
-        for dump in dumps.prefix(Self.turn) { try report(dump, among: files, memory) }
+        for dump in dumps.prefix(Self.turn) { try report(dump, among: files, reporter, memory) }
       }
     }
     try memory.keepOnly(all.map(\.file.path))
   }
 
   private func report(
-    _ dump: StoredDump, among files: [DumpFile], _ memory: ReportedDumps
+    _ dump: StoredDump, among files: [DumpFile], _ reporter: DumpReporter,
+    _ memory: ReportedDumps
   ) throws {
     let path = dump.file.path
     // First of all: a dump that this process should die of must not be met again and again.
     try memory.note(path, .begun)
     do {
-      try DumpReporter.report(path, owner: dump.ownerID, among: files, .found)
+      try reporter.report(path, owner: dump.ownerID, among: files, .found)
     } catch let error as JournalError {
       try memory.note(path, .notYet)
       throw error
@@ -156,18 +160,21 @@ private struct NamedDump {
 }
 
 /// Makes journal entries of dumps.
-private enum DumpReporter {
-  static func report(
+private struct DumpReporter {
+  /// The directories that stand for `/`.
+  let roots: [String]
+
+  func report(
     _ path: String, owner: uid_t, among files: [DumpFile], _ origin: DumpFile.Origin
   ) throws {
-    let snapshot = try read(path, origin)
+    let snapshot = try Self.read(path, origin)
     let file = DumpFile(path: path) ?? DumpFile(partialPath: path)
     let earlier = file.flatMap { Self.earlier(snapshot, $0, files) }
     let summary = JournalSummary(of: snapshot, comparedTo: earlier) { few in
-      Symbols.named([few], complaining: false)[0].folded()
+      Symbols.named([few], below: roots, complaining: false)[0].folded()
     }
     let unit = try Self.unit(of: snapshot.header, path: path, owner: owner, file: file)
-    try JournalSender.send(fields(snapshot, summary, path: path, unit: unit))
+    try JournalSender.send(Self.fields(snapshot, summary, path: path, unit: unit))
   }
 
   private static func read(_ path: String, _ origin: DumpFile.Origin) throws -> Snapshot {

@@ -43,6 +43,8 @@ struct ReportOptions: ParsableArguments {
   @Flag(help: "Show modules and offsets, and read no other files than the dumps.")
   var noSymbols = false
 
+  @OptionGroup var sources: SymbolSources
+
   @Flag(help: "Print JSON.")
   var json = false
 

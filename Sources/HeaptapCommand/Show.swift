@@ -45,7 +45,7 @@ struct Show: ParsableCommand {
     if header {
       return Output.write("\(HeaderText(of: snapshot.header))\n")
     }
-    let prepared = options.prepared([snapshot])[0]
+    let prepared = try options.prepared([snapshot])[0]
     let rows = try prepared.statistics(groupedBy: options.grouping, charging: options.charging)
     if options.json {
       let report = JSONReport.statistics(

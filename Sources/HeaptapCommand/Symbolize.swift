@@ -46,6 +46,8 @@ struct Symbolize: ParsableCommand {
   @Flag(help: ReportOptions.fullNamesHelp)
   var fullNames = false
 
+  @OptionGroup var sources: SymbolSources
+
   func validate() throws {
     if inPlace && output != nil {
       throw ValidationError("symbolize takes --output or --in-place, not both")
@@ -59,6 +61,7 @@ struct Symbolize: ParsableCommand {
   }
 
   func run() throws {
+    let roots = try sources.roots()
     var failed = false
     func trying(_ body: () throws -> Void) {
       do { try body() } catch {
@@ -75,7 +78,7 @@ struct Symbolize: ParsableCommand {
     }
     // All in one pass: they mostly share their files.
     let names = Symbols.calls(
-      in: work.map(\.snapshot), style: fullNames ? .full : .simplified)
+      in: work.map(\.snapshot), below: roots, style: fullNames ? .full : .simplified)
     for ((dump, snapshot), calls) in zip(work, names) {
       trying {
         let path = try write(dump, calls)

@@ -98,6 +98,50 @@ extension CommandTests {
       #expect(raw.contains(/inlined-gone [0-9a-f]{8,} \[FN\]\[FL\]\[LN\]\[IN\]/), "\(raw)")
     }
 
+    @Test func `--sysroot is where the binaries of a container are`() throws {
+      let program = directory.appendingPathComponent("reported-inside")
+      let reported = try Reported(copyTo: program)
+      let root = directory.appendingPathComponent("root")
+      let inside = URL(fileURLWithPath: root.path + program.path)
+      try FileManager.default.createDirectory(
+        at: inside.deletingLastPathComponent(), withIntermediateDirectories: true)
+      try FileManager.default.moveItem(at: program, to: inside)
+      // Another build where the dump has the program: the first that has the right one counts.
+      try copyProgram("/bin/true", to: program.path)
+
+      let row =
+        "\(reported.place("BIG")) in main: size=1024 KiB, count=1, average=1024 KiB"
+      #expect(try reported.rows().first != row)
+      #expect(try reported.rows("--sysroot", root.path).first == row)
+      #expect(try reported.rows("--sysroot", "/var", "--sysroot", root.path).first == row)
+      let relative = try heaptap(
+        ["show", "--sysroot", "root", reported.dump], directory: directory)
+      #expect(relative.rows.first == row && !relative.errors.contains("reported-inside"))
+      let diff = try heaptap("diff", "--sysroot", root.path, reported.dump, reported.dump)
+      #expect(diff.rows.first?.hasPrefix("\(reported.place("BIG")) in main: ") == true)
+      #expect(
+        try heaptap("symbolize", "--sysroot", root.path, "--in-place", reported.dump).status == 0)
+      #expect(try reported.rows("--no-symbols").first == row)
+    }
+
+    @Test(arguments: ["show", "diff", "symbolize", "report"])
+    func `a sysroot that is none is a failure and not a search elsewhere`(command: String) throws {
+      let reported = try Reported()
+      let dumps = command == "diff" ? [reported.dump, reported.dump] : [reported.dump]
+      func errors(_ sysroot: String) throws -> String {
+        let result = try heaptap([command, "--sysroot", sysroot] + dumps, directory: directory)
+        #expect(result.status == 2 && result.output.isEmpty)
+        return result.errors
+      }
+      #expect(
+        try errors("gone") == "heaptap: cannot look below 'gone': no such file or directory\n")
+      #expect(
+        try errors("/dev/null") == "heaptap: cannot look below '/dev/null': it is no directory\n")
+      try FileManager.default.createDirectory(
+        atPath: path("a:b"), withIntermediateDirectories: false)
+      #expect(try errors("a:b").contains("its path has a colon"))
+    }
+
     @Test func `only names are new in it`() throws {
       let reported = try Reported()
       let output = path("out.pb")

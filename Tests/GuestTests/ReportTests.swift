@@ -68,6 +68,26 @@ struct `heaptap report` {
     }
   }
 
+  @Test func `--sysroot names what is gone from here`() throws {
+    let box = try DumpBox()
+    let directory = try Workshop.makeDirectory()
+    let program = directory.appendingPathComponent("reported-inside")
+    try copyProgram(try Programs.build("reported.cpp", ["-O1", "-g"]), to: program.path)
+    #expect(try heaptap("run", "-o", box.directory.path, "--", program.path).status == 0)
+    let dump = try #require(box.dumps.first).path
+    let (result, entries) = try inBed(
+      """
+      mkdir -p \(directory.path)/root\(directory.path)
+      mv \(program.path) \(directory.path)/root\(directory.path)
+      \(command) report \(dump)
+      \(command) report --sysroot \(directory.path)/root \(dump)
+      """)
+    #expect(result.status == 0, "\(result.errors)")
+    try #require(entries.count == 2, "\(result.errors)")
+    let sites = entries.map { $0["site_1"] as? String ?? "" }
+    #expect(!sites[0].contains("reported.cpp:") && sites[1].contains("reported.cpp:"), "\(sites)")
+  }
+
   @Test func `without the dump before, nothing is said of growth`() throws {
     let box = try Self.made()
     try FileManager.default.removeItem(at: box.dumps[0])
