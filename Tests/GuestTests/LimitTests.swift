@@ -86,6 +86,16 @@ import Testing
     }
   }
 
+  @Test func `more threads than processors, with the smallest blocks, leave a whole dump`() throws {
+    for _ in 1...3 {
+      let cgroup = try MemoryCgroup(limit: 256 * Self.mebibyte)
+      let (finished, box) = try Self.leak(["500", "16", "0", "9"], in: cgroup)
+      #expect(finished.signal == SIGKILL, "\(finished.errors)")
+      let header = try box.snapshot().header
+      #expect(header.isComplete && header.trigger == "limit")
+    }
+  }
+
   @Test func `a dormant daemon that crosses says how full it is, and what to do`() throws {
     let cgroup = try MemoryCgroup(limit: 64 * Self.mebibyte)
     let guest = try Self.guest("1", in: cgroup)
