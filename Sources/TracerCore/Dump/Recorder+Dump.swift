@@ -40,6 +40,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     if trigger != .limit { lookAtLimits(System.monotonicTime) }
     let facts = gatherFacts(trigger)
     let outcome = writeFile(in: directory, facts, path: &path, message: &message)
+    // Where there is no dump, nothing was left out of one.
+    if !outcome.isWritten { pointee.dumps.leftOutBytes = 0 }
     if outcome.isWritten {
       if trigger == .limit { removeOldDumps(in: directory) }
       directory.ring(process: pointee.processID)
