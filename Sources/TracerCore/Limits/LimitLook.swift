@@ -35,8 +35,10 @@ package struct OwnMemory {
   /// any more, the calling thread's. (proc(5))
   package static func read(_ files: KernelFiles) -> OwnMemory {
     let own = read(files, "/proc/self/status")
-    return own.addressSpace != 0 ? own : read(files, "/proc/thread-self/status")
+    return own.isEmpty ? read(files, "/proc/thread-self/status") : own
   }
+
+  private var isEmpty: Bool { unreclaimable == 0 && addressSpace == 0 }
 
   private static func read(_ files: KernelFiles, _ path: StaticString) -> OwnMemory {
     var own = OwnMemory()
