@@ -107,8 +107,11 @@ public struct JournalSummary: Sendable {
     return named.samples.map { sample in
       let stack = named.stack(of: sample)
       if stack.isEmpty { return Frame.lostStack.function! }
-      let frames = stack.prefix(frameCount).map { text(of: $0, in: named) }
-      let more = stack.totalFrameCount > frames.count ? " < …" : ""
+      // What calls main is libc, and the same everywhere.
+      let main = stack.firstIndex { $0.function == "main" }
+      let depth = main.map { $0 + 1 } ?? stack.totalFrameCount
+      let frames = stack.prefix(min(depth, frameCount)).map { text(of: $0, in: named) }
+      let more = depth > frames.count ? " < …" : ""
       return frames.joined(separator: " < ") + more
     }
   }

@@ -185,3 +185,53 @@ struct `heaptap report` {
     #expect(otherEntries.count == 1 && otherEntries.first?["unit"] == nil)
   }
 }
+
+@Suite(.enabled(if: SystemdBed.isAvailable, SystemdBed.obstacle))
+struct `heaptap-report.service` {
+  @Test(arguments: [["User=daemon"], ["DynamicUser=yes", "PrivateTmp=yes"], []])
+  func `a new dump of a service is told among its entries, with files and lines`(
+    settings: [String]
+  ) throws {
+    let bed = try SystemdBed()
+    try bed.add(program: "grower.c", as: "usr/local/bin/grower")
+    try bed.add(service: "myd", settings)
+    let result = try bed.succeed(
+      """
+      systemd-tmpfiles --create heaptap.conf
+      heaptap enable myd
+      systemctl start heaptap-report.path myd
+      record myd
+      snapshot myd
+      reported() {
+        journalctl --sync
+        [ "$(heaptap journal myd --json | grep -c '"event":"report"')" = "$1" ]
+      }
+      wait_for 'reported 1'
+      snapshot myd
+      wait_for 'reported 2'
+      wait_for '[ "$(systemctl show --property=ActiveState --value heaptap-report)" = inactive ]'
+      systemctl show --property=Result --value heaptap-report
+      journalctl --output=json --all --unit=myd HEAPTAP_EVENT=report
+      echo
+      heaptap journal myd
+      heaptap dumps myd
+      journalctl --unit=heaptap-report --output=cat >&2
+      """)
+    #expect(result.output.contains("\nsuccess\n"), "\(result.output) \(result.errors)")
+    let entries = try result.output.split(separator: "\n").filter { $0.hasPrefix("{") }.map {
+      try #require(try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])
+    }
+    try #require(entries.count == 2, "\(result.output) \(result.errors)")
+    for entry in entries {
+      #expect(entry["HEAPTAP_UNIT"] as? String == "myd.service")
+      #expect(entry["_SYSTEMD_UNIT"] as? String == "heaptap-report.service")
+      let site = entry["HEAPTAP_SITE_1"] as? String
+      #expect(
+        site?.contains(#/live: leak_one [^ ]*grower\.c:\d+ < main [^ ]*grower\.c:\d+$/#) == true,
+        "\(entry)")
+    }
+    #expect((entries[1]["MESSAGE"] as? String)?.contains(" since the snapshot before") == true)
+    #expect(!result.output.contains("myd.service?"), "\(result.output)")
+    #expect(result.output.components(separatedBy: "  present  /var/lib/heaptap/").count == 3)
+  }
+}

@@ -28,7 +28,7 @@ int main() {
     hide(1 << 20);
     puts("done");
     fflush(stdout);
-    if (command == '.')
+    while (command == '.')
       pause();
   }
 }
