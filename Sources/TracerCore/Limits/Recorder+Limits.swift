@@ -152,7 +152,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   ///
   /// Sixteen threads on two processors that allocate as fast as they can leave the worker an eighth of
   /// one: too little for a dump before the limit is reached. With a system call filter nothing is asked
-  /// for, since some end who does.
+  /// for: systemd's `@system-service` has no setpriority, and may end who calls it.
   private func preferred(_ body: () -> Void) {
     let before = 20 &- System.call(SYS_getpriority, 0, 0)
     let isPreferred = !System.isFiltered && System.call(SYS_setpriority, 0, 0, -20) == 0
