@@ -10,12 +10,7 @@ import Testing
 @Suite struct `heaptap dumps` {
   /// A directory with dumps of one guest, which is still there: two by signal.
   private static func made() throws -> (guest: Obedient, dumps: [URL]) {
-    let guest = try Obedient("1")
-    try guest.start()
-    try guest.tell("allocate 10 100")
-    _ = try guest.snapshot()
-    try guest.tell("allocate 5 100")
-    _ = try guest.snapshot()
+    let guest = try Obedient.withTwoDumps()
     return (guest, guest.ownDumps)
   }
 

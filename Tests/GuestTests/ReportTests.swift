@@ -10,15 +10,7 @@ import Testing
 @Suite(.enabled(if: JournalBed.isAvailable, JournalBed.obstacle))
 struct `heaptap report` {
   /// A directory with two dumps of a guest that has ended.
-  private static func made() throws -> DumpBox {
-    let guest = try Obedient("1")
-    try guest.start()
-    try guest.tell("allocate 10 100")
-    _ = try guest.snapshot()
-    try guest.tell("allocate 5 100")
-    _ = try guest.snapshot()
-    return guest.box
-  }
+  private static func made() throws -> DumpBox { try Obedient.withTwoDumps().box }
 
   /// Runs shell text in a bed, and answers with it and the entries of reports.
   private func inBed(_ text: String) throws -> (result: Finished, entries: [[String: Any]]) {

@@ -23,8 +23,8 @@ import Testing
       }
     }
     #expect(made.count > 25)
-    // Not where there is a filter: that is the test below.
-    #expect(made.subtracting(allowed) == ["pidfd_getfd"])
+    // Not where there is a filter: those are the tests below.
+    #expect(made.subtracting(allowed) == ["pidfd_getfd", "setpriority"])
   }
 
   @Test func `under a filter that kills for it, standard error is reached by another way`() throws {
@@ -33,6 +33,16 @@ import Testing
     let result = try run([filtered, "/bin/sleep", "0.5"], environment: box.environment("1"))
     #expect(result.status == 0, "\(result)")
     #expect(result.errors.contains("armed"))
+  }
+
+  @Test func `under a filter that kills for it, a dump at a limit is not hurried`() throws {
+    let filtered = try Programs.build("filtered.c")
+    let box = try DumpBox()
+    let result = try run(
+      [filtered, "/bin/sleep", "1"],
+      environment: box.environment("record", ["HEAPTAP_LIMIT": "16K", "HEAPTAP_EXIT": ""]))
+    #expect(result.status == 0, "\(result)")
+    #expect(try box.snapshot().header.trigger == "limit")
   }
 
   /// The names of a group of systemd's, with those of the groups in it.

@@ -199,6 +199,15 @@ private func describe(_ source: LimitSource) -> String { text { source.append(to
     #expect(try usage(.two, odd, limit: 1000) == 0)
   }
 
+  @Test func `a process whose main thread has ended has its memory all the same`() throws {
+    let tree = try Tree()
+    // As proc shows a zombie, and a thread that goes on.
+    tree["proc/self/status"] = "Name: p\nState: Z (zombie)\n"
+    tree["proc/thread-self/status"] = "State: R (running)\nVmSize: 9 kB\nRssAnon: 3 kB\n"
+    let own = tree.withFiles { OwnMemory.read($0) }
+    #expect(own.addressSpace == 9 << 10 && own.unreclaimable == 3 << 10)
+  }
+
   @Test func `the host counts for a process that is a large part of it`() throws {
     let tree = try Tree()
     tree["proc/meminfo"] = "MemTotal: 1000 kB\nMemFree: 10 kB\nMemAvailable: 100 kB\n"

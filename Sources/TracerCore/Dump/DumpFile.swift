@@ -92,7 +92,7 @@ struct DumpName {
     if program.isEmpty { text.append(0x5f) }
   }
 
-  private static func appendTime(to text: inout TextBuffer, _ wall: UInt64) {
+  static func appendTime(to text: inout TextBuffer, _ wall: UInt64) {
     let seconds = wall / 1_000_000_000
     let (year, month, day) = civil(daysSinceEpoch: Int(seconds / 86400))
     text.append(decimal: UInt64(year), width: 4)

@@ -40,6 +40,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     if trigger != .limit { lookAtLimits(System.monotonicTime) }
     let facts = gatherFacts(trigger)
     let outcome = writeFile(in: directory, facts, path: &path, message: &message)
+    // Where there is no dump, nothing was left out of one.
+    if !outcome.isWritten { pointee.dumps.leftOutBytes = 0 }
     if outcome.isWritten {
       if trigger == .limit { removeOldDumps(in: directory) }
       directory.ring(process: pointee.processID)
@@ -61,8 +63,12 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.dumps.previous = pointee.dumps.last
     pointee.dumps.last = ScanTotals(
       bytes: scan.bytes, blocks: scan.blocks, siteCount: scan.siteCount)
-    let memory = MemoryFacts.read(
-      pointee.dumps.input, capacity: DumpState.inputByteCount, map: pointee.map)
+    // The kernel takes as long to walk the page tables as the scan has taken.
+    let memory =
+      trigger == .limit && isPressed
+      ? MemoryFacts()
+      : MemoryFacts.read(
+        pointee.dumps.input, capacity: DumpState.inputByteCount, map: pointee.map)
     return DumpFacts(
       trigger: trigger, generation: generation, wall: wall, monotonic: monotonic, counts: counts,
       scan: scan, memory: memory)

@@ -76,14 +76,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     else { return body(2) }
     // The worker's own table does not have it: a copy of the main thread's, for as long as the lines
     // take.
-    let descriptor = Self.isFiltered ? reopenStandardError() : copyStandardError()
+    let descriptor = System.isFiltered ? reopenStandardError() : copyStandardError()
     guard descriptor >= 0 else { return false }
     defer { System.close(descriptor) }
     return body(descriptor)
   }
-
-  /// Whether a seccomp filter may kill the process for a call that it does not know.
-  private static var isFiltered: Bool { System.call(SYS_prctl, 21) == 2 }  // PR_GET_SECCOMP
 
   private func copyStandardError() -> Int32 {
     let process = System.call(SYS_pidfd_open, Int(pointee.processID), 0)

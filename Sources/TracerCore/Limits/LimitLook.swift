@@ -31,10 +31,18 @@ package struct OwnMemory {
   package var data: UInt64 = 0
   package var addressSpace: UInt64 = 0
 
-  /// Reads `/proc/self/status`. (proc(5))
+  /// Reads `/proc/self/status`; or, where the main thread has ended before the others and has no memory
+  /// any more, the calling thread's. (proc(5))
   package static func read(_ files: KernelFiles) -> OwnMemory {
+    let own = read(files, "/proc/self/status")
+    return own.isEmpty ? read(files, "/proc/thread-self/status") : own
+  }
+
+  private var isEmpty: Bool { unreclaimable == 0 && addressSpace == 0 }
+
+  private static func read(_ files: KernelFiles, _ path: StaticString) -> OwnMemory {
     var own = OwnMemory()
-    _ = files.forEachLine("/proc/self/status") { line in
+    _ = files.forEachLine(path) { line in
       if let value = line.value(of: "VmSize") { own.addressSpace = value &* 1024 }
       if let value = line.value(of: "VmData") { own.data = value &* 1024 }
       if let value = line.value(of: "RssAnon") ?? line.value(of: "RssShmem")

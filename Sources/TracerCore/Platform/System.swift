@@ -122,6 +122,9 @@ enum System {
 
   // MARK: Threads
 
+  /// Whether a seccomp filter may kill the process for a call that it does not know.
+  static var isFiltered: Bool { call(SYS_prctl, 21) == 2 }  // PR_GET_SECCOMP
+
   static var processID: Int32 { Int32(truncatingIfNeeded: call(SYS_getpid)) }
   static var threadID: Int32 { Int32(truncatingIfNeeded: call(SYS_gettid)) }
 

@@ -174,6 +174,17 @@ final class Obedient {
     return try wait(forDumps: count + 1).last!
   }
 
+  /// One that has written two dumps by signal: of 10 blocks, and of 15.
+  static func withTwoDumps() throws -> Obedient {
+    let guest = try Obedient("1")
+    try guest.start()
+    try guest.tell("allocate 10 100")
+    _ = try guest.snapshot()
+    try guest.tell("allocate 5 100")
+    _ = try guest.snapshot()
+    return guest
+  }
+
   /// The process as the command's library finds it.
   func armed() throws -> ArmedProcess { try Self.armed(pid, guest) }
 
