@@ -65,9 +65,13 @@ public struct FrameFolding: Hashable, Sendable {
       .module("ld-linux-*.so*"), .module("libc.so*"), .module("libgcc_s.so*"),
       .module("libstdc++.so*"), .module("libc++.so*"), .module("libc++abi.so*"),
       .file("*/include/c++/*"),
+      // Rust's library, which is made special for the program: as built, and with its sources installed.
+      .file("/rustc/*/library/*"), .file("*/rustlib/src/rust/library/*"),
       // `[UInt8](repeating: 0, count: n)` is a function of the program once it is specialised.
       .derivedFrames,
-    ] + (cFunctions + cppFunctions + swiftFunctions + swiftLibraryFunctions).map(Rule.function))
+    ]
+      + (cFunctions + cppFunctions + rustFunctions + swiftFunctions + swiftLibraryFunctions)
+      .map(Rule.function))
 
   private static let cFunctions: [Glob] = [
     "malloc", "calloc", "realloc", "reallocarray", "memalign", "aligned_alloc", "posix_memalign",
@@ -90,6 +94,13 @@ public struct FrameFolding: Hashable, Sendable {
     // libc++.
     "std::__1::allocator<*", "std::__1::allocator_traits<*", "std::__1::__libcpp_allocate*",
     "std::__1::__libcpp_operator_new*", "std::__1::__allocate_at_least*",
+  ]
+
+  /// Where there are no lines.
+  private static let rustFunctions: [Glob] = [
+    "__rust_alloc*", "__rust_realloc", "__rdl_alloc*", "__rdl_realloc", "__rustc::__r*",
+    "std::alloc::*", "alloc::alloc::*", "<alloc::alloc::*", "alloc::raw_vec::*",
+    "<alloc::raw_vec::*",
   ]
 
   private static let swiftFunctions: [Glob] = [

@@ -31,6 +31,9 @@ private let swiftCore = Module(
     """,
     "UnsafeMutablePointer.allocate(capacity:)",
     "specialized Dictionary._Variant.removeValue(forKey:)", "Set._Variant.insert(_:)",
+    "__rust_alloc", "__rustc::__rust_alloc", "alloc::alloc::alloc", "alloc::raw_vec::finish_grow",
+    "<alloc::alloc::Global as core::alloc::Allocator>::allocate",
+    "<alloc::raw_vec::RawVecInner>::with_capacity_in",
   ])
   func `plumbing is folded`(function: String) {
     #expect(FrameFolding.standard.matches(Frame(function: function), in: nil))
@@ -68,6 +71,10 @@ private let swiftCore = Module(
       FrameFolding.standard.matches(Frame(function: "f", file: file, line: 1), in: nil)
     }
     #expect(isFolded("/usr/include/c++/12/bits/basic_string.tcc"))
+    #expect(
+      isFolded("/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/alloc/src/vec/mod.rs"))
+    #expect(isFolded("/root/.rustup/toolchains/x/lib/rustlib/src/rust/library/std/src/rt.rs"))
+    #expect(!isFolded("/home/me/rustc/library/main.rs"))
     #expect(!isFolded("/home/me/include/pool.h"))
   }
 
