@@ -76,7 +76,10 @@ let package = Package(
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .target(name: "Pprof", dependencies: ["HeapModel", "CZlib"], swiftSettings: swift),
     .systemLibrary(name: "CElfutils", pkgConfig: "libdw", providers: [.apt(["libdw-dev"])]),
-    .target(name: "Symbolication", dependencies: ["HeapModel", "CElfutils"], swiftSettings: swift),
+    .systemLibrary(name: "CIberty", providers: [.apt(["libiberty-dev"])]),
+    .target(
+      name: "Symbolication", dependencies: ["HeapModel", "CElfutils", "CIberty"],
+      swiftSettings: swift),
     .target(name: "Reports", dependencies: ["HeapModel"], swiftSettings: swift),
     .target(name: "ProcessControl", dependencies: ["CControlPage"], swiftSettings: swift),
     .target(name: "UnitControl", dependencies: ["ProcessControl"], swiftSettings: swift),

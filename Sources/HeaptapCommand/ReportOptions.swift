@@ -48,7 +48,9 @@ struct ReportOptions: ParsableArguments {
   @Flag(help: "Print JSON.")
   var json = false
 
-  static let fullNamesHelp: ArgumentHelp = "Show Swift functions with modules and argument types."
+  static let fullNamesHelp: ArgumentHelp = """
+    Keep modules, types and hashes in names of Swift and Rust, and closures apart from their functions.
+    """
 
   func validate() throws {
     _ = try choice(of: "--by", by) as Snapshot.Grouping

@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // Turns the names that linkers use into the names that people wrote.
 
+import CIberty
 import Glibc
 
-/// Turns mangled names of Swift, C++ and older Rust into what a person reads.
+/// Turns mangled names of Swift, C++ and Rust into what a person reads.
 ///
-/// Names that are not mangled, or by a scheme that is not known here (Rust's `_R…`), come back as
-/// they are. The demanglers are those of the Swift runtime and of libstdc++; neither is fit for a
-/// name made by an enemy, so names from a file belong in the worker process.
+/// Names that are not mangled come back as they are. The demanglers are those of the Swift runtime,
+/// of libstdc++ and of libiberty; none is fit for a name made by an enemy, so names from a file belong
+/// in the worker process.
 public struct Demangler: Sendable {
   /// How much of a name to show.
   public enum Style: UInt8, Sendable {
     /// `static Session.open(_:)`: no modules and no argument types. For reports.
+    ///
+    /// What is written inside a function has the function's name: closures, and the parts that an
+    /// asynchronous function is cut into. A report counts the function once.
     case simplified
     /// `static main.Session.open(main.Key) -> Swift.Optional<Swift.Int>`. Tells overloads apart.
     case full
   }
 
-  /// How much of a Swift name to show. Names of other languages have one style.
+  /// How much of a name to show. Names of C++ have their arguments in either style.
   public var style: Style
 
   public init(style: Style = .simplified) {
@@ -37,9 +41,12 @@ public struct Demangler: Sendable {
     name = Self.withoutCloneSuffixes(name)
     let plain = String(name)
     if Self.isSwift(plain) { return demangledSwift(plain) ?? plain }
+    if plain.hasPrefix("_R") || plain.hasPrefix("_ZN"), let demangled = demangledRust(plain) {
+      return demangled
+    }
     if plain.hasPrefix("_Z") || plain.hasPrefix("___Z") {
       guard let demangled = Self.demangledCxx(plain) else { return plain }
-      return Self.withoutRustHash(demangled)
+      return style == .full ? demangled : NestedNames.cxx(demangled)
     }
     return plain
   }
@@ -60,8 +67,7 @@ public struct Demangler: Sendable {
     guard let demangled = unsafe demangled else { return nil }
     defer { unsafe free(demangled) }
     let result = unsafe String(cString: demangled)
-    // A closure in top-level code lies in the module, whose name this style leaves out.
-    return style == .simplified && result.hasSuffix(" in ") ? result + "main" : result
+    return style == .full ? result : NestedNames.swift(result)
   }
 
   // MARK: C++
@@ -89,53 +95,27 @@ public struct Demangler: Sendable {
 
   // MARK: Rust
 
-  /// Rust's older scheme is C++'s, with a hash as the last component and escapes for what C++
-  /// has no letters for: `_$LT$alloc..vec..Vec$LT$T$GT$$GT$::push::h0123456789abcdef`.
-  static func withoutRustHash(_ name: String) -> String {
-    guard name.utf8.count > 19, case let hash = name.suffix(19), hash.hasPrefix("::h"),
-      hash.dropFirst(3).allSatisfy({ $0.isHexDigit && !$0.isUppercase })
-    else { return name }
-    let path = name.dropLast(19).split(separator: "::", omittingEmptySubsequences: false)
-    return path.map { decodedRustComponent($0) }.joined(separator: "::")
-  }
+  /// More is nobody's name: the newer scheme refers back to its own parts, and a hundred bytes can
+  /// stand for gigabytes.
+  private static let rustByteCountLimit = 1 << 16
 
-  private static func decodedRustComponent(_ component: Substring) -> String {
-    // A component may not begin with an escape, hence the underscore before one.
-    var rest = component.hasPrefix("_$") ? component.dropFirst() : component
-    var decoded = ""
-    while let character = rest.first {
-      if character == "$", let end = rest.dropFirst().firstIndex(of: "$"),
-        let text = decodedRustEscape(rest[rest.index(after: rest.startIndex)..<end])
-      {
-        decoded += text
-        rest = rest[rest.index(after: end)...]
-      } else if rest.hasPrefix("..") {
-        decoded += "::"
-        rest = rest.dropFirst(2)
-      } else {
-        decoded.append(character)
-        rest = rest.dropFirst()
-      }
+  /// The name as Rust has it, by the older scheme, which looks like C++'s and ends in a hash, or by
+  /// the newer one; `nil` where it is not Rust's.
+  private func demangledRust(_ name: String) -> String? {
+    var bytes: [UInt8] = []
+    let isRust = unsafe withUnsafeMutablePointer(to: &bytes) { bytes in
+      unsafe rust_demangle_callback(
+        name, style == .full ? HEAPTAP_DMGL_VERBOSE : 0,
+        { piece, byteCount, context in
+          let bytes = unsafe context!.assumingMemoryBound(to: [UInt8].self)
+          guard unsafe bytes.pointee.count <= Demangler.rustByteCountLimit else { return }
+          unsafe bytes.pointee.append(
+            contentsOf: UnsafeRawBufferPointer(start: piece, count: byteCount))
+        }, bytes)
     }
-    return decoded
-  }
-
-  private static func decodedRustEscape(_ escape: Substring) -> String? {
-    switch escape {
-    case "SP": return "@"
-    case "BP": return "*"
-    case "RF": return "&"
-    case "LT": return "<"
-    case "GT": return ">"
-    case "LP": return "("
-    case "RP": return ")"
-    case "C": return ","
-    default:
-      guard escape.hasPrefix("u"), let code = UInt32(escape.dropFirst(), radix: 16),
-        let scalar = Unicode.Scalar(code), scalar.value >= 0x20
-      else { return nil }
-      return String(Character(scalar))
-    }
+    guard isRust != 0, bytes.count <= Self.rustByteCountLimit else { return nil }
+    let demangled = String(decoding: bytes, as: UTF8.self)
+    return style == .full ? demangled : NestedNames.rust(demangled)
   }
 
   // MARK: Clones
