@@ -41,6 +41,7 @@ public struct Demangler: Sendable {
     name = Self.withoutCloneSuffixes(name)
     let plain = String(name)
     if Self.isSwift(plain) { return demangledSwift(plain) ?? plain }
+    if style == .simplified && Self.isAsyncMain(name) { return "main" }
     if plain.hasPrefix("_R") || plain.hasPrefix("_ZN"), let demangled = demangledRust(plain) {
       return demangled
     }
@@ -55,6 +56,16 @@ public struct Demangler: Sendable {
 
   private static func isSwift(_ name: String) -> Bool {
     ["$s", "$S", "$e", "_$s", "_$S", "_$e", "_T"].contains { name.hasPrefix($0) }
+  }
+
+  /// Whether it is top-level code that awaits, or one of its parts: `async_Main`, `async_MainTY2_`.
+  ///
+  /// Named by the compiler without mangling, so that no demangler knows the parts.
+  private static func isAsyncMain(_ name: Substring) -> Bool {
+    guard name.hasPrefix("async_Main") else { return false }
+    let part = name.dropFirst("async_Main".count)
+    guard part.hasPrefix("TY") || part.hasPrefix("TQ") else { return part.isEmpty }
+    return part.hasSuffix("_") && part.dropFirst(2).dropLast().allSatisfy(\.isNumber)
   }
 
   private func demangledSwift(_ name: String) -> String? {

@@ -112,6 +112,7 @@ import Testing
     ("$s4main3fooyyFyycfU_Tf4n_n", "specialized foo()"),
     ("$s4main3fooyyYaFTQ0_", "foo()"), ("$s4main3fooyyYaFTY1_", "foo()"),
     ("$s4main3fooyyYaFyyYaYbcfU_TQ1_", "foo()"), ("$s4main3fooyyF6$deferL_yyF", "foo()"),
+    ("async_Main", "main"), ("async_MainTY2_", "main"), ("async_MainTQ0_", "main"),
     ("_RNCNCNgCs6DXkGYLi8lr_2cc5spawn00B5_", "cc::spawn"),
     (
       "_RNCINkXs25_NgCsbmNqQUJIY6D_4core5sliceINyB9_4IterhENuNgNoBb_4iter8iterator8Iterator9rpositionNCNgNpB9_6memchr7memrchrs_0E0Bb_",
@@ -146,6 +147,7 @@ import Testing
   @Test(arguments: [
     "main", "", ".", "..", "@", "_", "$", "$s", "_Z", "_T", "_Tfoo", "_ZN", "$sfoo", "a.b",
     "_start.something", "_RNvC6_123foo", "_R", ".LC0",
+    "async_MainLoop", "async_MainTYx_",
   ])
   func `a name that is not mangled is left alone`(symbol: String) {
     #expect(Demangler().demangled(symbol) == symbol)
