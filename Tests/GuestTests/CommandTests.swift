@@ -44,7 +44,7 @@ import Testing
     (["run", "--depth", "1025", "--", "true"], "--depth takes a number from 1 to 1024, not 1025"),
     (["enable"], "<unit>"), (["disable"], "<unit>"),
     (
-      ["enable", "--limit", "90", "--depth", "0", "myd"],
+      ["enable", "--limit", "90%", "--depth", "0", "myd"],
       "--depth takes a number from 1 to 1024, not '0'"
     ),
     (["enable", "--keep", "1,2", "myd"], "--keep takes a count, a size or both, such as 16,256M"),
