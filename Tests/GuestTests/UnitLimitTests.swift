@@ -112,7 +112,8 @@ import Testing
       let row = try #require((last.report["rows"] as? [[String: Any]])?.first)
       #expect(row["function"] as? String == "leak_one")
       #expect((row["file"] as? String)?.hasSuffix("/grower.c") == true)
-      #expect(try #require(row["live_bytes"] as? Int) >= 16 << 20)
+      // A dormant daemon looks once a second, and so may begin a second late.
+      #expect(try #require(row["live_bytes"] as? Int) >= 4 << 20)
     }
   }
 }

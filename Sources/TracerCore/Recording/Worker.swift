@@ -19,6 +19,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       makePage()
       openMemoryFile()
     }
+    waitUntilSettled()
     tellArmed()
     var lookedAround: UInt64 = 0
     while true {
@@ -32,6 +33,30 @@ extension UnsafeMutablePointer where Pointee == Core {
       }
       sleep(after: count, nanoseconds: watchLimits())
     }
+  }
+
+  /// Waits for the first moments of the process: many children of a fork, and many commands, have no
+  /// more. They cost the journal no entry and the machine no look at its limits. A request ends it.
+  private func waitUntilSettled() {
+    let isRecording = pointee.isRecording.load(ordering: .relaxed) != 0
+    let settled = System.monotonicTime &+ (isRecording ? 20_000_000 : 200_000_000)
+    while true {
+      let count = wakeCount
+      if isAsked { return }
+      // The dump at the end of a process is no reason to tell that it was there.
+      carryOutRequests()
+      let now = System.monotonicTime
+      if now >= settled { return }
+      sleep(after: count, nanoseconds: Int(settled &- now))
+    }
+  }
+
+  /// Whether there is a request but that of the process's end.
+  private var isAsked: Bool {
+    let atEnd = Request.exit.union(.terminated).rawValue
+    let commands = page?.word(ControlPage.commandsOffset).pointee.load(ordering: .acquiring) ?? 0
+    return pointee.requests.pending.load(ordering: .acquiring) & ~atEnd != 0
+      || pointee.requests.toggles.load(ordering: .acquiring) != 0 || commands != 0
   }
 
   // MARK: Requests
