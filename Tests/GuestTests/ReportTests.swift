@@ -218,10 +218,13 @@ struct `heaptap-report.service` {
         journalctl --sync
         [ "$(heaptap journal myd --json | grep -c '"event":"report"')" = "$1" ]
       }
+      idle() { [ "$(systemctl show --property=ActiveState --value heaptap-report)" = inactive ]; }
       wait_for 'reported 1'
+      # systemd does not look for new dumps while the service ends; heaptap(7) says so.
+      wait_for idle
       snapshot myd
-      wait_for 'reported 2'
-      wait_for '[ "$(systemctl show --property=ActiveState --value heaptap-report)" = inactive ]'
+      wait_for_reports 'reported 2'
+      wait_for idle
       systemctl show --property=Result --value heaptap-report
       journalctl --output=json --all --unit=myd HEAPTAP_EVENT=report
       echo

@@ -58,8 +58,11 @@ import Testing
         wait_for '! systemctl is-active --quiet myd'
         systemctl show --property=Result,ExecMainStatus myd
         # The reporter comes to it by itself.
-        wait_for 'journalctl --sync; journalctl --quiet --unit=myd HEAPTAP_EVENT=report \
-          HEAPTAP_TRIGGER=limit | grep -q .'
+        told() {
+          journalctl --sync
+          journalctl --quiet --unit=myd HEAPTAP_EVENT=report HEAPTAP_TRIGGER=limit | grep -q .
+        }
+        wait_for_reports told
         journalctl --output=json --unit=myd SYSLOG_IDENTIFIER=heaptap > /out/journal
         # Here, where the program is.
         for path in $(find /var/lib/heaptap -name '*.pb'); do

@@ -28,7 +28,7 @@ import Testing
       wait_for '[ "$(reports --unit=dynamic | wc -l)" = 1 ]'
       # In a burst: some while the reporter is at work.
       for i in 1 2 3 4 5; do heaptap snapshot plain >> /tmp/dumps; done
-      wait_for '[ "$(reports --unit=plain | wc -l)" -ge 5 ]'
+      wait_for_reports '[ "$(reports --unit=plain | wc -l)" -ge 5 ]'
       # It finds nothing more to tell.
       systemctl start heaptap-report.service
       [ "$(reports | wc -l)" = 6 ]
