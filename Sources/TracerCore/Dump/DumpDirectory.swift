@@ -73,12 +73,10 @@ struct DumpDirectory {
   private static func open(
     _ path: inout TextBuffer, _ user: UInt64
   ) -> (DumpDirectory?, DirectoryProblem) {
-    // Without reading it, which mode 1733 leaves to root: a look at it, and a way into it, will do.
-    let pathOnly: Int32 = 0o10000000  // O_PATH
-    let descriptor = System.open(path.cString(), O_DIRECTORY | O_NOFOLLOW | pathOnly)
+    // Mode 1733 leaves reading it to root.
+    let descriptor = System.open(path.cString(), O_DIRECTORY | O_NOFOLLOW | System.pathOnly)
     guard descriptor >= 0 else { return (nil, .cannotOpen(-descriptor)) }
-    var facts = stat()
-    guard status(descriptor, &facts) else { return closing(descriptor, .isNotOurs) }
+    guard let facts = System.facts(of: descriptor) else { return closing(descriptor, .isNotOurs) }
     if facts.st_mode & 0o1002 == 0o1002 { return openOwn(in: descriptor, &path, user) }
     guard facts.st_mode & 0o002 == 0 else { return closing(descriptor, .isOpenToAll) }
     guard UInt64(facts.st_uid) == user || facts.st_uid == 0 else {
@@ -112,8 +110,8 @@ struct DumpDirectory {
     path.append(0x2f)
     path.append(decimal: user)
     guard descriptor >= 0 else { return closing(parent, problem) }
-    var facts = stat()
-    guard status(descriptor, &facts), UInt64(facts.st_uid) == user, facts.st_mode & 0o077 == 0
+    guard let facts = System.facts(of: descriptor), UInt64(facts.st_uid) == user,
+      facts.st_mode & 0o077 == 0
     else {
       System.close(parent)
       return closing(descriptor, .isNotOurs)
@@ -126,11 +124,5 @@ struct DumpDirectory {
   ) -> (DumpDirectory?, DirectoryProblem) {
     System.close(descriptor)
     return (nil, problem)
-  }
-
-  private static func status(_ descriptor: Int32, _ facts: inout stat) -> Bool {
-    withUnsafeMutablePointer(to: &facts) {
-      System.call(SYS_fstat, Int(descriptor), Int(bitPattern: $0)) == 0
-    }
   }
 }

@@ -56,8 +56,7 @@ package struct DumpState: ~Copyable {
   private var preparedSites: UInt32
   /// The file of a dump that is under its name and not yet on disk, plus one; 0 for none.
   var unsynced: Int32
-  /// What the last dump had no room for.
-  var leftOutSites: UInt64
+  /// What the sites had alive that the last dump had no room for.
   var leftOutBytes: UInt64
   /// What was alive at the last snapshot of the recording, and what is at this one.
   var previous: ScanTotals

@@ -40,12 +40,13 @@ extension UnsafeMutablePointer where Pointee == Core {
     if trigger != .limit { lookAtLimits(System.monotonicTime) }
     let facts = gatherFacts(trigger)
     let outcome = writeFile(in: directory, facts, path: &path, message: &message)
-    // Where there is no dump, nothing was left out of one.
-    if !outcome.isWritten { pointee.dumps.leftOutBytes = 0 }
-    if outcome.isWritten {
-      if trigger == .limit { removeOldDumps(in: directory) }
-      directory.ring(process: pointee.processID)
+    guard outcome.isWritten else {
+      // Where there is no dump, nothing was left out of one.
+      pointee.dumps.leftOutBytes = 0
+      return outcome
     }
+    if trigger == .limit { removeOldDumps(in: directory) }
+    directory.ring(process: pointee.processID)
     return outcome
   }
 
@@ -58,7 +59,6 @@ extension UnsafeMutablePointer where Pointee == Core {
     let counts = counterValues()
     raisePeakByOwnBalance()
     let scan = scan(bornBefore: generation)
-    pointee.dumps.leftOutSites = 0
     pointee.dumps.leftOutBytes = 0
     pointee.dumps.previous = pointee.dumps.last
     pointee.dumps.last = ScanTotals(
@@ -248,7 +248,6 @@ extension UnsafeMutablePointer where Pointee == Core {
   private func writeEnd(_ encoder: inout ProfileEncoder, _ scan: HeapScan, sites: Int) {
     var comments = CommentWriter(
       text: TextBuffer(pointee.dumps.text, capacity: DumpState.textByteCount))
-    pointee.dumps.leftOutSites = UInt64(scan.siteCount &- sites)
     pointee.dumps.leftOutBytes = 0
     var position = sites
     while position < scan.siteCount {
@@ -258,7 +257,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       position &+= 1
     }
     if sites < scan.siteCount {
-      comments.write(&encoder, "left_out_sites", pointee.dumps.leftOutSites)
+      comments.write(&encoder, "left_out_sites", UInt64(scan.siteCount &- sites))
       comments.write(&encoder, "left_out_bytes", pointee.dumps.leftOutBytes)
     }
     comments.write(&encoder, "complete", 1)

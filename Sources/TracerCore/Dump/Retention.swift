@@ -131,19 +131,13 @@ extension UnsafeMutablePointer where Pointee == Core {
   private func automaticByteCount(
     _ name: UnsafeMutableRawPointer, _ directory: DumpDirectory, _ user: UInt32
   ) -> UInt64? {
-    let nonBlocking: Int32 = 0o4000
     let file = System.open(
       UnsafePointer(name.assumingMemoryBound(to: CChar.self)),
-      O_RDONLY | O_NOFOLLOW | nonBlocking, in: directory.descriptor)
+      O_RDONLY | O_NOFOLLOW | O_NONBLOCK, in: directory.descriptor)
     guard file >= 0 else { return nil }
     defer { System.close(file) }
-    var facts = stat()
-    let answer = withUnsafeMutablePointer(to: &facts) {
-      System.call(SYS_fstat, Int(file), Int(bitPattern: $0))
-    }
-    guard answer == 0, facts.st_mode & 0o170000 == 0o100000, facts.st_uid == user else {
-      return nil
-    }
+    guard let facts = System.facts(of: file), FileKind(facts) == .regular, facts.st_uid == user
+    else { return nil }
     let head = pointee.dumps.input + DumpState.inputByteCount / 2
     let count = System.read(file, head, 4096)
     // As an entry of the string table, with tag and length: a path may have the words in it, and has no

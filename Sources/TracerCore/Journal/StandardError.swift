@@ -101,8 +101,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       path.append(decimal: UInt64(UInt32(bitPattern: pointee.processID)))
       path.append("/fd/2")
       // Looked at before it is opened: to open a device may be to do something with it.
-      let pathOnly: Int32 = 0o10000000  // O_PATH
-      let look = System.open(path.cString(), pathOnly)
+      let look = System.open(path.cString(), System.pathOnly)
       guard look >= 0 else { return look }
       defer { System.close(look) }
       guard isStandardError(look), let facts = System.facts(of: look) else { return -1 }

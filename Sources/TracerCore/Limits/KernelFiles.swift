@@ -51,8 +51,7 @@ package struct KernelFiles {
       whole.append(root)
       whole.append(path)
       guard whole.count < 2047 else { return false }
-      let pathOnly: Int32 = 0o10000000  // O_PATH
-      let descriptor = System.open(whole.cString(), O_DIRECTORY | pathOnly)
+      let descriptor = System.open(whole.cString(), O_DIRECTORY | System.pathOnly)
       guard descriptor >= 0 else { return false }
       System.close(descriptor)
       return true

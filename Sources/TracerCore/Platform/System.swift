@@ -82,6 +82,9 @@ enum System {
         SYS_openat, Int(directory), Int(bitPattern: path), Int(flags | O_CLOEXEC), Int(mode)))
   }
 
+  /// For `open`: a look at what is there and a way into it, without the right to read it.
+  static var pathOnly: Int32 { 0o10000000 }  // O_PATH
+
   /// What a descriptor leads to.
   static func facts(of descriptor: Int32) -> stat? {
     var facts = stat()
