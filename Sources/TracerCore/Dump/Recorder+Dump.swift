@@ -369,7 +369,7 @@ extension UnsafeMutablePointer where Pointee == Core {
         encoder.writeSample(
           locations: frames.unsafelyUnwrapped, count: count,
           values: [max(blocks, born.blocks), max(bytes, born.bytes), born.blocks, born.bytes],
-          generation: born.generation, isTruncated: site.pointee.isTruncated == 1)
+          generation: born.generation, isTruncated: site.pointee.totalFrameCount > site.pointee.frameCount)
         blocks = 0
         bytes = 0
         offset = born.next
