@@ -302,7 +302,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     walk.walk(from: registers, rows: pointee.rows, readable: &thread.pointee.readable)
     if walk.end != .outermost { countEnd(thread, walk.end) }
     let site = pointee.sites.intern(
-      thread.frames, count: walk.count, isTruncated: walk.end == .truncated)
+      thread.frames, count: walk.count,
+      total: walk.end == .truncated ? walk.count &+ 1 : walk.count,
+      isBroken: walk.end == .broken || walk.end == .noRoom)
     if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
     return site
   }

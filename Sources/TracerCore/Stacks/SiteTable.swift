@@ -9,11 +9,18 @@ package struct Site: ~Copyable {
   package var hash: UInt32
   /// Where the rows of the frames begin in the table's arena, innermost first.
   package var frames: UInt32
-  package var frameCount: UInt32
-  package var isTruncated: UInt32
+  package var frameCount: UInt16
+  /// 1 where what called the outermost frame that was found is not known: the unwinding ended there.
+  package var brokenFlag: UInt16
+  /// The frames that the stack had, with those beyond the depth limit. Stacks that differ only in
+  /// there are one site; this is the depth of the one that came first.
+  package var totalFrameCount: UInt32
   /// Cumulative, since recording began, without what threads still hold back in their tallies.
   package let totalBlocks: Atomic<UInt64>
   package let totalBytes: Atomic<UInt64>
+
+  package var isTruncated: Bool { totalFrameCount > UInt32(frameCount) }
+  package var isBroken: Bool { brokenFlag != 0 }
 }
 
 /// The sites, named by numbers from 1. All zero is a valid, closed table.
@@ -68,11 +75,15 @@ package struct SiteTable: ~Copyable {
   }
 
   /// The site of a stack given as row identifiers, innermost first; `lost` where there is no room.
+  ///
+  /// - Parameter total: How many frames there were, of which `count` are given.
   package func intern(
-    _ rows: UnsafePointer<UInt32>, count: UInt32, isTruncated: Bool
+    _ rows: UnsafePointer<UInt32>, count: UInt32, total: UInt32, isBroken: Bool
   ) -> UInt32 {
     guard count > 0 else { return Self.lost }
-    var hash: UInt64 = isTruncated ? 1 : 2
+    let isTruncated = total > count
+    // How deep a truncated stack was is no part of its name: a recursion of any depth is one site.
+    var hash: UInt64 = (isTruncated ? 1 : 2) &+ (isBroken ? 2 : 0)
     var position = 0
     while position < Int(count) {
       hash = hash &* 0xD6E8_FEB8_6659_FD93 &+ UInt64(rows[position])
@@ -84,18 +95,19 @@ package struct SiteTable: ~Copyable {
     let short = UInt32(truncatingIfNeeded: hash >> 32)
     let found = index.intern(hash: hash) { identifier in
       let candidate = site(identifier)
-      guard candidate.pointee.hash == short, candidate.pointee.frameCount == count,
-        candidate.pointee.isTruncated == (isTruncated ? 1 : 0)
+      guard candidate.pointee.hash == short, UInt32(candidate.pointee.frameCount) == count,
+        candidate.pointee.isTruncated == isTruncated, candidate.pointee.isBroken == isBroken
       else { return false }
       return Self.areEqual(self.rows(of: candidate.pointee), rows, Int(count))
     } make: {
-      make(rows, count, short, isTruncated)
+      make(rows, count, total, short, isBroken)
     }
     return found == 0 ? Self.lost : found
   }
 
   private func make(
-    _ rows: UnsafePointer<UInt32>, _ count: UInt32, _ hash: UInt32, _ isTruncated: Bool
+    _ rows: UnsafePointer<UInt32>, _ count: UInt32, _ total: UInt32, _ hash: UInt32,
+    _ isBroken: Bool
   ) -> UInt32 {
     guard limit < BlockWord.siteLimit, let start = frames.allocate(count),
       let offset = sites.allocate(Self.wordsPerSite)
@@ -107,8 +119,10 @@ package struct SiteTable: ~Copyable {
     let site = site(identifier)
     site.pointee.hash = hash
     site.pointee.frames = start
-    site.pointee.isTruncated = isTruncated ? 1 : 0
-    site.pointee.frameCount = count
+    // The depth limit is 1024.
+    site.pointee.frameCount = UInt16(truncatingIfNeeded: count)
+    site.pointee.totalFrameCount = total
+    site.pointee.brokenFlag = isBroken ? 1 : 0
     return identifier
   }
 
