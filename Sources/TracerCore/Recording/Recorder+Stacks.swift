@@ -29,8 +29,13 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) -> UInt32 {
     guard let cache = cache(thread) else { return walkedSite(thread, registers) }
     if pointee.settings.checksStacks { return checkedSite(thread, cache, registers) }
+    guard let site = follow(thread, cache, registers) else {
+      return walkedSite(thread, registers)
+    }
     thread.pointee.counters.followedStacks.addAlone(1)
-    return follow(thread, cache, registers) ?? walkedSite(thread, registers)
+    if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
+    if cache.imageTotal > pointee.depth { thread.pointee.counters.truncatedStacks.addAlone(1) }
+    return site
   }
 
   /// The site by the image of the thread's last walk; `nil` where only a whole walk can tell.
@@ -46,14 +51,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     else { return nil }
     var isNew = false
     let site = cache.imageSite(pointee.sites, limit: pointee.depth, &isNew)
-    guard site != SiteTable.lost else {
-      thread.pointee.counters.lostSites.addAlone(1)
-      return site
-    }
-    let isTruncated = cache.imageTotal > pointee.depth
-    if isTruncated { thread.pointee.counters.truncatedStacks.addAlone(1) }
-    if !isNew, cache.admits(),
-      !cache.remember(site, isTruncated: isTruncated, registers, &thread.pointee.readable)
+    if !isNew, site != SiteTable.lost, cache.admits(),
+      !cache.remember(
+        site, isTruncated: cache.imageTotal > pointee.depth, registers, &thread.pointee.readable)
     {
       makeRoom(thread, cache)
     }
@@ -77,7 +77,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     var isNew = false
     let site = pointee.sites.intern(
-      walk.rows, count: walk.count, total: walk.total,
+      walk.rows, count: walk.count, total: walk.total, isBroken: walk.end != .outermost,
       hash: StackHash.of(walk.rows, count: walk.count), &isNew)
     if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
     return site
@@ -96,11 +96,16 @@ extension UnsafeMutablePointer where Pointee == Core {
     let followed = follow(thread, cache, registers)
     let walked = walkedSite(thread, registers)
     thread.pointee.counters.checkedStacks.addAlone(1)
-    if let remembered, remembered != walked {
+    if !isSame(remembered, walked) || !isSame(followed, walked) {
       thread.pointee.counters.differingStacks.addAlone(1)
     }
-    if let followed, followed != walked { thread.pointee.counters.differingStacks.addAlone(1) }
     return walked
+  }
+
+  private func isSame(_ quick: UInt32?, _ walked: UInt32) -> Bool {
+    guard let quick, quick != walked else { return true }
+    // A stack has two names where two threads met it for the first time in the same moment.
+    return pointee.sites.isSameStack(quick, walked)
   }
 
   // MARK: The thread's memory of stacks

@@ -171,7 +171,9 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   func imageSite(_ sites: borrowing SiteTable, limit: UInt32, _ isNew: inout Bool) -> UInt32 {
     let total = last.pointee.depth
     guard total > limit else {
-      return sites.intern(rows, count: total, total: total, hash: last.pointee.hash, &isNew)
+      return sites.intern(
+        rows, count: total, total: total, isBroken: false, hash: last.pointee.hash,
+        &isNew)
     }
     if pointee.windowLength != limit {
       pointee.windowPower = StackHash.power(limit)
@@ -180,7 +182,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     var below = last - Int(limit)
     while below.pointee.depth > total &- limit { below -= 1 }
     return sites.intern(
-      rows + Int(total &- limit), count: limit, total: total,
+      rows + Int(total &- limit), count: limit, total: total, isBroken: false,
       hash: last.pointee.hash &- below.pointee.hash &* pointee.windowPower, &isNew)
   }
 }
