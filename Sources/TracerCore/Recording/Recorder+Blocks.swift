@@ -299,7 +299,9 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) -> UInt32 {
     var walk = StackWalk(
       into: thread.frames, limit: pointee.depth, own: pointee.ownStart..<pointee.ownEnd)
-    walk.walk(from: registers, rows: pointee.rows, readable: &thread.pointee.readable)
+    walk.walk(
+      from: registers, rows: pointee.rows, readable: &thread.pointee.readable,
+      contexts: &thread.pointee.readableContexts)
     if walk.end != .outermost { countEnd(thread, walk.end) }
     let site = pointee.sites.intern(
       thread.frames, count: walk.count, isTruncated: walk.end == .truncated)

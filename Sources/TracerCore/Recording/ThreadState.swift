@@ -40,7 +40,9 @@ package struct ThreadState: ~Copyable {
   var balance: Int64
   package let balanceHigh: Atomic<Int64>
 
+  /// Of the stack, and of the heap that async contexts lie in.
   var readable: ReadableRange
+  var readableContexts: ReadableRange
 
   /// What `isInside` is while the tracer itself calls what may allocate.
   static var isAtWork: UInt32 { 2 }

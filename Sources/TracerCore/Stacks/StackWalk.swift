@@ -42,7 +42,7 @@ package struct StackWalk {
   /// Cost: about 40 instructions a frame.
   package mutating func walk(
     from registers: UnsafePointer<tracer_registers>, rows: borrowing RowTable,
-    readable: inout ReadableRange
+    readable: inout ReadableRange, contexts: inout ReadableRange
   ) {
     let reader = rows.reader
     var range = readable
@@ -81,8 +81,25 @@ package struct StackWalk {
     switch outcome {
     case .ended(let end): finish(end)
     case .stepped: finish(.broken)
-    case .complex: walkFully(from: registers, rows: rows, readable: &readable)
+    case .complex:
+      walkFully(from: registers, rows: rows, readable: &readable, contexts: &contexts)
+    case .awaited(let context): follow(context, rows, &contexts)
     }
+  }
+
+  /// Goes on with those who await an async function, and not with the executor that has called it.
+  @inline(never)
+  private mutating func follow(
+    _ context: UInt, _ rows: borrowing RowTable, _ contexts: inout ReadableRange
+  ) {
+    contexts.begin(at: context)
+    var chain = AsyncChain(context: context)
+    while let caller = chain.next(&contexts) {
+      let number = rows.number(UInt64(caller.resume) | Row.exactFlag, own: own)
+      guard number != 0 else { return finish(.noRoom) }
+      guard keep(number, rows.row(number)) else { return }
+    }
+    finish(chain.isBroken ? .broken : .outermost)
   }
 
   /// A counter without a row at the first place to look: new, or further away, or no counter at all.
@@ -101,6 +118,8 @@ package struct StackWalk {
     case ended(End)
     /// The frame needs all registers.
     case complex
+    /// The frame is an async function's, whose context this is.
+    case awaited(context: UInt)
   }
 
   /// Where a walk is: one frame's registers, as far as the fast step follows them.
@@ -136,6 +155,10 @@ package struct StackWalk {
     ) -> Outcome {
       let flags = row.pointee.flags
       if flags.contains(.end) { return .ended(.outermost) }
+      if flags.contains(.async) {
+        guard range.canRead(framePointer &- 8) else { return .ended(.broken) }
+        return .awaited(context: stackWord(framePointer &- 8))
+      }
       if flags.contains(.complex) { return .complex }
       if flags.contains(.guess) {
         // The loader's first code has no table; there rbp is still what the kernel set it to.
@@ -197,7 +220,7 @@ package struct StackWalk {
   @inline(never)
   private mutating func walkFully(
     from registers: UnsafePointer<tracer_registers>, rows: borrowing RowTable,
-    readable: inout ReadableRange
+    readable: inout ReadableRange, contexts: inout ReadableRange
   ) {
     count = 0
     var state = RegisterState(registers.pointee, stackPointer: UInt(bitPattern: registers + 1))
@@ -211,6 +234,12 @@ package struct StackWalk {
       let row = rows.row(number)
       guard keep(number, row) else { return }
       if row.pointee.flags.contains(.end) { return finish(.outermost) }
+      if row.pointee.flags.contains(.async) {
+        guard let base = state.framePointer, readable.canRead(base &- 8) else {
+          return finish(.broken)
+        }
+        return follow(stackWord(base &- 8), rows, &contexts)
+      }
       if row.pointee.flags.contains(.guess) {
         if state.isOutermostByFramePointer { return finish(.outermost) }
         guard state.stepByFramePointer(&readable) else { return finish(.broken) }
@@ -255,6 +284,8 @@ struct RegisterState {
   private func value(_ register: Int) -> UInt? {
     register >= 0 && register < 17 && known & 1 << UInt32(register) != 0 ? values[register] : nil
   }
+
+  var framePointer: UInt? { value(6) }
 
   var isOutermostByFramePointer: Bool { value(6) == 0 }
 
