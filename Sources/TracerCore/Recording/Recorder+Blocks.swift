@@ -302,11 +302,28 @@ extension UnsafeMutablePointer where Pointee == Core {
     walk.walk(
       from: registers, rows: pointee.rows, readable: &thread.pointee.readable,
       contexts: &thread.pointee.readableContexts)
+    if walk.root != 0 { appendOrigin(of: &walk, thread) }
     if walk.end != .outermost { countEnd(thread, walk.end) }
     let site = pointee.sites.intern(
       thread.frames, count: walk.count, isTruncated: walk.end == .truncated)
     if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
     return site
+  }
+
+  /// Has the stack of a task go on into the stack that made the task.
+  @inline(never)
+  private func appendOrigin(
+    of walk: inout StackWalk, _ thread: UnsafeMutablePointer<ThreadState>
+  ) {
+    guard
+      let origin = TaskOrigin.find(
+        root: walk.root, map: pointee.map, epoch: pointee.epoch.load(ordering: .relaxed),
+        readable: &thread.pointee.readableContexts)
+    else { return }
+    let site = pointee.sites.site(origin.site)
+    walk.append(
+      pointee.sites.rows(of: site.pointee), count: site.pointee.frameCount,
+      isTruncated: site.pointee.isTruncated == 1)
   }
 
   @inline(never)

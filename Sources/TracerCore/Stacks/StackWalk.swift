@@ -24,6 +24,8 @@ package struct StackWalk {
   let own: Range<UInt64>
   package private(set) var count: UInt32 = 0
   package private(set) var end: End = .outermost
+  /// Where the stack is a task's, the context that the task begins with; else 0. See `TaskOrigin`.
+  package private(set) var root: UInt = 0
 
   package init(into frames: UnsafeMutablePointer<UInt32>, limit: UInt32, own: Range<UInt64>) {
     self.frames = frames
@@ -99,7 +101,20 @@ package struct StackWalk {
       guard number != 0 else { return finish(.noRoom) }
       guard keep(number, rows.row(number)) else { return }
     }
-    finish(chain.isBroken ? .broken : .outermost)
+    if chain.isBroken { return finish(.broken) }
+    root = chain.root
+    finish(.outermost)
+  }
+
+  /// Goes on with the stack that made the task.
+  @inline(never)
+  package mutating func append(
+    _ rows: UnsafePointer<UInt32>, count added: UInt32, isTruncated: Bool
+  ) {
+    let kept = min(added, limit &- count)
+    for position in 0..<Int(kept) { frames[Int(count) &+ position] = rows[position] }
+    count &+= kept
+    end = kept < added || isTruncated ? .truncated : .outermost
   }
 
   /// A counter without a row at the first place to look: new, or further away, or no counter at all.
