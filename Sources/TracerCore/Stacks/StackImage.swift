@@ -128,6 +128,8 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// Whether a function that awaits is one of the image, with all that would be read from there on as
   /// it was.
   private func isAwaited(_ top: inout Int, _ place: FramePlace) -> Bool {
+    // Of the outermost ones many are alike. Which task it is only its own caller's context tells.
+    guard place.stackPointer != 0 else { return false }
     var candidate = top
     while candidate > 0, candidate &+ 16 > top {
       if frames[candidate].place.stackPointer == place.stackPointer,
