@@ -315,15 +315,23 @@ extension UnsafeMutablePointer where Pointee == Core {
   private func appendOrigin(
     of walk: inout StackWalk, _ thread: UnsafeMutablePointer<ThreadState>
   ) {
-    guard
-      let origin = TaskOrigin.find(
+    // Ends: an `async let` of an `async let` adds a frame each, until the stack is full.
+    while walk.root != 0 {
+      if let origin = TaskOrigin.find(
         root: walk.root, map: pointee.map, epoch: pointee.epoch.load(ordering: .relaxed),
         readable: &thread.pointee.readableContexts)
-    else { return }
-    let site = pointee.sites.site(origin.site)
-    walk.append(
-      pointee.sites.rows(of: site.pointee), count: site.pointee.frameCount,
-      isTruncated: site.pointee.isTruncated == 1)
+      {
+        let site = pointee.sites.site(origin.site)
+        return walk.append(
+          pointee.sites.rows(of: site.pointee), count: site.pointee.frameCount,
+          isTruncated: site.pointee.isTruncated == 1)
+      }
+      guard
+        let context = TaskOrigin.declaring(
+          walk.root, readable: &thread.pointee.readableContexts)
+      else { return }
+      walk.follow(context, pointee.rows, &thread.pointee.readableContexts)
+    }
   }
 
   @inline(never)

@@ -48,6 +48,14 @@ package struct AsyncChain {
     return UnsafeRawPointer(bitPattern: start)?.loadUnaligned(as: UInt64.self)
   }
 
+  /// Whether an address is the first instruction of a function that keeps an async context.
+  ///
+  /// Cold: a system call.
+  static func isResumption(_ address: UInt) -> Bool {
+    System.isReadable(address)
+      && UnsafeRawPointer(bitPattern: address)?.loadUnaligned(as: UInt64.self) == prologue
+  }
+
   private var context: UInt
   /// A context that was met: the chain has come round where it is met again.
   private var landmark: UInt = 0

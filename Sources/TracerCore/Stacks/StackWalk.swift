@@ -91,10 +91,11 @@ package struct StackWalk {
 
   /// Goes on with those who await an async function, and not with the executor that has called it.
   @inline(never)
-  private mutating func follow(
+  package mutating func follow(
     _ context: UInt, _ rows: borrowing RowTable, _ contexts: inout ReadableRange
   ) {
     contexts.begin(at: context)
+    root = 0
     var chain = AsyncChain(context: context)
     while let caller = chain.next(&contexts) {
       let number = rows.number(UInt64(caller.resume) | Row.exactFlag, own: own)
