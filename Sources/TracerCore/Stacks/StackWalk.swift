@@ -240,6 +240,7 @@ package struct StackWalk {
   ) {
     count = 0
     var state = RegisterState(registers.pointee, stackPointer: UInt(bitPattern: registers + 1))
+    var inner = state
     var rules = UnwindRules()
     var steps = 0
     while steps < Self.stepLimit {
@@ -248,6 +249,12 @@ package struct StackWalk {
       let number = rows.number(key, own: own)
       guard number != 0 else { return finish(.noRoom) }
       let row = rows.row(number)
+      if row.pointee.flags.contains(.complex),
+        let context = inner.context(calledFrom: state, contexts)
+      {
+        return follow(context, rows, &contexts)
+      }
+      inner = state
       guard keep(number, row) else { return }
       if row.pointee.flags.contains(.end) { return finish(.outermost) }
       if row.pointee.flags.contains(.async) {
@@ -302,6 +309,31 @@ struct RegisterState {
   }
 
   var framePointer: UInt? { value(6) }
+
+  /// The context of an async function without a frame of its own kind, if an executor's call of a task
+  /// has led to it.
+  ///
+  /// Checked by the task. Where r14 is something else by now, another register may have the context;
+  /// others may have those of callers.
+  func context(calledFrom executor: RegisterState, _ readable: ReadableRange) -> UInt? {
+    guard !executor.isExact,
+      let register = AsyncChain.executorRegister(at: executor.counter),
+      let task = executor.value(register)
+    else { return nil }
+    let registers: InlineArray<5, Int> = [14, 3, 12, 13, 15]
+    var found: UInt?
+    var longest: UInt32 = 0
+    for position in 0..<5 {
+      guard let context = value(registers[position]),
+        let length = TaskOrigin.chainLength(from: context, to: task, readable),
+        length > longest
+      else { continue }
+      if position == 0 { return context }
+      longest = length
+      found = context
+    }
+    return found
+  }
 
   var isOutermostByFramePointer: Bool { value(6) == 0 }
 

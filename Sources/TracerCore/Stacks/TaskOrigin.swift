@@ -126,7 +126,7 @@ package struct TaskOrigin {
       guard readable.canRead(context), readable.canRead(context &+ 8) else { return nil }
       if mayBeContext(stackWord(context), stackWord(context &+ 8)),
         stackWord(context) == 0 || isAllocation(context, &readable),
-        isPart(context, of: task, readable)
+        chainLength(from: context, to: task, readable) != nil
       {
         return context
       }
@@ -153,24 +153,24 @@ package struct TaskOrigin {
 
   private static func mayBeContext(_ parent: UInt, _ resume: UInt) -> Bool {
     parent & 15 == 0 && parent < LiveMap.addressLimit && (parent == 0 || parent >= 4096)
-      && resume >= 4096 && resume < LiveMap.addressLimit && AsyncChain.isResumption(resume)
+      && resume >= 4096 && resume < LiveMap.addressLimit
   }
 
-  /// Whether the chain from a context ends where a task begins, by the task's own flags.
-  private static func isPart(_ context: UInt, of task: UInt, _ known: ReadableRange) -> Bool {
+  /// How many contexts lead from one to where a task begins, by the task's own flags; `nil` where it is
+  /// no part of the task.
+  static func chainLength(
+    from context: UInt, to task: UInt, _ known: ReadableRange
+  ) -> UInt32? {
     // Apart from what is known to be readable: what looks like a chain may lead anywhere.
     var readable = known
     var chain = AsyncChain(context: context)
-    var steps = 0
-    while steps < 1024, let caller = chain.next(&readable) {
-      guard steps == 0 || AsyncChain.isResumption(caller.resume) else { return false }
-      steps &+= 1
-    }
-    guard !chain.isBroken, steps < 1024, readable.canRead(chain.root &- 32),
+    var length: UInt32 = 0
+    while length < 4096, chain.next(&readable) != nil { length &+= 1 }
+    guard length > 0, length < 4096, !chain.isBroken, readable.canRead(chain.root &- 32),
       readable.canRead(task &+ 32)
-    else { return false }
+    else { return nil }
     let places = places(chain.root, stackWord(chain.root &- 32), stackWord(task &+ 32))
-    for place in 0..<4 where places[place] == task { return true }
-    return false
+    for place in 0..<4 where places[place] == task { return length }
+    return nil
   }
 }
