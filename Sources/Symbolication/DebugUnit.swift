@@ -93,10 +93,13 @@ import Glibc
     for number in low..<count {
       let (address, line, column) = row(number)
       guard current.contains(address) else { break }
-      let isInlined = current.chain(at: address).last.map { $0.callLine ?? 0 > 0 } ?? false
-      // Column 0 is what the compiler has made up.
-      if !isInlined && (line == 0 || column == 0) || isKnown && line == 0 { continue }
-      return !isKnown || isInlined && Int(line) == claimed ? address : entry
+      let inlined = current.chain(at: address)
+      if isKnown {
+        // Column 0 is what the compiler has made up.
+        if line == 0 || inlined.isEmpty && column == 0 { continue }
+        return !inlined.isEmpty && Int(line) == claimed ? address : entry
+      }
+      if inlined.last.map({ $0.callLine ?? 0 > 0 }) ?? (line != 0 && column != 0) { return address }
     }
     return entry
   }

@@ -7,7 +7,7 @@ import Testing
 
 @Suite struct AsyncStackTests {
   /// As the package manager builds: with frame pointers.
-  static let asPackages = ["-g", "-parse-as-library", "-Xcc", "-fno-omit-frame-pointer"]
+  private static let asPackages = ["-g", "-parse-as-library", "-Xcc", "-fno-omit-frame-pointer"]
   private static let source =
     Workshop.package.appendingPathComponent("Tests/GuestTests/Programs/awaiting.swift").path
 
@@ -77,5 +77,40 @@ import Testing
       #expect(!stack.contains { $0.contains("swift_job_run") || $0.contains("_dispatch_") })
       #expect(stack.last == "_start", "\(stack)")
     }
+  }
+
+  @Test func `without frame pointers the executor's task tells the same`() throws {
+    _ = try check(try Programs.build("awaiting.swift", ["-O", "-g", "-parse-as-library"]))
+  }
+
+  @Test(arguments: [["-no-static-stdlib"], ["-static-stdlib"]])
+  func `a stripped program has the same stacks, and its names where its debug file is`(
+    _ library: [String]
+  ) throws {
+    let built = try Programs.build("awaiting.swift", ["-O"] + library + Self.asPackages)
+    let directory = try Workshop.makeDirectory().path
+    let (program, debugFile) = ("\(directory)/awaiting", "\(directory)/awaiting.debug")
+    for command in [
+      ["objcopy", "--only-keep-debug", built, debugFile],
+      ["objcopy", "--strip-all", "--add-gnu-debuglink=\(debugFile)", built, program],
+    ] {
+      let result = try run(["/usr/bin/env"] + command)
+      #expect(result.status == 0, "\(result.errors)")
+    }
+    _ = try check(program)
+    try FileManager.default.removeItem(atPath: debugFile)
+    // Nobody's names, and not a frame less.
+    func depths(_ program: String) throws -> [Int: [Int]] {
+      let box = try DumpBox()
+      _ = try run([program], environment: box.environment("record", ["HEAPTAP_DEPTH": "256"]))
+      let snapshot = try box.snapshot()
+      let left = snapshot.samples.filter { 10_000..<22_000 ~= $0.liveBytes / max($0.liveBlocks, 1) }
+      return Dictionary(grouping: left) { $0.liveBytes / $0.liveBlocks }
+        .mapValues { $0.map { snapshot.stack(of: $0).count }.sorted() }
+    }
+    let (stripped, whole) = (try depths(program), try depths(built))
+    #expect(stripped.count >= 60)
+    // In how many places the optimiser's loop met its elements is chance.
+    #expect(stripped.filter { $0.key != 18_001 } == whole.filter { $0.key != 18_001 })
   }
 }
