@@ -326,10 +326,7 @@ extension UnsafeMutablePointer where Pointee == Core {
           pointee.sites.rows(of: site.pointee), count: site.pointee.frameCount,
           isTruncated: site.pointee.isTruncated == 1)
       }
-      guard
-        let context = TaskOrigin.declaring(
-          walk.root, readable: &thread.pointee.readableContexts)
-      else { return }
+      guard let context = TaskOrigin.declaring(walk.root) else { return }
       walk.follow(context, pointee.rows, &thread.pointee.readableContexts)
     }
   }

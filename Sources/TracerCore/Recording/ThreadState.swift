@@ -42,7 +42,7 @@ package struct ThreadState: ~Copyable {
 
   /// Of the stack, and of the heap that async contexts lie in.
   var readable: ReadableRange
-  var readableContexts: ReadableRange
+  var readableContexts: ReadablePages
 
   /// What `isInside` is while the tracer itself calls what may allocate.
   static var isAtWork: UInt32 { 2 }

@@ -86,7 +86,7 @@ package struct AsyncChain {
 
   /// The next caller; `nil` at the end.
   @inline(__always)
-  package mutating func next(_ readable: inout ReadableRange) -> Caller? {
+  package mutating func next(_ readable: inout ReadablePages) -> Caller? {
     let context = context
     guard context != 0 else { return nil }
     guard context != landmark, context & 15 == 0, readable.canRead(context),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which part of a stack may be read without asking the kernel again.
+// Which memory may be read without asking the kernel again.
 
 /// A run of pages that were found to be readable: the part of a thread's stack that walks have seen.
 ///
@@ -46,7 +46,36 @@ package struct ReadableRange {
   }
 }
 
-/// Reads an aligned word of the stack that was found readable.
+/// A few pages of the heap that were found to be readable: those that async contexts lie in.
+///
+/// Kept from walk to walk, since what an async function's frame leads to is alive. Where an address is
+/// only a guess, it is to be asked of fresh ones: a page may be gone by now. All zero is empty.
+package struct ReadablePages {
+  private var pages: InlineArray<8, UInt>
+
+  package init() { pages = InlineArray(repeating: 0) }
+
+  /// Whether an aligned word can be read. Cost: a load; a system call for a page that is not kept.
+  @inline(__always)
+  package mutating func canRead(_ address: UInt) -> Bool {
+    let page = address & ~4095
+    let slot = Int(truncatingIfNeeded: page >> 12 & 7)
+    // Page 0 is nobody's.
+    if pages[slot] == page, page != 0 { return address & 7 == 0 }
+    return probe(address, page, slot)
+  }
+
+  @inline(never)
+  private mutating func probe(_ address: UInt, _ page: UInt, _ slot: Int) -> Bool {
+    guard address & 7 == 0, page != 0, page < LiveMap.addressLimit, System.isReadable(page) else {
+      return false
+    }
+    pages[slot] = page
+    return true
+  }
+}
+
+/// Reads an aligned word that was found readable.
 @inline(__always)
 func stackWord(_ address: UInt) -> UInt {
   // Not nil: no page below the first 4 KiB was ever found readable.

@@ -44,7 +44,7 @@ package struct StackWalk {
   /// Cost: about 40 instructions a frame.
   package mutating func walk(
     from registers: UnsafePointer<tracer_registers>, rows: borrowing RowTable,
-    readable: inout ReadableRange, contexts: inout ReadableRange
+    readable: inout ReadableRange, contexts: inout ReadablePages
   ) {
     let reader = rows.reader
     var range = readable
@@ -92,9 +92,8 @@ package struct StackWalk {
   /// Goes on with those who await an async function, and not with the executor that has called it.
   @inline(never)
   package mutating func follow(
-    _ context: UInt, _ rows: borrowing RowTable, _ contexts: inout ReadableRange
+    _ context: UInt, _ rows: borrowing RowTable, _ contexts: inout ReadablePages
   ) {
-    contexts.begin(at: context)
     root = 0
     var chain = AsyncChain(context: context)
     while let caller = chain.next(&contexts) {
@@ -236,7 +235,7 @@ package struct StackWalk {
   @inline(never)
   private mutating func walkFully(
     from registers: UnsafePointer<tracer_registers>, rows: borrowing RowTable,
-    readable: inout ReadableRange, contexts: inout ReadableRange
+    readable: inout ReadableRange, contexts: inout ReadablePages
   ) {
     count = 0
     var state = RegisterState(registers.pointee, stackPointer: UInt(bitPattern: registers + 1))
@@ -250,7 +249,7 @@ package struct StackWalk {
       guard number != 0 else { return finish(.noRoom) }
       let row = rows.row(number)
       if row.pointee.flags.contains(.complex),
-        let context = inner.context(calledFrom: state, contexts)
+        let context = inner.context(calledFrom: state)
       {
         return follow(context, rows, &contexts)
       }
@@ -315,17 +314,19 @@ struct RegisterState {
   ///
   /// Checked by the task. Where r14 is something else by now, another register may have the context;
   /// others may have those of callers.
-  func context(calledFrom executor: RegisterState, _ readable: ReadableRange) -> UInt? {
+  func context(calledFrom executor: RegisterState) -> UInt? {
     guard !executor.isExact,
       let register = AsyncChain.executorRegister(at: executor.counter),
       let task = executor.value(register)
     else { return nil }
+    // Fresh: a register may have what was unmapped since.
+    var readable = ReadablePages()
     let registers: InlineArray<5, Int> = [14, 3, 12, 13, 15]
     var found: UInt?
     var longest: UInt32 = 0
     for position in 0..<5 {
       guard let context = value(registers[position]),
-        let length = TaskOrigin.chainLength(from: context, to: task, readable),
+        let length = TaskOrigin.chainLength(from: context, to: task, &readable),
         length > longest
       else { continue }
       if position == 0 { return context }

@@ -52,7 +52,7 @@ package struct TaskOrigin {
   /// - Parameter root: A context that awaits for nobody, which the caller has read.
   /// Cost: two loads of the live map for each of at most twelve places.
   package static func find(
-    root: UInt, map: borrowing LiveMap, epoch: UInt32, readable: inout ReadableRange
+    root: UInt, map: borrowing LiveMap, epoch: UInt32, readable: inout ReadablePages
   ) -> TaskOrigin? {
     guard readable.canRead(root &- 32) else { return nil }
     let result = stackWord(root &- 32)
@@ -86,7 +86,7 @@ package struct TaskOrigin {
   }
 
   private static func hasFlags(
-    _ task: UInt, _ flags: UInt, _ readable: inout ReadableRange
+    _ task: UInt, _ flags: UInt, _ readable: inout ReadablePages
   ) -> Bool {
     let mask = kindMask | childFlag | futureFlag | groupChildFlag | asyncLetFlag
     return readable.canRead(task &+ 32) && stackWord(task &+ 32) & mask == flags
@@ -101,9 +101,9 @@ package struct TaskOrigin {
   ///
   /// Cost: a few loads for each 16 bytes that the function keeps before the task, a few hundred as a
   /// rule.
-  package static func declaring(
-    _ root: UInt, readable: inout ReadableRange
-  ) -> UInt? {
+  package static func declaring(_ root: UInt) -> UInt? {
+    // Guesses, which may lead to what was unmapped since.
+    var readable = ReadablePages()
     guard readable.canRead(root &- 32) else { return nil }
     let flags = childFlag | futureFlag | asyncLetFlag
     let places = places(root, stackWord(root &- 32), childFlag)
@@ -119,14 +119,14 @@ package struct TaskOrigin {
 
   /// The nearest context before an address that is a part of a task.
   private static func nearest(
-    before address: UInt, of task: UInt, _ readable: inout ReadableRange
+    before address: UInt, of task: UInt, _ readable: inout ReadablePages
   ) -> UInt? {
     var context = address &- 16
     while address &- context < letByteLimit {
       guard readable.canRead(context), readable.canRead(context &+ 8) else { return nil }
       if mayBeContext(stackWord(context), stackWord(context &+ 8)),
         stackWord(context) == 0 || isAllocation(context, &readable),
-        chainLength(from: context, to: task, readable) != nil
+        chainLength(from: context, to: task, &readable) != nil
       {
         return context
       }
@@ -135,15 +135,14 @@ package struct TaskOrigin {
     return nil
   }
 
-  private static func isAllocation(_ address: UInt, _ readable: inout ReadableRange) -> Bool {
+  private static func isAllocation(_ address: UInt, _ readable: inout ReadablePages) -> Bool {
     guard readable.canRead(address &- 16), readable.canRead(address &- 8) else { return false }
     let previous = stackWord(address &- 16)
     let slab = stackWord(address &- 8)
     guard isSlab(slab, holding: address) else { return false }
     // The first is behind the slab's own words and its own.
     if previous == 0 { return address &- slab == 48 }
-    var elsewhere = readable
-    return elsewhere.canRead(previous &+ 8)
+    return readable.canRead(previous &+ 8)
       && isSlab(stackWord(previous &+ 8), holding: previous)
   }
 
@@ -159,10 +158,8 @@ package struct TaskOrigin {
   /// How many contexts lead from one to where a task begins, by the task's own flags; `nil` where it is
   /// no part of the task.
   static func chainLength(
-    from context: UInt, to task: UInt, _ known: ReadableRange
+    from context: UInt, to task: UInt, _ readable: inout ReadablePages
   ) -> UInt32? {
-    // Apart from what is known to be readable: what looks like a chain may lead anywhere.
-    var readable = known
     var chain = AsyncChain(context: context)
     var length: UInt32 = 0
     while length < 4096, chain.next(&readable) != nil { length &+= 1 }
