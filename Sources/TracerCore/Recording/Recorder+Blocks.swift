@@ -291,55 +291,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
   }
 
-  // MARK: Sites and sums
-
-  @inline(__always)
-  private func site(
-    _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
-  ) -> UInt32 {
-    var walk = StackWalk(
-      into: thread.frames, limit: pointee.depth, own: pointee.ownStart..<pointee.ownEnd)
-    walk.walk(
-      from: registers, rows: pointee.rows, readable: &thread.pointee.readable,
-      contexts: &thread.pointee.readableContexts)
-    if walk.root != 0 { appendOrigin(of: &walk, thread) }
-    if walk.end != .outermost { countEnd(thread, walk.end) }
-    let site = pointee.sites.intern(
-      thread.frames, count: walk.count, isTruncated: walk.end == .truncated)
-    if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
-    return site
-  }
-
-  /// Has the stack of a task go on into the stack that made the task.
-  @inline(never)
-  private func appendOrigin(
-    of walk: inout StackWalk, _ thread: UnsafeMutablePointer<ThreadState>
-  ) {
-    // Ends: an `async let` of an `async let` adds a frame each, until the stack is full.
-    while walk.root != 0 {
-      if let origin = TaskOrigin.find(
-        root: walk.root, map: pointee.map, epoch: pointee.epoch.load(ordering: .relaxed),
-        readable: &thread.pointee.readableContexts)
-      {
-        let site = pointee.sites.site(origin.site)
-        return walk.append(
-          pointee.sites.rows(of: site.pointee), count: site.pointee.frameCount,
-          isTruncated: site.pointee.isTruncated == 1)
-      }
-      guard let context = TaskOrigin.declaring(walk.root) else { return }
-      walk.follow(context, pointee.rows, &thread.pointee.readableContexts)
-    }
-  }
-
-  @inline(never)
-  private func countEnd(_ thread: UnsafeMutablePointer<ThreadState>, _ end: StackWalk.End) {
-    switch end {
-    case .outermost: break
-    case .truncated: thread.pointee.counters.truncatedStacks.addAlone(1)
-    case .broken: thread.pointee.counters.brokenStacks.addAlone(1)
-    case .noRoom: thread.pointee.counters.lostRows.addAlone(1)
-    }
-  }
+  // MARK: Sums
 
   /// Adds an allocation to the thread's tally of its site.
   @inline(__always)

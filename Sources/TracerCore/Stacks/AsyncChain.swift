@@ -30,6 +30,8 @@ package struct AsyncChain {
     package var resume: UInt
     /// The address of the words that were read: the next context, and `resume`.
     package var context: UInt
+    /// The caller's own context; 0 for the function that a task begins with.
+    package var own: UInt
   }
 
   /// Whether a function keeps an async context at rbp - 8 where these rules hold.
@@ -105,6 +107,6 @@ package struct AsyncChain {
     steps &+= 1
     root = context
     self.context = stackWord(context)
-    return Caller(resume: resume, context: context)
+    return Caller(resume: resume, context: context, own: self.context)
   }
 }

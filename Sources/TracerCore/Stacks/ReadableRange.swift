@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which memory may be read without asking the kernel again.
+// Which part of a stack may be read without asking the kernel again.
 
 /// A run of pages that were found to be readable: the part of a thread's stack that walks have seen.
 ///
@@ -27,6 +27,22 @@ package struct ReadableRange {
     (address &- low < lastOffset && address & 7 == 0) || probe(address)
   }
 
+  /// Whether a word, aligned or not, lies in what was found readable.
+  @inline(__always)
+  package func covers(_ address: UInt) -> Bool { address &- low < lastOffset }
+
+  /// Finds out whether all of a stretch that begins in or below the range can be read.
+  package mutating func cover(_ start: UInt, _ byteCount: UInt) -> Bool {
+    let last = start &+ byteCount
+    guard !covers(last) else { return true }
+    var address = covers(start) ? low &+ lastOffset &+ 7 : start & ~7
+    while address <= last {
+      guard canRead(address & ~7) else { return false }
+      address = (address & ~4095) &+ 4096
+    }
+    return covers(last)
+  }
+
   @inline(never)
   private mutating func probe(_ address: UInt) -> Bool {
     guard address & 7 == 0, address >= 4096, address < LiveMap.addressLimit else { return false }
@@ -46,36 +62,33 @@ package struct ReadableRange {
   }
 }
 
-/// A few pages of the heap that were found to be readable: those that async contexts lie in.
+/// Pages of the heap that were found to be readable: those that async contexts lie in.
 ///
-/// Kept from walk to walk, since what an async function's frame leads to is alive. Where an address is
-/// only a guess, it is to be asked of fresh ones: a page may be gone by now. All zero is empty.
+/// A context lives as long as the function whose context it is, so that what was readable for it is.
+/// All zero knows of no page.
 package struct ReadablePages {
-  private var pages: InlineArray<8, UInt>
+  private var pages: InlineArray<16, UInt>
 
   package init() { pages = InlineArray(repeating: 0) }
 
-  /// Whether an aligned word can be read. Cost: a load; a system call for a page that is not kept.
+  /// Whether an aligned word can be read. Cost: a comparison; a system call for a page not yet seen.
   @inline(__always)
   package mutating func canRead(_ address: UInt) -> Bool {
-    let page = address & ~4095
-    let slot = Int(truncatingIfNeeded: page >> 12 & 7)
-    // Page 0 is nobody's.
-    if pages[slot] == page, page != 0 { return address & 7 == 0 }
-    return probe(address, page, slot)
+    let page = address >> 12
+    return address & 7 == 0 && (pages[unchecked: Int(page & 15)] == page || probe(address))
   }
 
   @inline(never)
-  private mutating func probe(_ address: UInt, _ page: UInt, _ slot: Int) -> Bool {
-    guard address & 7 == 0, page != 0, page < LiveMap.addressLimit, System.isReadable(page) else {
-      return false
-    }
-    pages[slot] = page
+  private mutating func probe(_ address: UInt) -> Bool {
+    guard address & 7 == 0, address >= 4096, address < LiveMap.addressLimit,
+      System.isReadable(address & ~4095)
+    else { return false }
+    pages[unchecked: Int(address >> 12 & 15)] = address >> 12
     return true
   }
 }
 
-/// Reads an aligned word that was found readable.
+/// Reads an aligned word of the stack that was found readable.
 @inline(__always)
 func stackWord(_ address: UInt) -> UInt {
   // Not nil: no page below the first 4 KiB was ever found readable.

@@ -49,19 +49,23 @@ package struct TaskOrigin {
 
   /// The task that begins with a context, if it was made during this recording.
   ///
-  /// - Parameter root: A context that awaits for nobody, which the caller has read.
+  /// - Parameters:
+  ///   - root: A context that awaits for nobody, which the caller has read.
+  ///   - trace: Gets every word that the answer depends on.
   /// Cost: two loads of the live map for each of at most twelve places.
   package static func find(
-    root: UInt, map: borrowing LiveMap, epoch: UInt32, readable: inout ReadablePages
+    root: UInt, map: borrowing LiveMap, epoch: UInt32, readable: inout ReadablePages,
+    trace: inout ReadTrace
   ) -> TaskOrigin? {
     guard readable.canRead(root &- 32) else { return nil }
-    let result = stackWord(root &- 32)
+    let result = trace.read(root &- 32)
     for kind in 0..<3 {
       let flags: UInt = kind == 0 ? 0 : kind == 1 ? childFlag : childFlag | groupChildFlag
       let places = places(root, result, flags)
       for place in 0..<4 {
-        guard let word = block(places[place], holding: root, map, epoch),
-          hasFlags(places[place], flags | (place < 3 ? futureFlag : 0), &readable)
+        guard let word = block(places[place], holding: root, map, epoch, &trace),
+          readable.canRead(places[place] &+ 32),
+          trace.read(places[place] &+ 32) & flagMask == flags | (place < 3 ? futureFlag : 0)
         else { continue }
         return TaskOrigin(task: places[place], site: word.site)
       }
@@ -76,20 +80,23 @@ package struct TaskOrigin {
   private static var groupChildFlag: UInt { 1 << 26 }
   private static var asyncLetFlag: UInt { 1 << 28 }
 
+  private static var flagMask: UInt {
+    kindMask | childFlag | futureFlag | groupChildFlag | asyncLetFlag
+  }
+
+  /// Words that `find` reads at most.
+  static var readLimit: Int { 25 }
+
   private static func block(
-    _ task: UInt, holding root: UInt, _ map: borrowing LiveMap, _ epoch: UInt32
+    _ task: UInt, holding root: UInt, _ map: borrowing LiveMap, _ epoch: UInt32,
+    _ trace: inout ReadTrace
   ) -> BlockWord? {
-    guard task < root, task & 15 == 0, let word = map.find(task, epoch: epoch), !word.isLarge,
+    guard task < root, task & 15 == 0, let cell = map.cell(task) else { return nil }
+    let word = BlockWord(bits: UInt64(trace.read(cell)))
+    guard word.isBlock(at: task, epoch: epoch), !word.isLarge,
       root &- task &+ 16 <= word.smallByteCount
     else { return nil }
     return word
-  }
-
-  private static func hasFlags(
-    _ task: UInt, _ flags: UInt, _ readable: inout ReadablePages
-  ) -> Bool {
-    let mask = kindMask | childFlag | futureFlag | groupChildFlag | asyncLetFlag
-    return readable.canRead(task &+ 32) && stackWord(task &+ 32) & mask == flags
   }
 
   // MARK: async let
@@ -104,15 +111,21 @@ package struct TaskOrigin {
   package static func declaring(_ root: UInt) -> UInt? {
     // Guesses, which may lead to what was unmapped since.
     var readable = ReadablePages()
+    guard let task = letTask(root, &readable), readable.canRead(task &+ 208) else { return nil }
+    return nearest(before: task, of: stackWord(task &+ 208), &readable)
+  }
+
+  /// The task of an `async let` that begins with a context, if that is what does.
+  static func letTask(_ root: UInt, _ readable: inout ReadablePages) -> UInt? {
     guard readable.canRead(root &- 32) else { return nil }
     let flags = childFlag | futureFlag | asyncLetFlag
     let places = places(root, stackWord(root &- 32), childFlag)
     for place in 0..<3 {
       let task = places[place]
       guard task < root, task & 15 == 0, root &- task < letByteLimit,
-        hasFlags(task, flags, &readable), readable.canRead(task &+ 208)
+        readable.canRead(task &+ 32), stackWord(task &+ 32) & flagMask == flags
       else { continue }
-      return nearest(before: task, of: stackWord(task &+ 208), &readable)
+      return task
     }
     return nil
   }
