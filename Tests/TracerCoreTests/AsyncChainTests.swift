@@ -48,7 +48,7 @@ import TracerCore
   }
 
   @Test func `a context that cannot be read, or is none, ends a chain as broken`() {
-    for start: UInt in [8, 4096, 0x7000_0000_0000, .max & ~15, 0x1234_5678] {
+    for start: UInt in [8, 16, 0x28, 4096, 0x7000_0000_0000, .max & ~15, 0x1234_5678] {
       let chain = follow(start)
       #expect(chain.isBroken && chain.places.isEmpty, "\(start)")
     }
