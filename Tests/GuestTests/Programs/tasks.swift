@@ -44,10 +44,9 @@ func request(_ number: Int) async -> Int {
       sum += await request(number)
       sum += await Task { await request(number) }.value
       _ = try? await Task.detached { try await several(number) }.value
-      await withCheckedContinuation { continuation in
+      sum += await withCheckedContinuation { continuation in
         DispatchQueue.global().async {
-          sum += [Int](repeating: 1, count: 50).count
-          continuation.resume()
+          continuation.resume(returning: [Int](repeating: 1, count: 50).count)
         }
       }
     }
