@@ -42,7 +42,12 @@ struct StackGuest: CustomTestStringConvertible, Sendable {
       command: { [try Programs.build("tasks.swift", ["-Onone", "-parse-as-library"])] }),
     Self(
       testDescription: "Swift, awaiting, release",
-      command: { [try Programs.build("tasks.swift", ["-O", "-parse-as-library"])] }),
+      command: {
+        [
+          try Programs.build(
+            "tasks.swift", ["-O", "-parse-as-library", "-Xcc", "-fno-omit-frame-pointer"])
+        ]
+      }),
     .debian(
       "python3", "-c",
       "import json; d = json.dumps([{'a': i, 'b': list(range(9))} for i in range(999)]); json.loads(d)",
