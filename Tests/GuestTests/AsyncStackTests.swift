@@ -113,4 +113,21 @@ import Testing
     // In how many places the optimiser's loop met its elements is chance.
     #expect(stripped.filter { $0.key != 18_001 } == whole.filter { $0.key != 18_001 })
   }
+
+  @Test(arguments: ["-Onone", "-O"], [["-Xcc", "-fno-omit-frame-pointer"], []])
+  func `of many tasks at a time, what is remembered of a stack is what a whole walk says`(
+    _ optimisation: String, _ frames: [String]
+  ) throws {
+    let program = try Programs.build(
+      "tasks.swift", [optimisation, "-g", "-parse-as-library"] + frames)
+    let box = try DumpBox()
+    let result = try run([program], environment: box.environment("record", ["HEAPTAP_CHECK": "1"]))
+    #expect(result.output == "5000\n", "\(result.errors)")
+    let snapshot = try box.snapshot()
+    snapshot.expectSound(truncated: true)
+    #expect(snapshot.header.integer("differing_stacks") == 0)
+    #expect(snapshot.header.integer("checked_stacks") ?? 0 > 10_000)
+    // Of the 5,000 tasks that made each other, only the first are stacks of their own.
+    #expect(snapshot.header.integer("sites") ?? .max < 3000)
+  }
 }
