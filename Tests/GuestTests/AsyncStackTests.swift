@@ -130,4 +130,36 @@ import Testing
     // Of the 5,000 tasks that made each other, only the first are stacks of their own.
     #expect(snapshot.header.integer("sites") ?? .max < 3000)
   }
+
+  @Test func `a server on SwiftNIO's event loops is as legible`() throws {
+    let package =
+      Workshop.package.appendingPathComponent("Tests/GuestTests/Programs/echo").path
+    let built = try run([
+      "/usr/bin/env", "swift", "build", "--package-path", package, "-c", "release",
+      "-Xswiftc", "-g", "--product", "echo",
+    ])
+    #expect(built.status == 0, "\(built.output)\(built.errors)")
+    let box = try DumpBox()
+    let result = try run(
+      ["\(package)/.build/release/echo"],
+      environment: box.environment("record", ["HEAPTAP_DEPTH": "256"]))
+    #expect(result.output == "5\n", "\(result.errors)")
+    let snapshot = try box.snapshot()
+    snapshot.expectSound()
+    let named = snapshot.named().folded()
+    for size in [30_000, 30_001] {
+      let sample = try #require(named.samples(ofSize: size).first)
+      let stack = named.stack(of: sample)
+      #expect(stack.last?.function == "_start")
+      #expect(!stack.contains { $0.function?.hasPrefix("_dispatch_") == true })
+      var functions: [String] = []
+      for frame in stack where frame.file?.hasSuffix("/echo/main.swift") == true && frame.line != 0
+      {
+        let name = bareName(frame.function ?? "")
+        // A function is there once for each of its closures too.
+        if functions.last != name { functions.append(name) }
+      }
+      #expect(functions == ["keep", "remember", "answer", "serve", "accept", "main"], "\(size)")
+    }
+  }
 }
