@@ -107,7 +107,7 @@ import Testing
       deep(60); print(len(ast.dump(ast.parse("a = [b for b in c if d]" * 1))))
       """
     try judge(
-      "python3, \(allocator)", [find("python3"), "-c", script], .init(every: 997, new: 400),
+      "python3, \(allocator)", ["/usr/bin/python3", "-c", script], .init(every: 997, new: 400),
       underGDB: .init(every: 9973, new: 10, limit: 25), environment: ["PYTHONMALLOC": allocator])
   }
 
@@ -157,10 +157,12 @@ import Testing
     #include <regex>
     int main() { return std::regex_match("abc", std::regex("a+(b|c)*")); }
     """.write(to: source, atomically: true, encoding: .utf8)
-    let compiler = try run([find("gcc"), "-print-prog-name=cc1plus"]).output
+    let preprocessed = source.path + ".ii"
+    try run([find("g++"), "-E", source.path, "-o", preprocessed])
+    let compiler = try run([find("g++"), "-print-prog-name=cc1plus"]).output
       .trimmingCharacters(in: .newlines)
     try judge(
-      "cc1plus", [compiler, "-quiet", "-O1", source.path, "-o", "/dev/null"],
+      "cc1plus", [compiler, "-quiet", preprocessed, "-o", "/dev/null"],
       .init(every: 9973, new: 300), underGDB: .init(every: 49999, new: 10, limit: 20))
   }
 

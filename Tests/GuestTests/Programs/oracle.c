@@ -142,9 +142,12 @@ static size_t walk(uintptr_t *frames, uintptr_t caller) {
   do {
     unw_word_t counter = 0;
     get_register(&cursor, UNW_REG_IP, &counter);
+    /* The end; libunwind takes it for a call of a null pointer, and reads on above the stack. */
+    if (counter == 0)
+      break;
     /* Before the caller there are the oracle's own frames; no stack shows the tracer's. */
     has_begun |= counter == caller;
-    if (has_begun && counter != 0 && !is_tracer(counter))
+    if (has_begun && !is_tracer(counter))
       frames[count++] = counter;
   } while (step(&cursor) > 0 && count < DEPTH);
   return count;
