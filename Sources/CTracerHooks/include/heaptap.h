@@ -33,7 +33,7 @@ int heaptap_stop(void);
  * most, as they were found on the stack: return addresses, but for the instruction that a signal has
  * interrupted. Answers how many were written: 0 where the block is not known, because it was never
  * recorded, was freed, or nothing is recorded now. `ret_total`, which may be NULL, gets the number of
- * frames that were recorded, HEAPTAP_DEPTH at most.
+ * frames that the stack had, also where HEAPTAP_DEPTH are known and no more.
  *
  * It waits for nothing and allocates nothing, and may be called from signal handlers. The caller
  * keeps the block from being freed meanwhile. */

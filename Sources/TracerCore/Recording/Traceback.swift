@@ -6,8 +6,8 @@ import Synchronization
 
 extension UnsafeMutablePointer where Pointee == Core {
   /// Copies the stack of a recorded block that is alive, innermost frame first, as its addresses
-  /// were found; answers how many frames there were and how many of them were written. Zero for a
-  /// block that is not known, and while nothing is recorded.
+  /// were found; answers how many were written, and how many the stack had, with those beyond the
+  /// depth limit. Zero for a block that is not known, and while nothing is recorded.
   ///
   /// Takes no lock and allocates nothing. Cost: as for entering a block, and a load for each frame.
   package func traceback(
@@ -31,6 +31,6 @@ extension UnsafeMutablePointer where Pointee == Core {
         written &+= 1
       }
     }
-    return (written, count)
+    return (written, Int(site.pointee.totalFrameCount))
   }
 }
