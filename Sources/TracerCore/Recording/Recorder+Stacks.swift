@@ -45,9 +45,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32? {
     guard
-      cache.follow(
-        registers, rows: pointee.rows, own: pointee.ownStart..<pointee.ownEnd,
-        readable: &thread.pointee.readable) == .stepped
+      cache.follow(registers, self, thread) == .stepped
     else { return nil }
     var isNew = false
     let site = cache.imageSite(pointee.sites, limit: pointee.depth, &isNew)
@@ -68,7 +66,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     thread.pointee.counters.walkedStacks.addAlone(1)
     var walk = StackWalk(
       endingAt: thread.framesEnd, limit: pointee.depth, own: pointee.ownStart..<pointee.ownEnd)
-    walk.walk(from: registers, rows: pointee.rows, readable: &thread.pointee.readable)
+    walk.walk(
+      from: registers, rows: pointee.rows, readable: &thread.pointee.readable,
+      contexts: &thread.pointee.readableContexts)
+    if walk.root != 0 { appendOrigin(of: &walk, thread) }
     switch walk.end {
     case .outermost:
       if walk.total > pointee.depth { thread.pointee.counters.truncatedStacks.addAlone(1) }
@@ -81,6 +82,21 @@ extension UnsafeMutablePointer where Pointee == Core {
       hash: StackHash.of(walk.rows, count: walk.count), &isNew)
     if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
     return site
+  }
+
+  /// Has the stack of a task go on into the stack that made the task.
+  @inline(never)
+  private func appendOrigin(
+    of walk: inout StackWalk, _ thread: UnsafeMutablePointer<ThreadState>
+  ) {
+    var trace = ReadTrace()
+    guard
+      let origin = TaskOrigin.find(
+        root: walk.root, map: pointee.map, epoch: pointee.epoch.load(ordering: .relaxed),
+        readable: &thread.pointee.readableContexts, trace: &trace)
+    else { return }
+    let site = pointee.sites.site(origin.site)
+    walk.append(site.pointee, pointee.sites.rows(of: site.pointee))
   }
 
   // MARK: Checking
