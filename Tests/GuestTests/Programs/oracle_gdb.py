@@ -18,6 +18,15 @@ def described(pc):
     return gdb.execute(f"info symbol {pc - 1:#x}", to_string=True).strip().split("\n")[0]
 
 
+def is_async(name):
+    """Whether a function is a part of one that awaits, as oracle.c tells."""
+    entries = ("swift_task", "swift_asyncLet", "swift_continuation")
+    name = name.split(" ")[0]
+    if name.startswith("$sI"):
+        return "H" in name.split("_")[0]
+    return name.startswith(entries) or (name.startswith("$s") and "Ya" in name)
+
+
 def gdb_stack(caller):
     """Addresses from the caller outwards, as they are found on the stack.
 
@@ -36,9 +45,7 @@ def gdb_stack(caller):
 class Sampled(gdb.Breakpoint):
     def stop(self):
         global compared, equal, untabled, awaiting, compared_frames
-        first, count, without, part = (
-            int(gdb.parse_and_eval(name)) for name in ("$rdi", "$rsi", "$rdx", "$rcx")
-        )
+        first, count, without = (int(gdb.parse_and_eval(name)) for name in ("$rdi", "$rsi", "$rdx"))
         memory = gdb.selected_inferior().read_memory(first, 8 * count)
         ours = list(struct.unpack(f"{count}Q", memory))
         theirs = [pc for pc in gdb_stack(ours[0]) if not described(pc).endswith("/libheaptap.so")]
@@ -49,14 +56,14 @@ class Sampled(gdb.Breakpoint):
             return False
         # Where there is no unwind table gdb reads the instructions, and knows a frame pointer only
         # where its first one pushes it.
-        def parts_after(frame):
-            return frame < len(ours) and ours[: frame + 1] == theirs[: frame + 1]
-
+        same = 0
+        while same < min(len(ours), len(theirs)) and ours[same] == theirs[same]:
+            same += 1
         why = ""
-        if parts_after(part):
+        if same > 0 and is_async(described(ours[same - 1])):
             awaiting += 1
             why = ", by its awaiting callers"
-        elif parts_after(without):
+        elif without < same:
             untabled += 1
             why = ", after a function without a table"
         print(f"{len(ours)} frames, by gdb {len(theirs)}{why}")
