@@ -97,7 +97,10 @@ import Testing
       "more_stacks.c \(options.joined(separator: " "))", [program], .init(every: 1), underGDB: nil)
   }
 
-  @Test(arguments: [["-O"], ["-Onone"], ["-O", "-static-stdlib"]])
+  @Test(arguments: [
+    ["-O"], ["-Onone"], ["-O", "-static-stdlib"], ["-O", "-DSYNCHRONOUS"],
+    ["-Onone", "-DSYNCHRONOUS"],
+  ])
   func `Swift's stacks`(_ options: [String]) throws {
     // The static half of Foundation takes a linker a minute.
     let foundation = options.contains("-static-stdlib") ? [] : ["-DWITH_FOUNDATION"]
@@ -105,7 +108,8 @@ import Testing
       "stacks.swift", options + ["-g", "-parse-as-library"] + foundation)
     try judge(
       "stacks.swift \(options.joined(separator: " "))", [program], .init(every: 211, new: 300),
-      underGDB: .init(every: 997, new: 10, limit: 30), allowing: [.untabled, .async])
+      underGDB: .init(every: 997, new: 10, limit: 30),
+      allowing: options.contains("-DSYNCHRONOUS") ? [.untabled] : [.untabled, .async])
   }
 
   @Test(
