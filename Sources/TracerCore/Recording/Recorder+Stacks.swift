@@ -12,7 +12,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) -> UInt32 {
     if let memo = thread.pointee.memo,
       memo.pointee.moduleGeneration == pointee.rows.moduleGeneration.load(ordering: .relaxed),
-      let entry = memo.remembered(registers, thread.pointee.readable)
+      let entry = rememberedEntry(memo, thread, registers)
     {
       if entry.pointee.flags & MemoEntry.isTruncated != 0 {
         thread.pointee.counters.truncatedStacks.addAlone(1)
@@ -22,9 +22,19 @@ extension UnsafeMutablePointer where Pointee == Core {
     return followedSite(thread, registers)
   }
 
+  @inline(__always)
+  private func rememberedEntry(
+    _ memo: UnsafeMutablePointer<StackCache>, _ thread: UnsafeMutablePointer<ThreadState>,
+    _ registers: UnsafePointer<tracer_registers>
+  ) -> UnsafeMutablePointer<MemoEntry>? {
+    guard let entry = memo.remembered(registers, thread.pointee.readable) else { return nil }
+    return entry.pointee.flags & MemoEntry.isElsewhere == 0 || entry.isTrueElsewhere()
+      ? entry : nil
+  }
+
   /// What a thread of its own memory does about a stack that is not in its memo.
   @inline(never)
-  private func followedSite(
+  func followedSite(
     _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32 {
     guard let cache = cache(thread) else { return walkedSite(thread, registers) }
@@ -108,7 +118,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32 {
     // Before the image follows: afterwards what is remembered may be the stack of this moment.
-    let remembered = cache.remembered(registers, thread.pointee.readable)?.pointee.site
+    let remembered = rememberedEntry(cache, thread, registers)?.pointee.site
     let followed = follow(thread, cache, registers)
     let walked = walkedSite(thread, registers)
     thread.pointee.counters.checkedStacks.addAlone(1)

@@ -155,7 +155,7 @@ package struct RowTable: ~Copyable {
 
   /// A counter without a row at the first places to look: new, or further away, or no counter at all.
   @inline(never)
-  private func findUnmet(
+  func findUnmet(
     _ key: UInt64, own: Range<UInt64>, _ number: inout UInt32
   ) -> StepOutcome {
     guard key & ~Row.exactFlag != 0 else { return .ended(.outermost) }
