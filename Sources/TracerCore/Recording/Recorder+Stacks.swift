@@ -100,13 +100,18 @@ extension UnsafeMutablePointer where Pointee == Core {
     of walk: inout StackWalk, _ thread: UnsafeMutablePointer<ThreadState>
   ) {
     var trace = ReadTrace()
-    guard
-      let origin = TaskOrigin.find(
+    // An `async let` of an `async let` and so on: each one adds frames.
+    while walk.root != 0, walk.total < StackWalk.stepLimit {
+      if let origin = TaskOrigin.find(
         root: walk.root, map: pointee.map, epoch: pointee.epoch.load(ordering: .relaxed),
         readable: &thread.pointee.readableContexts, trace: &trace)
-    else { return }
-    let site = pointee.sites.site(origin.site)
-    walk.append(site.pointee, pointee.sites.rows(of: site.pointee))
+      {
+        let site = pointee.sites.site(origin.site)
+        return walk.append(site.pointee, pointee.sites.rows(of: site.pointee))
+      }
+      guard let context = TaskOrigin.declaring(walk.root) else { return }
+      walk.follow(context, pointee.rows, &thread.pointee.readableContexts)
+    }
   }
 
   // MARK: Checking

@@ -206,6 +206,8 @@ package struct RowTable: ~Copyable {
     if findRules(for: key, module: module, into: &rules) {
       Self.boilDown(rules, into: row)
       if AsyncChain.isPart(rules) { row.pointee.flags.insert(.async) }
+      // Where a walk comes this far, what the executor has called may tell more by all registers.
+      if AsyncChain.executorRegister(at: UInt(key)) != nil { row.pointee.flags.insert(.complex) }
     } else if findRules(for: key | Row.exactFlag, module: module, into: &rules) {
       // The first byte of a function: no call put this address on the stack, and whoever did, such
       // as makecontext, has begun a stack with it.

@@ -84,7 +84,14 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       }
       stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: false)
       count &+= 1
-      outcome = place.step(reader.rows + Int(number), &range)
+      let row = reader.rows + Int(number)
+      let page = place.stackPointer >> 12
+      outcome = place.step(row, &range)
+      // What has no table is taken to keep a frame pointer, which may lead to another stack: one that
+      // is gone the next time, while the word that leads there is still the same.
+      if row.pointee.flags.contains(.guess), outcome == .stepped, place.stackPointer >> 12 != page {
+        outcome = .complex
+      }
     }
     thread.pointee.readable = range
     switch outcome {
@@ -206,7 +213,15 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       readable: &thread.pointee.readableContexts, trace: &trace)
     trace.reverse()
     frames[0].checkCount = UInt32(truncatingIfNeeded: trace.count)
-    guard let origin else { return true }
+    guard let origin else {
+      // What declares an `async let` is searched for, which no few words tell.
+      var pages = ReadablePages()
+      guard TaskOrigin.letTask(root, &pages) == nil else {
+        forget()
+        return false
+      }
+      return true
+    }
     let site = core.pointee.sites.site(origin.site)
     let (kept, total) = (UInt32(site.pointee.frameCount), site.pointee.totalFrameCount)
     guard !site.pointee.isBroken, Int(total) < StackCache.frameLimit else {
@@ -368,7 +383,9 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     }
     let first = total &- limit
     return sites.intern(
-      rows + Int(first), count: limit, total: total, isBroken: false,
+      rows + Int(first), count: limit,
+      total: StackWalk.total(
+        total &- frames[0].depth, behind: frames[0].depth, limit: limit), isBroken: false,
       hash: last.pointee.hash &- hash(before: first) &* pointee.windowPower, &isNew)
   }
 
