@@ -56,7 +56,7 @@ static int is_debugged;
 static unsigned long every, limit = -1UL, new_limit;
 static struct counts *counts;
 static pid_t counted_pid;
-static unsigned long calls, sampled, new_ones, shown;
+static unsigned long calls, sampled, new_ones, shown, shown_known;
 static unsigned char seen[SEEN / 8];
 static __thread int is_inside;
 
@@ -84,7 +84,7 @@ static void begin_process(void) {
   strncpy(fresh->program, program_invocation_short_name, sizeof fresh->program - 1);
   counts = fresh;
   counted_pid = getpid();
-  shown = 0;
+  shown = shown_known = 0;
 }
 
 __attribute__((constructor)) static void begin(void) {
@@ -216,13 +216,40 @@ static const char *name_of(uintptr_t address) {
   return info.dli_sname ? info.dli_sname : "";
 }
 
-/* Whether a function is a part of one that awaits: its mangled type has the effect `Ya`, or, of a
- * thunk, the convention `H`; of the runtime's own, those that an awaiting function enters. */
+/* Whether a mangled name's own type, and not that of a parameter, has the effect of awaiting: `Ya`,
+ * maybe other effects, and then a function, its generic signature, or a closure.
+ * (docs/ABI/Mangling.rst of Swift's sources) */
+static int awaits(const char *name) {
+  while ((name = strstr(name, "Ya"))) {
+    name += 2;
+    const char *end = name;
+    while (*end == 'K' || (*end == 'Y' && end[1]))
+      end += *end == 'K' ? 1 : 2;
+    if ((*end && strchr("FlrR", *end)) || !strncmp(end, "cf", 2) || !strncmp(end, "XEf", 3))
+      return 1;
+  }
+  return 0;
+}
+
+/* Whether a function is what follows an await, TY0_ or TQ1_ by its last letters. */
+static int is_part(const char *name) {
+  size_t end = strlen(name);
+  if (end < 5 || name[--end] != '_')
+    return 0;
+  while (end > 2 && name[end - 1] >= '0' && name[end - 1] <= '9')
+    end--;
+  return end > 2 && name[end - 2] == 'T' && (name[end - 1] == 'Y' || name[end - 1] == 'Q');
+}
+
+/* Whether a function is a part of one that awaits: by its last letters; the first part by its type, or,
+ * of a thunk, by the convention `H`; of the runtime's own, those that an awaiting function enters. */
 static int is_async(uintptr_t address) {
   const char *name = name_of(address);
+  if (is_part(name))
+    return 1;
   if (!strncmp(name, "$sI", 3))
     return name[strcspn(name, "H_")] == 'H';
-  return (!strncmp(name, "$s", 2) && strstr(name, "Ya")) || !strncmp(name, "swift_task", 10) ||
+  return (!strncmp(name, "$s", 2) && awaits(name)) || !strncmp(name, "swift_task", 10) ||
          !strncmp(name, "swift_asyncLet", 14) || !strncmp(name, "swift_continuation", 18);
 }
 
@@ -314,7 +341,7 @@ __attribute__((noinline)) static void compare(const void *block, uintptr_t calle
   uint64_t *known = reason(ours, our_count, theirs, their_count);
   if (known)
     add(known, 1);
-  if (__atomic_fetch_add(&shown, 1, __ATOMIC_RELAXED) < SHOWN)
+  if (__atomic_fetch_add(known ? &shown_known : &shown, 1, __ATOMIC_RELAXED) < SHOWN)
     show(ours, our_count, theirs, their_count,
          !known                      ? ""
          : known == &counts->async   ? ", by its awaiting callers"

@@ -5,6 +5,7 @@
 # gdb's own. Prints each difference, and at last `gdb COMPARED EQUAL UNTABLED ASYNC FRAMES`.
 
 import os
+import re
 import shlex
 import struct
 
@@ -22,9 +23,13 @@ def is_async(name):
     """Whether a function is a part of one that awaits, as oracle.c tells."""
     entries = ("swift_task", "swift_asyncLet", "swift_continuation")
     name = name.split(" ")[0]
+    if re.search("T[YQ][0-9]+_$", name):
+        return True
     if name.startswith("$sI"):
         return "H" in name.split("_")[0]
-    return name.startswith(entries) or (name.startswith("$s") and "Ya" in name)
+    if name.startswith("$s"):
+        return re.search("Ya(Y.|K)*([FlrR]|cf|XEf)", name) is not None
+    return name.startswith(entries)
 
 
 def gdb_stack(caller):
