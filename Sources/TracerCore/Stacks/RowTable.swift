@@ -59,6 +59,8 @@ package struct Row: ~Copyable {
   /// The address as it is found on the stack.
   package var address: UInt64 { key & ~Row.exactFlag }
   package static var exactFlag: UInt64 { 1 << 63 }
+  /// An address of the call itself: what a return address belongs to is the byte before it.
+  package var callAddress: UInt64 { key & Row.exactFlag != 0 ? address : address &- 1 }
 }
 
 /// The rows as one walk sees them: what stays the same from frame to frame, loaded once.
@@ -133,6 +135,20 @@ package struct RowTable: ~Copyable {
     UnsafeMutablePointer<Row>(
       bitPattern: base.load(ordering: .relaxed)
     ).unsafelyUnwrapped + Int(number)
+  }
+
+  /// Calls the body with the address of each call that lies in no module.
+  func forEachGeneratedAddress(_ body: (UInt64) -> Void) {
+    guard base.load(ordering: .acquiring) != 0 else { return }
+    var number: UInt32 = 1
+    while number <= rowCount {
+      let row = row(number)
+      // A row that is being made at this moment is in no dump yet.
+      if row.pointee.key != 0, row.pointee.module == 0, !row.pointee.flags.contains(.own) {
+        body(row.pointee.callAddress)
+      }
+      number &+= 1
+    }
   }
 
   @inline(__always)
