@@ -47,6 +47,7 @@ struct tracer_originals {
   void *_Nullable (*_Nullable valloc)(size_t);
   void *_Nullable (*_Nullable pvalloc)(size_t);
   size_t (*_Nullable malloc_usable_size)(void *_Nullable);
+  void *_Nullable (*_Nullable dlopen)(const char *_Nullable, int);
   int (*_Nullable dlclose)(void *_Nonnull);
   void (*_Nullable exit_now)(int);
 };

@@ -105,6 +105,8 @@ package struct RowTable: ~Copyable {
   package let modules: ModuleTable
   /// Bumped when a module is unloaded: what lay at its addresses may be other code from then on.
   package let moduleGeneration: Atomic<UInt32>
+  /// 1 once there is a row of code that lies in no module.
+  private let hasGeneratedCode: Atomic<UInt32>
 
   package func open() -> Bool {
     if base.load(ordering: .acquiring) == 0 {
@@ -121,6 +123,7 @@ package struct RowTable: ~Copyable {
     index.discard()
     System.discard(rows, Int(Self.limit) * MemoryLayout<Row>.stride)
     count.store(0, ordering: .releasing)
+    hasGeneratedCode.store(0, ordering: .relaxed)
     modules.discard()
   }
 
@@ -195,6 +198,17 @@ package struct RowTable: ~Copyable {
     }
   }
 
+  /// To be called around the unloading of a module.
+  package func didUnload() {
+    _ = moduleGeneration.wrappingAdd(1, ordering: .acquiringAndReleasing)
+  }
+
+  /// To be called before a module is loaded: it may come to lie where generated code was until now.
+  /// Only then is there anything to be forgotten. What libc loads for itself is not told.
+  package func willLoad() {
+    if hasGeneratedCode.load(ordering: .relaxed) != 0 { didUnload() }
+  }
+
   /// Whether the module of an old row is still the one at its address.
   @inline(never)
   private func isStillTrue(_ number: UInt32, _ generation: UInt32) -> Bool {
@@ -217,6 +231,7 @@ package struct RowTable: ~Copyable {
     row.pointee.generation.store(generation, ordering: .relaxed)
     let module = modules.number(holding: key & ~Row.exactFlag)
     row.pointee.module = UInt16(truncatingIfNeeded: module)
+    if module == 0 { hasGeneratedCode.store(1, ordering: .relaxed) }
     if own.contains(key & ~Row.exactFlag) { row.pointee.flags.insert(.own) }
     var rules = UnwindRules()
     if findRules(for: key, module: module, into: &rules) {
