@@ -68,6 +68,46 @@ import Testing
     #expect(!snapshot.modules.contains { $0.path == "[jit]" })
   }
 
+  @Test(.enabled("needs node (nodejs)") { Workshop.find("node") != nil })
+  func `a function in JavaScript that leaks is named, and the way to it from main`() throws {
+    let script = Workshop.package.appendingPathComponent("Tests/GuestTests/Programs/leak.js")
+    let box = try DumpBox()
+    let guest = try Guest(
+      [
+        Workshop.find("node")!, "--perf-basic-prof", "--interpreted-frames-native-stack",
+        script.path,
+      ], environment: box.environment("record", ["HEAPTAP_DEPTH": "128"]))
+    defer { unlink("/tmp/perf-\(guest.pid).map") }
+    try guest.wait(forOutput: "leaked")
+    let dump = try Obedient.armed(guest.pid, guest).snapshot(timeout: .seconds(20))
+    // On another machine, after the process's end: nothing but the dump is at hand.
+    kill(guest.pid, SIGKILL)
+    _ = guest.finish()
+    unlink("/tmp/perf-\(guest.pid).map")
+
+    let snapshot = try box.snapshot()
+    #expect(snapshot.header.integer("broken_stacks") == 0)
+    let leaks = snapshot.samples(ofSize: 7001)
+    #expect(leaks.sum(\.liveBlocks) >= 5000, "\(snapshot.header)")
+    var named = 0
+    for sample in leaks {
+      let stack = snapshot.stack(of: sample)
+      #expect(sample.missingFrames == 0)
+      // The program's start is C again, whatever generated code the walk came through.
+      let root = stack.last.flatMap { snapshot.module(of: $0) }
+      #expect(root?.name.hasPrefix("node") == true)
+      let isNamed = stack.contains { $0.function?.contains("leakBuffers") == true }
+      named += isNamed ? sample.liveBlocks : 0
+    }
+    // Once it is compiled, it may be inlined into its caller.
+    #expect(named > 1000)
+
+    let shown = try run([
+      Workshop.command, "show", "--by", "function", "--cumulative", "--no-symbols", "-n", "0", dump,
+    ])
+    #expect(shown.output.contains("leakBuffers"), "\(shown.errors)")
+  }
+
   @Test func `a library that takes the place of generated code is found by its own table`() throws {
     let box = try DumpBox()
     let program = try Programs.build("generated.c", ["-O1", "-g"])

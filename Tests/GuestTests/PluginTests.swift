@@ -46,6 +46,27 @@ import Testing
     #expect(left.count == 3)
   }
 
+  @Test func `each dump in between names what was unloaded before it`() throws {
+    let plugins = try plugins([])
+    let headers = Workshop.package.appendingPathComponent("Sources/CTracerHooks/include").path
+    let host = try Programs.build("host.c", ["-O1", "-g", "-DSNAPSHOTS", "-I\(headers)"])
+    let box = try DumpBox()
+    let result = try run([host] + plugins, environment: box.environment("record"))
+    let places = result.output.split(separator: "\n").dropLast()
+    #expect(Set(places).count == 1, "all at one place: \(result.output) \(result.errors)")
+    let dumps = try box.snapshots()
+    #expect(dumps.count == plugins.count + 1)
+    for (number, dump) in dumps.enumerated() {
+      let named = dump.named()
+      let modules = named.samples(through: "plugin_allocate").filter { $0.liveBytes > 1000 }
+        .compactMap { sample in
+          named.stack(of: sample).first { $0.function == "plugin_allocate" }
+            .flatMap { named.module(of: $0)?.path }
+        }
+      #expect(Set(modules) == Set(plugins.prefix(number + 1)), "dump \(number + 1)")
+    }
+  }
+
   @Test(arguments: builds, ["0", "1"])
   func `a plug-in in C++ works in a host in C that is not recorded`(
     _ options: [String], _ mode: String
