@@ -74,6 +74,8 @@ import Testing
     let box = try DumpBox()
     let guest = try Guest(
       [
+        // It may leave a file where it is started.
+        "/usr/bin/env", "-C", box.directory.path,
         Workshop.find("node")!, "--perf-basic-prof", "--interpreted-frames-native-stack",
         script.path,
       ], environment: box.environment("record", ["HEAPTAP_DEPTH": "128"]))
