@@ -78,6 +78,21 @@ import Testing
     #expect(box.names.isEmpty)
   }
 
+  @Test func `a program with gaps between its segments is known by its own headers`() throws {
+    // The loader then tells the segment of an address only, and the headers lie in another.
+    let options = ["-O1", "-g", "-no-pie", "-Wl,-z,max-page-size=0x200000"]
+    let program = try Programs.build("depths.c", options)
+    let box = try DumpBox()
+    _ = try run([program, "5"], environment: box.environment("record"))
+    let snapshot = try box.snapshot().named()
+    snapshot.expectSound()
+    let module = try #require(snapshot.modules.first { $0.path == program })
+    #expect(!module.buildID.isEmpty && module.fileOffset > 0)
+    let deep = try #require(snapshot.samples(ofSize: 4001).first)
+    #expect(
+      snapshot.functions(of: deep).prefix(7) == Array(repeating: "descend", count: 6) + ["main"])
+  }
+
   @Test func `a library that is mapped to be read is not called`() throws {
     let box = try DumpBox()
     let program = try Programs.build("reading.cpp", ["-O1", "-g", "-rdynamic"])

@@ -87,6 +87,9 @@ struct tracer_object {
 int tracer_can_find_objects(void);
 int tracer_find_object(uint64_t address, struct tracer_object *_Nonnull ret_object);
 
+/* The ELF program headers of the program itself, as they are mapped, and how many. */
+const void *_Nullable tracer_program_headers(size_t *_Nonnull ret_count);
+
 /* The path that the kernel was given to start this program; NULL where it does not say. */
 const char *_Nullable tracer_program_path(void);
 
