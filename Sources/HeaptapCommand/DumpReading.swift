@@ -64,11 +64,8 @@ struct DumpReference {
 extension ReportOptions {
   /// The snapshots as reports want them: named, folded and filtered.
   func prepared(_ snapshots: [Snapshot]) throws -> [Snapshot] {
-    let roots = try sources.roots()
-    let named =
-      noSymbols
-      ? snapshots
-      : Symbols.named(snapshots, below: roots, style: fullNames ? .full : .simplified)
+    let symbolicator = try sources.symbolicator(fullNames: fullNames)
+    let named = noSymbols ? snapshots : Symbols.named(snapshots, by: symbolicator)
     return named.map { (allFrames ? $0 : $0.folded()).filtered(by: filters) }
   }
 }
@@ -77,14 +74,11 @@ extension ReportOptions {
 enum Symbols {
   /// Names the frames of all snapshots in one pass: they mostly share their files.
   ///
-  /// - Parameters:
-  ///   - roots: The directories that stand for `/`.
-  ///   - complaining: Whether what is missing is said on standard error.
+  /// - Parameter complaining: Whether what is missing is said on standard error.
   static func named(
-    _ snapshots: [Snapshot], below roots: [String] = ["/"], style: Demangler.Style = .simplified,
-    complaining: Bool = true
+    _ snapshots: [Snapshot], by symbolicator: Symbolicator, complaining: Bool = true
   ) -> [Snapshot] {
-    let calls = calls(in: snapshots, below: roots, style: style, complaining: complaining)
+    let calls = calls(in: snapshots, by: symbolicator, complaining: complaining)
     return zip(snapshots, calls).map { snapshot, calls in
       snapshot.replacingFrames { calls[$0] ?? [] }
     }
@@ -92,8 +86,7 @@ enum Symbols {
 
   /// For each snapshot the calls at each of its distinct frames, innermost first.
   static func calls(
-    in snapshots: [Snapshot], below roots: [String], style: Demangler.Style,
-    complaining: Bool = true
+    in snapshots: [Snapshot], by symbolicator: Symbolicator, complaining: Bool = true
   ) -> [[Frame: [Frame]]] {
     var modules: [Module] = []
     var frames: [Frame] = []
@@ -101,10 +94,6 @@ enum Symbols {
       frames += snapshot.distinctFrames.map { $0.renumbered(by: modules.count) }
       modules += snapshot.modules
     }
-    let symbolicator = Symbolicator(
-      worker: .subprocess(
-        executable: "/proc/self/exe", arguments: [SymbolicateWorker.name]),
-      roots: roots, style: style)
     let outcome = symbolicator.symbolicate(frames, modules: modules)
     if complaining { for warning in outcome.warnings { complain(warning.plainText) } }
 

@@ -8,6 +8,7 @@ import JournalReader
 import Pprof
 import ProcessControl
 import Reports
+import Symbolication
 
 struct Report: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -79,7 +80,7 @@ struct Report: ParsableCommand {
   }
 
   func run() throws {
-    let reporter = DumpReporter(roots: try sources.roots())
+    let reporter = DumpReporter(symbolicator: try sources.symbolicator())
     if new { return try reportNew(reporter) }
     var failed = false
     for path in dumps {
@@ -161,8 +162,7 @@ private struct NamedDump {
 
 /// Makes journal entries of dumps.
 private struct DumpReporter {
-  /// The directories that stand for `/`.
-  let roots: [String]
+  let symbolicator: Symbolicator
 
   func report(
     _ path: String, owner: uid_t, among files: [DumpFile], _ origin: DumpFile.Origin
@@ -171,7 +171,7 @@ private struct DumpReporter {
     let file = DumpFile(path: path) ?? DumpFile(partialPath: path)
     let earlier = file.flatMap { Self.earlier(snapshot, $0, files) }
     let summary = JournalSummary(of: snapshot, comparedTo: earlier) { few in
-      Symbols.named([few], below: roots, complaining: false)[0].folded()
+      Symbols.named([few], by: symbolicator, complaining: false)[0].folded()
     }
     let unit = try Self.unit(of: snapshot.header, path: path, owner: owner, file: file)
     try JournalSender.send(Self.fields(snapshot, summary, path: path, unit: unit))
