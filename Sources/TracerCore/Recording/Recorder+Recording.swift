@@ -99,6 +99,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard waitForHooks() else { return }
     pointee.sites.discard()
     pointee.rows.discard()
+    pointee.threads.discardCaches()
     pointee.dumps.discard()
   }
 

@@ -27,6 +27,22 @@ package struct ReadableRange {
     (address &- low < lastOffset && address & 7 == 0) || probe(address)
   }
 
+  /// Whether a word, aligned or not, lies in what was found readable.
+  @inline(__always)
+  package func covers(_ address: UInt) -> Bool { address &- low < lastOffset }
+
+  /// Finds out whether all of a stretch that begins in or below the range can be read.
+  package mutating func cover(_ start: UInt, _ byteCount: UInt) -> Bool {
+    let last = start &+ byteCount
+    guard !covers(last) else { return true }
+    var address = covers(start) ? low &+ lastOffset &+ 7 : start & ~7
+    while address <= last {
+      guard canRead(address & ~7) else { return false }
+      address = (address & ~4095) &+ 4096
+    }
+    return covers(last)
+  }
+
   @inline(never)
   private mutating func probe(_ address: UInt) -> Bool {
     guard address & 7 == 0, address >= 4096, address < LiveMap.addressLimit else { return false }
@@ -42,6 +58,32 @@ package struct ReadableRange {
       low = page
       lastOffset = 4096 &- 7
     }
+    return true
+  }
+}
+
+/// Pages of the heap that were found to be readable: those that async contexts lie in.
+///
+/// A context lives as long as the function whose context it is, so that what was readable for it is.
+/// All zero knows of no page.
+package struct ReadablePages {
+  private var pages: InlineArray<16, UInt>
+
+  package init() { pages = InlineArray(repeating: 0) }
+
+  /// Whether an aligned word can be read. Cost: a comparison; a system call for a page not yet seen.
+  @inline(__always)
+  package mutating func canRead(_ address: UInt) -> Bool {
+    let page = address >> 12
+    return address & 7 == 0 && (pages[unchecked: Int(page & 15)] == page || probe(address))
+  }
+
+  @inline(never)
+  private mutating func probe(_ address: UInt) -> Bool {
+    guard address & 7 == 0, address >= 4096, address < LiveMap.addressLimit,
+      System.isReadable(address & ~4095)
+    else { return false }
+    pages[unchecked: Int(address >> 12 & 15)] = address >> 12
     return true
   }
 }

@@ -34,11 +34,15 @@ package struct Row: ~Copyable {
 
     /// The CFA is the word at rbp plus the offset.
     package static var realigned: Self { Self(rawValue: 64) }
+    /// A part of a Swift async function: its callers are those who await it. See `AsyncChain`.
+    package static var async: Self { Self(rawValue: 128) }
 
+    /// What reads rbp, whatever the CFA is found by.
+    static var usesRBP: UInt8 { savesRBPAtRBP.rawValue | guess.rawValue }
     /// What the plain step cannot do.
     static var special: UInt8 {
       end.rawValue | complex.rawValue | guess.rawValue | savesRBPAtRBP.rawValue
-        | realigned.rawValue
+        | realigned.rawValue | async.rawValue
     }
   }
 
@@ -140,6 +144,25 @@ package struct RowTable: ~Copyable {
     RowReader(row(0), index, generation: moduleGeneration.load(ordering: .relaxed))
   }
 
+  /// The number of the row for a key, by a reader of this table; not `.stepped` where there is none.
+  @inline(__always)
+  func find(
+    _ key: UInt64, _ reader: RowReader, own: Range<UInt64>, _ number: inout UInt32
+  ) -> StepOutcome {
+    number = reader.find(key)
+    return number == 0 ? findUnmet(key, own: own, &number) : .stepped
+  }
+
+  /// A counter without a row at the first places to look: new, or further away, or no counter at all.
+  @inline(never)
+  private func findUnmet(
+    _ key: UInt64, own: Range<UInt64>, _ number: inout UInt32
+  ) -> StepOutcome {
+    guard key & ~Row.exactFlag != 0 else { return .ended(.outermost) }
+    number = self.number(key, own: own)
+    return number == 0 ? .ended(.noRoom) : .stepped
+  }
+
   /// The number of the row for a key, made where it is new; 0 where there is no room for it.
   @inline(never)
   package func number(_ key: UInt64, own: Range<UInt64>) -> UInt32 {
@@ -182,6 +205,7 @@ package struct RowTable: ~Copyable {
     var rules = UnwindRules()
     if findRules(for: key, module: module, into: &rules) {
       Self.boilDown(rules, into: row)
+      if AsyncChain.isPart(rules) { row.pointee.flags.insert(.async) }
     } else if findRules(for: key | Row.exactFlag, module: module, into: &rules) {
       // The first byte of a function: no call put this address on the stack, and whoever did, such
       // as makecontext, has begun a stack with it.

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+// The last walk, kept so that the next one need only step what has changed.
+
+import CTracerPlatform
+import Synchronization
+
+/// The polynomial hash of a stack's rows, which can be told of a part from two wholes.
+///
+/// With rows r1…rn from the outermost on, H(n) = H(n-1) · p + r(n) · k; the last w of them hash to
+/// H(n) - H(n-w) · p^w.
+package enum StackHash {
+  @inline(__always)
+  static func extended(_ hash: UInt64, by row: UInt32) -> UInt64 {
+    hash &* 0xD6E8_FEB8_6659_FD93 &+ UInt64(row) &* 0x9E37_79B9_7F4A_7C15
+  }
+
+  static func power(_ exponent: UInt32) -> UInt64 {
+    var power: UInt64 = 1
+    for _ in 0..<exponent { power = power &* 0xD6E8_FEB8_6659_FD93 }
+    return power
+  }
+
+  /// The hash of rows, the outermost first.
+  package static func of(_ rows: UnsafePointer<UInt32>, count: UInt32) -> UInt64 {
+    var hash: UInt64 = 0
+    for position in 0..<Int(count) { hash = extended(hash, by: rows[position]) }
+    return hash
+  }
+}
+
+/// A thread's last walk. A new one steps by rows from the innermost frame on until it meets a frame
+/// of the last one (the same return address at the same place), and from there on only looks whether
+/// every word that was read then is still the same. Words are looked at in the order in which a walk
+/// reads them, so that none is read that a walk would not read.
+///
+/// What is met is exact: where a walk goes is a function of its registers, of the words that it reads
+/// and of the unwind tables, and nothing else.
+extension UnsafeMutablePointer where Pointee == StackCache {
+  /// Brings the image up to date with a stack. `.stepped` once it is; anything else is what a whole
+  /// walk has to find out about, and leaves the image as it was.
+  ///
+  /// Cost: a dozen instructions, about 40 for each frame that changed and 4 for each that did not.
+  @inline(never)
+  func follow(
+    _ registers: UnsafePointer<tracer_registers>, _ core: UnsafeMutablePointer<Core>,
+    _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> StepOutcome {
+    let reader = core.pointee.rows.reader
+    let own = core.pointee.ownStart..<core.pointee.ownEnd
+    thread.pointee.readable.begin(at: UInt(bitPattern: registers))
+    var place = FramePlace(registers)
+    let base = Int(pointee.awaitingTop)
+    var top = Int(pointee.frameCount) &- 1
+    var count = 0
+    while true {
+      let changed = meet(&top, above: base, place)
+      if changed == 0 { return compose(count, on: top, reader) }
+      if changed > 0, changed <= base &+ 1, base > 0 {
+        // All of the stack is as it was, and only who awaits it is not.
+        guard let all = take(from: top, above: base, after: count) else { return .complex }
+        top = min(base, changed &- 1)
+        return followAwaiting(all, top, core, thread, reader)
+      }
+      if changed > 0 { top = changed &- 1 }
+      var number: UInt32 = 0
+      var outcome = core.pointee.rows.find(place.counter, reader, own: own, &number)
+      if outcome == .stepped {
+        guard count < StackWalk.stepLimit else { return .complex }
+        stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: false)
+        count &+= 1
+        outcome = place.step(reader.rows + Int(number), &thread.pointee.readable)
+      }
+      switch outcome {
+      case .stepped: continue
+      case .awaited: return followAwaiting(count, base, core, thread, reader)
+      case .ended(.outermost):
+        guard count < StackCache.frameLimit else { return .complex }
+        begin(at: place, wasRead: place.counter == 0)
+        return compose(count, on: 0, reader)
+      default: return outcome
+      }
+    }
+  }
+
+  /// Takes frames of the image as if they had been stepped, down to the one above `base`.
+  private func take(from top: Int, above base: Int, after count: Int) -> Int? {
+    guard count &+ top &- base <= StackWalk.stepLimit else { return nil }
+    var count = count
+    var frame = top
+    while frame > base {
+      stepped[count] = SteppedFrame(
+        place: frames[frame].place, row: frames[frame].row, isAwaiting: false)
+      count &+= 1
+      frame &-= 1
+    }
+    return count
+  }
+
+  /// Goes on with the functions that await the last frame that was stepped.
+  @inline(never)
+  private func followAwaiting(
+    _ steppedCount: Int, _ imageTop: Int, _ core: UnsafeMutablePointer<Core>,
+    _ thread: UnsafeMutablePointer<ThreadState>, _ reader: RowReader
+  ) -> StepOutcome {
+    var count = steppedCount
+    var top = imageTop
+    let innermost = stepped[count &- 1].place
+    var chain = AsyncChain(context: stackWord(innermost.framePointer &- 8))
+    while let caller = chain.next(&thread.pointee.readableContexts) {
+      let place = FramePlace(
+        counter: UInt64(caller.resume) | Row.exactFlag, stackPointer: caller.own, framePointer: 0)
+      if isAwaited(&top, place) {
+        pointee.awaitingTop = UInt32(truncatingIfNeeded: top)
+        return compose(count, on: top, reader)
+      }
+      guard count < StackWalk.stepLimit else { return .complex }
+      var number: UInt32 = 0
+      let outcome = core.pointee.rows.find(place.counter, reader, own: 0..<0, &number)
+      guard outcome == .stepped else { return outcome }
+      stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: true)
+      count &+= 1
+    }
+    guard !chain.isBroken else { return .ended(.broken) }
+    return beginWithOrigin(chain.root, core, thread)
+      ? compose(count, on: 0, reader) : .complex
+  }
+
+  /// Whether a function that awaits is one of the image, with all that would be read from there on as
+  /// it was.
+  private func isAwaited(_ top: inout Int, _ place: FramePlace) -> Bool {
+    // Of the outermost ones many are alike. Which task it is only its own caller's context tells.
+    guard place.stackPointer != 0 else { return false }
+    var candidate = top
+    while candidate > 0, candidate &+ 16 > top {
+      if frames[candidate].place.stackPointer == place.stackPointer,
+        frames[candidate].place.counter == place.counter
+      {
+        let changed = firstChange(from: candidate)
+        top = changed == 0 ? candidate : changed &- 1
+        return changed == 0
+      }
+      candidate &-= 1
+    }
+    return false
+  }
+
+  // MARK: The beginning of the image
+
+  /// Begins an image whose outermost frame has no caller.
+  private func begin(at place: FramePlace, wasRead: Bool) {
+    frames[0] = ImageFrame(
+      place: place, hash: 0, row: 0, checkCount: 0, depth: 0, needsFramePointer: false,
+      wasRead: wasRead)
+    pointee.awaitingTop = 0
+    pointee.elsewhereCount = 0
+    pointee.rowsBegin = 0
+  }
+
+  /// Leaves no image.
+  private func forget() {
+    pointee.frameCount = 0
+    pointee.awaitingTop = 0
+  }
+
+  /// Begins an image whose outermost frame is a task's, with the stack that made the task, if it is
+  /// known; `false` where that one is too much for an image.
+  private func beginWithOrigin(
+    _ root: UInt, _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> Bool {
+    begin(at: FramePlace(counter: 0, stackPointer: 0, framePointer: 0), wasRead: false)
+    guard root != 0 else { return true }
+    var trace = ReadTrace(into: checks)
+    let origin = TaskOrigin.find(
+      root: root, map: core.pointee.map, epoch: core.pointee.epoch.load(ordering: .relaxed),
+      readable: &thread.pointee.readableContexts, trace: &trace)
+    trace.reverse()
+    frames[0].checkCount = UInt32(truncatingIfNeeded: trace.count)
+    guard let origin else { return true }
+    let site = core.pointee.sites.site(origin.site)
+    let (kept, total) = (UInt32(site.pointee.frameCount), site.pointee.totalFrameCount)
+    guard !site.pointee.isBroken, Int(total) < StackCache.frameLimit else {
+      forget()
+      return false
+    }
+    let known = core.pointee.sites.rows(of: site.pointee)
+    for position in 0..<Int(kept) { rows[Int(total) &- 1 &- position] = known[position] }
+    pointee.rowsBegin = total &- kept
+    frames[0].depth = total
+    frames[0].hash = StackHash.of(rows + Int(pointee.rowsBegin), count: kept)
+    return true
+  }
+
+  /// Makes the image of what was stepped, on top of what is still the same.
+  @inline(__always)
+  private func compose(_ steppedCount: Int, on imageTop: Int, _ reader: RowReader) -> StepOutcome {
+    var count = steppedCount
+    var top = imageTop
+    guard top &+ count < StackCache.frameLimit,
+      Int(frames[top].depth) &+ count < StackCache.frameLimit
+    else {
+      forget()
+      return .complex
+    }
+    while count > 0 {
+      count &-= 1
+      top &+= 1
+      append(stepped[count], at: top, reader)
+    }
+    pointee.frameCount = UInt32(truncatingIfNeeded: top &+ 1)
+    return .stepped
+  }
+
+  /// Whether a frame of the image, above one, is where the walk is: 0 where it is and all that the
+  /// walk would read from there on is unchanged, else the first frame out of which a step would lead
+  /// elsewhere than it did; below 0 where there is none. Leaves `top` at the frame, or at the next one
+  /// that may be met.
+  @inline(__always)
+  private func meet(_ top: inout Int, above base: Int, _ place: FramePlace) -> Int {
+    while top > base, frames[top].place.stackPointer < place.stackPointer { top &-= 1 }
+    guard top > base, frames[top].place.stackPointer == place.stackPointer,
+      frames[top].place.counter == place.counter,
+      !frames[top].needsFramePointer || frames[top].place.framePointer == place.framePointer
+    else { return -1 }
+    return firstChange(from: top)
+  }
+
+  /// The first frame, from one on outwards, out of which a step would lead elsewhere than it did, or
+  /// 1 where the outermost would; 0 where there is none.
+  @inline(__always)
+  private func firstChange(from frame: Int) -> Int {
+    var check = Int(frames[frame].checkCount)
+    while check > 0 {
+      check &-= 1
+      if stackWord(checks[check].address) != checks[check].value {
+        var changed = frame
+        while changed > 1, frames[changed &- 1].checkCount > check { changed &-= 1 }
+        return changed
+      }
+    }
+    return 0
+  }
+
+  /// Adds a frame to the image, whose caller is the frame before.
+  @inline(__always)
+  private func append(_ stepped: SteppedFrame, at index: Int, _ reader: RowReader) {
+    let caller = frames + (index &- 1)
+    let row = reader.rows + Int(stepped.row)
+    var checkCount = Int(caller.pointee.checkCount)
+    var needs = false
+    if stepped.isAwaiting {
+      noteAwaiting(stepped.place.stackPointer, caller, &checkCount)
+      pointee.awaitingTop = UInt32(truncatingIfNeeded: index)
+      pointee.elsewhereCount = UInt32(truncatingIfNeeded: checkCount)
+    } else if row.pointee.flags.contains(.async) {
+      let context = stackWord(stepped.place.framePointer &- 8)
+      noteAwaiting(context, caller, &checkCount)
+      pointee.elsewhereCount = UInt32(truncatingIfNeeded: checkCount)
+      note(stepped.place.framePointer &- 8, context, &checkCount)
+      needs = true
+    } else {
+      needs = noteStep(
+        stepped.place, row, caller, isOutermost: index == 1 && !caller.pointee.wasRead, &checkCount)
+    }
+    var hash = caller.pointee.hash
+    var depth = caller.pointee.depth
+    if !row.pointee.flags.contains(.own) {
+      hash = StackHash.extended(hash, by: stepped.row)
+      rows[Int(depth)] = stepped.row
+      depth &+= 1
+    }
+    frames[index] = ImageFrame(
+      place: stepped.place, hash: hash, row: stepped.row,
+      checkCount: UInt32(truncatingIfNeeded: checkCount), depth: depth, needsFramePointer: needs,
+      wasRead: true)
+  }
+
+  /// Notes what a step out of a frame has read, the last word first; answers whether rbp had a part in
+  /// finding it or its callers.
+  @inline(__always)
+  private func noteStep(
+    _ place: FramePlace, _ row: UnsafeMutablePointer<Row>,
+    _ caller: UnsafeMutablePointer<ImageFrame>, isOutermost: Bool, _ checkCount: inout Int
+  ) -> Bool {
+    let flags = row.pointee.flags
+    let needs = row.pointee.cfaRule != .stackPointer || flags.rawValue & Row.Flags.usesRBP != 0
+    if isOutermost { return needs && flags.contains(.guess) }
+    let frame = caller.pointee.place.stackPointer
+    note(frame &- 8, UInt(caller.pointee.place.counter), &checkCount)
+    let saves = flags.contains(.savesRBP) || flags.contains(.savesRBPAtRBP)
+    if saves, caller.pointee.needsFramePointer {
+      let from = flags.contains(.savesRBP) ? frame : place.framePointer
+      note(
+        from &+ UInt(bitPattern: Int(row.pointee.rbpOffset)), caller.pointee.place.framePointer,
+        &checkCount)
+    }
+    if row.pointee.cfaRule == .wordAtFramePointer {
+      note(place.framePointer &+ UInt(bitPattern: Int(row.pointee.cfaOffset)), frame, &checkCount)
+    }
+    return needs || !saves && caller.pointee.needsFramePointer
+  }
+
+  /// Notes what was read of a context: who awaits, and where it goes on.
+  @inline(__always)
+  private func noteAwaiting(
+    _ context: UInt, _ caller: UnsafeMutablePointer<ImageFrame>, _ checkCount: inout Int
+  ) {
+    guard context != 0 else { return }
+    note(context, caller.pointee.place.stackPointer, &checkCount)
+    note(context &+ 8, UInt(caller.pointee.place.counter & ~Row.exactFlag), &checkCount)
+  }
+
+  @inline(__always)
+  private func note(_ address: UInt, _ value: UInt, _ checkCount: inout Int) {
+    checks[checkCount] = StackCheck(address: address, value: value)
+    checkCount &+= 1
+  }
+
+  // MARK: What the image shows
+
+  @inline(__always)
+  private var last: UnsafeMutablePointer<ImageFrame> { frames + Int(pointee.frameCount &- 1) }
+
+  /// Frames of the stack in the image.
+  var imageTotal: UInt32 { last.pointee.depth }
+
+  /// The stack in the image as a site: its innermost frames up to a limit.
+  func imageSite(_ sites: borrowing SiteTable, limit: UInt32, _ isNew: inout Bool) -> UInt32 {
+    let total = last.pointee.depth
+    guard total > limit else {
+      return sites.intern(
+        rows, count: total, total: total, isBroken: false, hash: last.pointee.hash,
+        &isNew)
+    }
+    if pointee.windowLength != limit {
+      pointee.windowPower = StackHash.power(limit)
+      pointee.windowLength = limit
+    }
+    let first = total &- limit
+    return sites.intern(
+      rows + Int(first), count: limit, total: total, isBroken: false,
+      hash: last.pointee.hash &- hash(before: first) &* pointee.windowPower, &isNew)
+  }
+
+  /// The hash of the rows below a depth.
+  private func hash(before depth: UInt32) -> UInt64 {
+    // In the part that is another stack's no frame keeps it.
+    if depth < frames[0].depth {
+      return StackHash.of(rows + Int(pointee.rowsBegin), count: depth &- pointee.rowsBegin)
+    }
+    var frame = last - Int(last.pointee.depth &- depth)
+    while frame.pointee.depth > depth { frame -= 1 }
+    return frame.pointee.hash
+  }
+}
