@@ -52,10 +52,12 @@ import CElfutils
       unsafe previous = next
       let isSkeleton = Int(kind) == DW_UT_skeleton
       let isSplit = unsafe isSkeleton && splitDie.addr != nil
-      if isSkeleton && !isSplit && missingSplitFile == nil {
+      let own = unsafe code.ranges(of: &die)
+      // Swift's and clang's units for modules look the same, and have no code.
+      if isSkeleton && !isSplit && !own.isEmpty && missingSplitFile == nil {
         missingSplitFile = unsafe Self.splitFile(of: &die)
       }
-      for range in unsafe code.ranges(of: &die) { ranges.append((range, units.count)) }
+      for range in own { ranges.append((range, units.count)) }
       units.append(unsafe DebugUnit(lines: die, scopes: isSplit ? splitDie : die, code: code))
     }
     self.units = units
@@ -84,10 +86,18 @@ import CElfutils
   /// The calls at an address, innermost first. Empty where there is no debug information.
   func calls(at address: UInt64, names: inout FunctionNames) -> [Call] {
     let address = address &- bias
-    return unitNumbers.first(at: address) { number -> [Call]? in
+    // Of functions that the linker folded into one each unit has its own. Any is right; as in other
+    // tools it is the first unit's.
+    var numbers: [Int] = []
+    _ = unitNumbers.first(at: address) { number -> Void? in
+      numbers.append(number)
+      return nil
+    }
+    for number in numbers.sorted() {
       let calls = units[number].calls(at: address, bias: bias, names: &names)
-      return calls.isEmpty ? nil : calls
-    } ?? []
+      if !calls.isEmpty { return calls }
+    }
+    return []
   }
 }
 

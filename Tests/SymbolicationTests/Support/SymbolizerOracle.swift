@@ -27,9 +27,10 @@ enum SymbolizerOracle {
   }
 
   static func frames(
-    of file: MappedFile, at addresses: [UInt64], scratch: Scratch
+    of file: MappedFile, at addresses: [UInt64], scratch: Scratch,
+    style: Demangler.Style = .simplified
   ) throws -> [[Frame]] {
-    let demangler = Demangler()
+    let demangler = Demangler(style: style)
     let output = try scratch.run(
       .symbolizer, "--obj=\(file.path)", "--output-style=JSON", "--no-demangle",
       input: addresses.map { "0x" + String($0, radix: 16) + "\n" }.joined())
@@ -45,5 +46,14 @@ enum SymbolizerOracle {
           isInlined: number < answer.Symbol.count - 1)
       }
     }
+  }
+}
+
+extension Frame {
+  /// `function file:line`, with the last component of the file; for expectations on one line.
+  var summary: String {
+    let name = file.map { $0.split(separator: "/").last ?? "" } ?? "?"
+    return
+      "\(function ?? "?") \(name):\(line.map(String.init) ?? "?")\(isInlined ? " inlined" : "")"
   }
 }
