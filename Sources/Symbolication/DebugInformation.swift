@@ -69,7 +69,8 @@ import CElfutils
   private static func splitFile(of die: inout Dwarf_Die) -> String {
     let name =
       unsafe string(of: DW_AT_dwo_name, in: &die) ?? string(of: DW_AT_GNU_dwo_name, in: &die)
-    guard let name, !name.hasPrefix("/"), let directory = unsafe string(of: DW_AT_comp_dir, in: &die)
+    guard let name, !name.hasPrefix("/"),
+      let directory = unsafe string(of: DW_AT_comp_dir, in: &die)
     else { return name ?? "" }
     return directory + "/" + name
   }

@@ -142,9 +142,10 @@ import Testing
 
     try FileManager.default.removeItem(atPath: scratch.file("common.debug"))
     let rest = symbolicated(report)
-    #expect(rest.frames.map { $0.map { $0.split(separator: " ")[1] } } == [
-      ["nested.c:112"], ["nested.c:101", "nested.c:105", "nested.c:108"],
-    ])
+    #expect(
+      rest.frames.map { $0.map { $0.split(separator: " ")[1] } } == [
+        ["nested.c:112"], ["nested.c:101", "nested.c:105", "nested.c:108"],
+      ])
     #expect(rest.frames.map { $0.last?.split(separator: " ").first } == ["main", "outer"])
     #expect(
       rest.warnings == [

@@ -150,7 +150,9 @@ struct SymbolCacheTests {
     #expect(names == [])
   }
 
-  @Test(arguments: ["../../evil", "/tmp/evil", "00", "0011223g", String(repeating: "0", count: 500)])
+  @Test(arguments: [
+    "../../evil", "/tmp/evil", "00", "0011223g", String(repeating: "0", count: 500),
+  ])
   func `a build ID that is none is no file's name`(buildID: String) {
     let subject = SymbolCache.Subject(buildID: buildID, style: .simplified)
     var answer = ModuleAnswer(offsetCount: 1)
@@ -163,7 +165,9 @@ struct SymbolCacheTests {
   @Test func `what a worker did not survive is not remembered`() {
     let worker = Symbolicator.Worker.subprocess(
       executable: "/bin/sh",
-      arguments: ["-c", "echo '\(workerGreeting.dropLast())'; head -c 4 > /dev/null; kill -SEGV $$"])
+      arguments: [
+        "-c", "echo '\(workerGreeting.dropLast())'; head -c 4 > /dev/null; kill -SEGV $$",
+      ])
     #expect(!outcome(cache, worker: worker).warnings.isEmpty)
     #expect(names == [])
     #expect(outcome(cache) == outcome(nil))
@@ -206,7 +210,8 @@ struct SymbolCacheTests {
     switch kind {
     case "directory":
       try FileManager.default.createDirectory(atPath: entry, withIntermediateDirectories: false)
-    case "link": try FileManager.default.createSymbolicLink(atPath: entry, withDestinationPath: target)
+    case "link":
+      try FileManager.default.createSymbolicLink(atPath: entry, withDestinationPath: target)
     default: #expect(unsafe mkfifo(entry, 0o600) == 0)
     }
     #expect(outcome(cache) == outcome(nil))
@@ -253,12 +258,13 @@ struct SymbolCacheTests {
     #expect(names == [])
   }
 
-  @Test(arguments: [
-    (["XDG_CACHE_HOME": "/x", "HOME": "/h"], "/x"), (["HOME": "/h"], "/h/.cache"),
-    (["XDG_CACHE_HOME": "", "HOME": "/h"], "/h/.cache"),
-    (["XDG_CACHE_HOME": "relative", "HOME": "/h"], "/h/.cache"),
-    ([:], nil), (["HOME": ""], nil),
-  ] as [([String: String], String?)])
+  @Test(
+    arguments: [
+      (["XDG_CACHE_HOME": "/x", "HOME": "/h"], "/x"), (["HOME": "/h"], "/h/.cache"),
+      (["XDG_CACHE_HOME": "", "HOME": "/h"], "/h/.cache"),
+      (["XDG_CACHE_HOME": "relative", "HOME": "/h"], "/h/.cache"),
+      ([:], nil), (["HOME": ""], nil),
+    ] as [([String: String], String?)])
   func `the directory is where the XDG specification has it`(
     environment: [String: String], parent: String?
   ) {
