@@ -126,7 +126,7 @@ import Glibc
         let elf = unsafe elf_begin(file.number, ELF_C_READ_MMAP, nil)
       else { return false }
       defer { unsafe elf_end(elf) }
-      return Self.hasUnreadableCompression(elf)
+      return unsafe Self.hasUnreadableCompression(elf)
     }
   }
 

@@ -24,7 +24,7 @@ enum SymbolizerOracle {
 
     /// Whether it is where a part of an asynchronous function begins, after an `await`.
     var isResumption: Bool {
-      guard let function = Symbol.last, function.StartAddress == Address else { return false }
+      guard let function = self.Symbol.last, function.StartAddress == Address else { return false }
       return function.FunctionName.contains(/T[QY][0-9]+_$/)
     }
   }
