@@ -124,8 +124,6 @@ final class Guest: @unchecked Sendable {
   ) throws {
     var all = ProcessInfo.processInfo.environment
     for name in all.keys where name.hasPrefix("HEAPTAP") { all[name] = nil }
-    // What one test found must be no answer to another, nor stay behind: no cache can be made here.
-    all["XDG_CACHE_HOME"] = "/dev/null"
     all.merge(environment) { $1 }
     let (stdin, feed) =
       try input == nil ? (open("/dev/null", O_RDONLY | O_CLOEXEC), -1) : makePipe()
