@@ -103,7 +103,7 @@ extension CommandTests {
       #expect(rows[0].hasSuffix("total=1024 KiB, allocations=1"))
       #expect(
         rows[1]
-          == "\(reported.place("CHURN")) in churn(): size=0 B, count=0, total=400 KiB, allocations=40"
+          == "\(reported.place("CHURN")) in churn: size=0 B, count=0, total=400 KiB, allocations=40"
       )
     }
 

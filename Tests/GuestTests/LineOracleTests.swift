@@ -14,7 +14,8 @@ import Testing
       ("churn.c", ["-O3", "-g", "-fomit-frame-pointer"]),
       ("reading.cpp", ["-O2", "-g"]), ("inlined.cpp", ["-O2", "-g"]),
       ("allocators.cpp", ["-O2", "-g", "-ffunction-sections"]),
-      ("objects.swift", ["-Onone", "-g"]), ("objects.swift", ["-O", "-g"]),
+      ("objects.swift", ["-parse-as-library", "-Onone", "-g"]),
+      ("objects.swift", ["-parse-as-library", "-O", "-g"]),
     ])
   func `a program's frames are named as llvm-symbolizer does`(
     source: String, options: [String]
