@@ -159,7 +159,12 @@ extension UnsafeMutablePointer where Pointee == Core {
         nodeBits: pointee.threads.charge(
           from: cache.pointee.nodeBits, to: wanted, budget: memoBudget))
     }
-    if thread.pointee.memo == nil, !pointee.settings.checksStacks { thread.pointee.memo = cache }
+    if cache.pointee.pauseLeft > 0 {
+      cache.pointee.pauseLeft = cache.pointee.pauseLeft &- 1
+      thread.pointee.memo = nil
+    } else if thread.pointee.memo == nil, !pointee.settings.checksStacks {
+      thread.pointee.memo = cache
+    }
     return cache
   }
 
@@ -175,7 +180,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// What all memos together may take: a share of what is traced, and something to begin with.
   private var memoBudget: Int64 {
-    16 << 20 &+ max(0, pointee.publishedBytes.load(ordering: .relaxed)) / 8
+    4 << 20 &+ max(0, pointee.publishedBytes.load(ordering: .relaxed)) / 8
   }
 
   /// The memo is full: it grows, or begins anew.

@@ -84,7 +84,14 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       }
       stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: false)
       count &+= 1
-      outcome = place.step(reader.rows + Int(number), &range)
+      let row = reader.rows + Int(number)
+      let page = place.stackPointer >> 12
+      outcome = place.step(row, &range)
+      // What has no table is taken to keep a frame pointer, which may lead to another stack: one that
+      // is gone the next time, while the word that leads there is still the same.
+      if row.pointee.flags.contains(.guess), outcome == .stepped, place.stackPointer >> 12 != page {
+        outcome = .complex
+      }
     }
     thread.pointee.readable = range
     switch outcome {
