@@ -88,7 +88,7 @@ import Testing
   }
 
   /// A scheduler of fibers leaves such frames behind: the thread that began a fiber has ended.
-  @Test(arguments: [65536, 4096])
+  @Test(arguments: [65536, 4096, 1024, 64])
   func `a stack that leads on into one that is gone ends there`(_ distance: Int) throws {
     let program = try Programs.build("gone_stack.c")
     let result = try run(
