@@ -119,7 +119,7 @@ import Testing
     _ optimisation: String, _ frames: [String]
   ) throws {
     let program = try Programs.build(
-      "tasks.swift", [optimisation, "-g", "-parse-as-library"] + frames)
+      "respawning.swift", [optimisation, "-g", "-parse-as-library"] + frames)
     let box = try DumpBox()
     let result = try run([program], environment: box.environment("record", ["HEAPTAP_CHECK": "1"]))
     #expect(result.output == "5000\n", "\(result.errors)")

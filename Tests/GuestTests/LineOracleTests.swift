@@ -12,7 +12,7 @@ import Testing
     arguments: [
       ("shapes.c", ["-O2", "-gdwarf-5"]), ("shapes.c", ["-O2", "-gdwarf-4"]),
       ("churn.c", ["-O3", "-g", "-fomit-frame-pointer"]),
-      ("reading.cpp", ["-O2", "-g"]), ("inlined.cpp", ["-O2", "-g"]),
+      ("stacks.cpp", ["-O2", "-g", "-lunwind"]), ("inlined.cpp", ["-O2", "-g"]),
       ("allocators.cpp", ["-O2", "-g", "-ffunction-sections"]),
       ("objects.swift", ["-parse-as-library", "-Onone", "-g"]),
       ("objects.swift", ["-parse-as-library", "-O", "-g"]),
