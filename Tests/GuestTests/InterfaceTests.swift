@@ -7,7 +7,7 @@ import Testing
 
 @Suite struct InterfaceTests {
   private func guest() throws -> String {
-    let headers = Workshop.package.appendingPathComponent("Sources/CTracerHooks/include").path
+    let headers = Workshop.package.appendingPathComponent("Sources/CHeaptap").path
     let products = Workshop.products.path
     return try Programs.build(
       "interface.c",

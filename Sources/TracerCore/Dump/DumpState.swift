@@ -89,7 +89,7 @@ package struct DumpState: ~Copyable {
     born.discard(reserving: 2)
   }
 
-  /// Takes the pages for a dump of so many sites now, while there is memory. Costs 64 bytes a site.
+  /// Takes the pages for a dump of so many sites now, while there is memory. Costs 68 bytes a site.
   mutating func prepare(sites: UInt32) {
     guard sites >= preparedSites, preparedSites < BlockWord.siteLimit,
       let base = UnsafeMutableRawPointer(

@@ -31,7 +31,7 @@ struct ProfileEncoder: ~Copyable {
   /// The strings that every dump begins with, in this order.
   enum Fixed: UInt64 {
     case empty, allocObjects, count, allocSpace, bytes, inuseObjects, inuseSpace, space, generation
-    case truncated, frames
+    case truncated, frames, domain
   }
 
   mutating func string(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
@@ -56,6 +56,7 @@ struct ProfileEncoder: ~Copyable {
     string("generation")
     string("truncated")
     string("frames")
+    string("domain")
     writeValueType(1, .allocObjects, .count)
     writeValueType(1, .allocSpace, .bytes)
     writeValueType(1, .inuseObjects, .count)
@@ -113,7 +114,7 @@ struct ProfileEncoder: ~Copyable {
   /// A sample: the numbers of its locations, its values, and its labels where they are not 0.
   mutating func writeSample(
     locations: UnsafePointer<UInt32>, count: Int, values: InlineArray<4, UInt64>,
-    generation: UInt32, isTruncated: Bool
+    generation: UInt32, isTruncated: Bool, domain: UInt32
   ) {
     var locationBytes = 0
     for position in 0..<count {
@@ -124,19 +125,22 @@ struct ProfileEncoder: ~Copyable {
     let generationBytes =
       generation == 0
       ? 0 : labelByteCount(.generation, UInt64(generation), .empty)
+    let domainBytes = domain == 0 ? 0 : labelByteCount(.domain, UInt64(domain), .empty)
     let truncatedBytes = isTruncated ? labelByteCount(.truncated, 1, .frames) : 0
     wire.beginMessage(
       2,
       byteCount: WireSize.field(1, byteCount: locationBytes)
         &+ WireSize.field(2, byteCount: valueBytes)
         &+ (generation == 0 ? 0 : WireSize.field(3, byteCount: generationBytes))
-        &+ (isTruncated ? WireSize.field(3, byteCount: truncatedBytes) : 0))
+        &+ (isTruncated ? WireSize.field(3, byteCount: truncatedBytes) : 0)
+        &+ (domain == 0 ? 0 : WireSize.field(3, byteCount: domainBytes)))
     wire.beginMessage(1, byteCount: locationBytes)
     for position in 0..<count { wire.writeVarint(UInt64(locations[position])) }
     wire.beginMessage(2, byteCount: valueBytes)
     for position in 0..<4 { wire.writeVarint(values[position]) }
     if generation != 0 { writeLabel(.generation, UInt64(generation), .empty, generationBytes) }
     if isTruncated { writeLabel(.truncated, 1, .frames, truncatedBytes) }
+    if domain != 0 { writeLabel(.domain, UInt64(domain), .empty, domainBytes) }
   }
 
   private func labelByteCount(_ key: Fixed, _ number: UInt64, _ unit: Fixed) -> Int {

@@ -294,7 +294,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   // MARK: Sites and sums
 
   @inline(__always)
-  private func site(
+  func site(
     _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32 {
     var walk = StackWalk(
@@ -372,7 +372,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// Adds the thread's balance to the process's, and raises the high-water mark.
   @inline(never)
-  private func publish(_ thread: UnsafeMutablePointer<ThreadState>) {
+  func publish(_ thread: UnsafeMutablePointer<ThreadState>) {
     let balance = thread.pointee.balance
     let before = pointee.publishedBytes.wrappingAdd(balance, ordering: .relaxed).oldValue
     raisePeak(to: before &+ max(balance, thread.pointee.balanceHigh.load(ordering: .relaxed)))
