@@ -34,7 +34,7 @@ import Testing
     func intern(_ number: UInt32) -> UInt32 {
       let rows = [number, number / 7, 3, number]
       return rows.withUnsafeBufferPointer {
-        table.pointer.pointee.intern($0.baseAddress!, count: 4, isTruncated: false)
+        table.pointer.intern($0.baseAddress!, count: 4, total: 4)
       }
     }
     var sites: [UInt32] = []
@@ -52,12 +52,12 @@ import Testing
     let rows: [UInt32] = [1, 2, 3]
     let (whole, cut) = rows.withUnsafeBufferPointer {
       (
-        table.pointer.pointee.intern($0.baseAddress!, count: 3, isTruncated: false),
-        table.pointer.pointee.intern($0.baseAddress!, count: 3, isTruncated: true)
+        table.pointer.intern($0.baseAddress!, count: 3, total: 3),
+        table.pointer.intern($0.baseAddress!, count: 3, total: 4)
       )
     }
     #expect(whole != cut)
-    #expect(table { $0.pointee.intern([], count: 0, isTruncated: false) } == SiteTable.lost)
+    #expect(table { $0.intern([], count: 0, total: 0) } == SiteTable.lost)
   }
 
   @Test func `threads that meet the same stacks at once agree on their sites`() throws {
@@ -70,7 +70,7 @@ import Testing
       for number in 0..<20_000 {
         let rows = [UInt32(number), 5]
         found[thread * 20_000 + number] = rows.withUnsafeBufferPointer {
-          pointer.pointee.intern($0.baseAddress!, count: 2, isTruncated: false)
+          pointer.intern($0.baseAddress!, count: 2, total: 2)
         }
       }
     }
@@ -96,5 +96,15 @@ import Testing
     #expect(third == first, "the first free one is used again: the pool does not grow")
     #expect(third.pointee.counters.allocatedBytes.load(ordering: .relaxed) == 0)
     #expect(pool { $0.pointee.threadCount.load(ordering: .relaxed) } == 2)
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == SiteTable {
+  fileprivate func intern(
+    _ rows: UnsafePointer<UInt32>, count: UInt32, total: UInt32
+  ) -> UInt32 {
+    var isNew = false
+    return pointee.intern(
+      rows, count: count, total: total, hash: StackHash.of(rows, count: count), &isNew)
   }
 }

@@ -283,5 +283,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     comments.write(&encoder, "lost.rows", facts.counts.lostRows)
     comments.write(&encoder, "truncated_stacks", facts.counts.truncatedStacks)
     comments.write(&encoder, "broken_stacks", facts.counts.brokenStacks)
+    comments.write(&encoder, "followed_stacks", facts.counts.followedStacks)
+    comments.write(&encoder, "walked_stacks", facts.counts.walkedStacks)
+    if facts.counts.checkedStacks > 0 {
+      comments.write(&encoder, "checked_stacks", facts.counts.checkedStacks)
+      comments.write(&encoder, "differing_stacks", facts.counts.differingStacks)
+    }
   }
 }

@@ -392,7 +392,8 @@ extension UnsafeMutablePointer where Pointee == Core {
         encoder.writeSample(
           locations: frames.unsafelyUnwrapped, count: count,
           values: [max(blocks, born.blocks), max(bytes, born.bytes), born.blocks, born.bytes],
-          generation: born.generation, isTruncated: site.pointee.isTruncated == 1,
+          generation: born.generation,
+          isTruncated: site.pointee.totalFrameCount > site.pointee.frameCount,
           domain: born.domain)
         blocks = 0
         bytes = 0

@@ -18,6 +18,13 @@ package struct Counters: ~Copyable {
   package let lostSites: Atomic<UInt64>
   package let lostRows: Atomic<UInt64>
   package let lostNested: Atomic<UInt64>
+  /// Stacks that were followed from the thread's last walk, since they were not remembered.
+  package let followedStacks: Atomic<UInt64>
+  /// Stacks that were walked as a whole.
+  package let walkedStacks: Atomic<UInt64>
+  /// Where `HEAPTAP_CHECK` asks for it: stacks that were found in every way, and differences found.
+  package let checkedStacks: Atomic<UInt64>
+  package let differingStacks: Atomic<UInt64>
 
   /// Adds another set, which no thread changes any more.
   package borrowing func add(_ other: borrowing Counters) {
@@ -34,6 +41,10 @@ package struct Counters: ~Copyable {
     _ = lostSites.wrappingAdd(values.lostSites, ordering: .relaxed)
     _ = lostRows.wrappingAdd(values.lostRows, ordering: .relaxed)
     _ = lostNested.wrappingAdd(values.lostNested, ordering: .relaxed)
+    _ = followedStacks.wrappingAdd(values.followedStacks, ordering: .relaxed)
+    _ = walkedStacks.wrappingAdd(values.walkedStacks, ordering: .relaxed)
+    _ = checkedStacks.wrappingAdd(values.checkedStacks, ordering: .relaxed)
+    _ = differingStacks.wrappingAdd(values.differingStacks, ordering: .relaxed)
   }
 
   package func reset() {
@@ -49,6 +60,10 @@ package struct Counters: ~Copyable {
     lostSites.store(0, ordering: .relaxed)
     lostRows.store(0, ordering: .relaxed)
     lostNested.store(0, ordering: .relaxed)
+    followedStacks.store(0, ordering: .relaxed)
+    walkedStacks.store(0, ordering: .relaxed)
+    checkedStacks.store(0, ordering: .relaxed)
+    differingStacks.store(0, ordering: .relaxed)
   }
 
   /// The counts at about one moment: each by itself is exact.
@@ -65,7 +80,11 @@ package struct Counters: ~Copyable {
       lostBlocks: lostBlocks.load(ordering: .relaxed),
       lostSites: lostSites.load(ordering: .relaxed),
       lostRows: lostRows.load(ordering: .relaxed),
-      lostNested: lostNested.load(ordering: .relaxed))
+      lostNested: lostNested.load(ordering: .relaxed),
+      followedStacks: followedStacks.load(ordering: .relaxed),
+      walkedStacks: walkedStacks.load(ordering: .relaxed),
+      checkedStacks: checkedStacks.load(ordering: .relaxed),
+      differingStacks: differingStacks.load(ordering: .relaxed))
   }
 }
 
@@ -83,6 +102,10 @@ package struct CounterValues {
   package var lostSites: UInt64 = 0
   package var lostRows: UInt64 = 0
   package var lostNested: UInt64 = 0
+  package var followedStacks: UInt64 = 0
+  package var walkedStacks: UInt64 = 0
+  package var checkedStacks: UInt64 = 0
+  package var differingStacks: UInt64 = 0
 
   package var liveBlocks: UInt64 { allocatedBlocks &- freedBlocks }
   package var liveBytes: UInt64 { allocatedBytes &- freedBytes }
@@ -101,5 +124,9 @@ package struct CounterValues {
     lostSites = lostSites &+ other.lostSites
     lostRows = lostRows &+ other.lostRows
     lostNested = lostNested &+ other.lostNested
+    followedStacks = followedStacks &+ other.followedStacks
+    walkedStacks = walkedStacks &+ other.walkedStacks
+    checkedStacks = checkedStacks &+ other.checkedStacks
+    differingStacks = differingStacks &+ other.differingStacks
   }
 }

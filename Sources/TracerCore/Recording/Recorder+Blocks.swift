@@ -291,31 +291,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
   }
 
-  // MARK: Sites and sums
-
-  @inline(__always)
-  func site(
-    _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
-  ) -> UInt32 {
-    var walk = StackWalk(
-      into: thread.frames, limit: pointee.depth, own: pointee.ownStart..<pointee.ownEnd)
-    walk.walk(from: registers, rows: pointee.rows, readable: &thread.pointee.readable)
-    if walk.end != .outermost { countEnd(thread, walk.end) }
-    let site = pointee.sites.intern(
-      thread.frames, count: walk.count, isTruncated: walk.end == .truncated)
-    if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
-    return site
-  }
-
-  @inline(never)
-  private func countEnd(_ thread: UnsafeMutablePointer<ThreadState>, _ end: StackWalk.End) {
-    switch end {
-    case .outermost: break
-    case .truncated: thread.pointee.counters.truncatedStacks.addAlone(1)
-    case .broken: thread.pointee.counters.brokenStacks.addAlone(1)
-    case .noRoom: thread.pointee.counters.lostRows.addAlone(1)
-    }
-  }
+  // MARK: Sums
 
   /// Adds an allocation to the thread's tally of its site.
   @inline(__always)

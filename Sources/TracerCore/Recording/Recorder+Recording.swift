@@ -103,6 +103,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.tracked.discard()
     pointee.sites.discard()
     pointee.rows.discard()
+    pointee.threads.discardCaches()
     pointee.dumps.discard()
   }
 

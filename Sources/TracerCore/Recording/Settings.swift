@@ -30,6 +30,8 @@ package struct Settings {
   package var snapshotSignal: Int32 = SIGUSR2
   package var dumpsAtExit = false
   package var tracesChildren = true
+  /// Whether every stack is walked as a whole too, and compared.
+  package var checksStacks = false
   /// The process that `heaptap run` is, if it started this one.
   package var runner: Int32 = 0
   /// At which marks a snapshot is written by itself; none where that is off.
@@ -114,6 +116,10 @@ package struct Settings {
       tracesChildren = !Self.isEqual(value, "0")
       return problem(
         "HEAPTAP_CHILDREN", "0 or 1", value, !tracesChildren || Self.isEqual(value, "1"))
+    }
+    if let value = Self.match(entry, "_CHECK=") {
+      checksStacks = Self.isEqual(value, "1")
+      return problem("HEAPTAP_CHECK", "0 or 1", value, checksStacks || Self.isEqual(value, "0"))
     }
     if let value = Self.match(entry, "_LIMIT=") {
       return problem(

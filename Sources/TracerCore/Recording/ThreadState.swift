@@ -30,6 +30,8 @@ package struct ThreadState: ~Copyable {
   /// 1 once the state has been used: its pages are there.
   package let wasTaken: Atomic<UInt32>
   private var padding: UInt32
+  /// The memory of stacks, once a thread has had use for one; whoever owns the state next has it then.
+  var cache: UnsafeMutablePointer<StackCache>?
   package let epoch: Atomic<UInt32>
   /// 1 while an operator delete is running, whose inner free is not another one.
   package var isDeleting: UInt32
@@ -41,17 +43,28 @@ package struct ThreadState: ~Copyable {
   package let balanceHigh: Atomic<Int64>
 
   var readable: ReadableRange
+  /// `cache`, where stacks may be looked up in it without further ado.
+  var memo: UnsafeMutablePointer<StackCache>?
 
   /// What `isInside` is while the tracer itself calls what may allocate.
   static var isAtWork: UInt32 { 2 }
 }
 
 extension UnsafeMutablePointer where Pointee == ThreadState {
-  /// Empties the state, but for whose it is, whether that is inside, and that it was used: its first
-  /// four words.
-  func clear() {
-    (UnsafeMutableRawPointer(self) + 16).initializeMemory(
-      as: UInt8.self, repeating: 0, count: ThreadState.byteCount &- 16)
+  /// Empties the state, but for whose it is, whether that is inside, that it was used, and its memory
+  /// of stacks, which is trusted by what it says itself.
+  func clear() { clear(byteCount: ThreadState.byteCount) }
+
+  fileprivate func clear(byteCount: Int) {
+    (UnsafeMutableRawPointer(self) + 24).initializeMemory(
+      as: UInt8.self, repeating: 0, count: byteCount &- 24)
+  }
+
+  /// Gives the pages of the memory of stacks back, which then remembers nothing.
+  func discardCache(_ pool: borrowing ThreadPool) {
+    guard let cache = pointee.cache else { return }
+    _ = pool.charge(from: cache.pointee.nodeBits, to: 0, budget: 0)
+    System.discard(UnsafeMutableRawPointer(cache), StackCache.byteCount)
   }
 
   var tallies: UnsafeMutablePointer<SiteTally> {
@@ -59,9 +72,10 @@ extension UnsafeMutablePointer where Pointee == ThreadState {
       .assumingMemoryBound(to: SiteTally.self)
   }
 
-  var frames: UnsafeMutablePointer<UInt32> {
+  /// The end of the room for a walk's rows.
+  var framesEnd: UnsafeMutablePointer<UInt32> {
     (UnsafeMutableRawPointer(self) + ThreadState.frameOffset)
-      .assumingMemoryBound(to: UInt32.self)
+      .assumingMemoryBound(to: UInt32.self) + Int(ThreadState.frameLimit)
   }
 }
 
@@ -83,6 +97,8 @@ package struct ThreadPool: ~Copyable {
   private let chunkCount: Atomic<UInt32>
   private let hint: Atomic<UInt32>
   package let threadCount: Atomic<UInt32>
+  /// Bytes that the memos of all threads may come to use.
+  private let memoBytes: Atomic<Int64>
 
   package func open() -> Bool {
     guard directory.load(ordering: .acquiring) == 0 else { return true }
@@ -94,8 +110,25 @@ package struct ThreadPool: ~Copyable {
   /// Bytes of the states whose pages are there, in use or not.
   package var usedByteCount: Int {
     var used = 0
-    forEachState { if $0.pointee.wasTaken.load(ordering: .relaxed) != 0 { used &+= 1 } }
-    return used &* ThreadState.byteCount
+    forEachState { state in
+      guard state.pointee.wasTaken.load(ordering: .relaxed) != 0 else { return }
+      used &+= ThreadState.byteCount &+ (state.pointee.cache?.usedByteCount ?? 0)
+    }
+    return used
+  }
+
+  /// Accounts for a memo that changes its size; answers the size that it may have.
+  func charge(from old: UInt32, to new: UInt32, budget: Int64) -> UInt32 {
+    let more = StackCache.memoByteCount(new) &- StackCache.memoByteCount(old)
+    let sum = memoBytes.wrappingAdd(more, ordering: .relaxed).newValue
+    guard more > 0, sum > budget else { return new }
+    _ = memoBytes.wrappingSubtract(more, ordering: .relaxed)
+    return old
+  }
+
+  /// Gives the pages of all memories of stacks back. No thread may be in the tracer.
+  package func discardCaches() {
+    forEachState { $0.discardCache(self) }
   }
 
   private func slot(_ chunk: Int) -> UnsafeMutablePointer<Atomic<UInt>> {
@@ -173,14 +206,21 @@ package struct ThreadPool: ~Copyable {
           expected: 0, desired: UInt32.max, ordering: .acquiringAndReleasing
         ).exchanged
       else { return }
-      // The owner's word goes with the page, and so is free again.
-      System.discard(UnsafeMutableRawPointer(state), ThreadState.byteCount)
+      state.discardCache(self)
+      System.discard(UnsafeMutableRawPointer(state) + 4096, ThreadState.byteCount &- 4096)
+      state.clear(byteCount: 4096)
+      state.pointee.wasTaken.store(0, ordering: .relaxed)
+      state.pointee.owner.store(0, ordering: .releasing)
     }
   }
 
   /// Puts a state back, with nothing left in it.
   package func give(_ state: UnsafeMutablePointer<ThreadState>) {
     state.clear()
+    // A large memo is not kept for whoever comes next.
+    if let cache = state.pointee.cache, cache.pointee.nodeBits > StackCache.firstNodeBits {
+      state.discardCache(self)
+    }
     state.pointee.isInside.store(0, ordering: .relaxed)
     state.pointee.owner.store(0, ordering: .releasing)
     _ = threadCount.wrappingSubtract(1, ordering: .relaxed)

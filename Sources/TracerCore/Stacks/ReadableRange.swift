@@ -27,6 +27,22 @@ package struct ReadableRange {
     (address &- low < lastOffset && address & 7 == 0) || probe(address)
   }
 
+  /// Whether a word, aligned or not, lies in what was found readable.
+  @inline(__always)
+  package func covers(_ address: UInt) -> Bool { address &- low < lastOffset }
+
+  /// Finds out whether all of a stretch that begins in or below the range can be read.
+  package mutating func cover(_ start: UInt, _ byteCount: UInt) -> Bool {
+    let last = start &+ byteCount
+    guard !covers(last) else { return true }
+    var address = covers(start) ? low &+ lastOffset &+ 7 : start & ~7
+    while address <= last {
+      guard canRead(address & ~7) else { return false }
+      address = (address & ~4095) &+ 4096
+    }
+    return covers(last)
+  }
+
   @inline(never)
   private mutating func probe(_ address: UInt) -> Bool {
     guard address & 7 == 0, address >= 4096, address < LiveMap.addressLimit else { return false }

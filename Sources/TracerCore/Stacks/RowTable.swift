@@ -35,6 +35,8 @@ package struct Row: ~Copyable {
     /// The CFA is the word at rbp plus the offset.
     package static var realigned: Self { Self(rawValue: 64) }
 
+    /// What reads rbp, whatever the CFA is found by.
+    static var usesRBP: UInt8 { savesRBPAtRBP.rawValue | guess.rawValue }
     /// What the plain step cannot do.
     static var special: UInt8 {
       end.rawValue | complex.rawValue | guess.rawValue | savesRBPAtRBP.rawValue
@@ -138,6 +140,25 @@ package struct RowTable: ~Copyable {
   @inline(__always)
   package var reader: RowReader {
     RowReader(row(0), index, generation: moduleGeneration.load(ordering: .relaxed))
+  }
+
+  /// The number of the row for a key, by a reader of this table; not `.stepped` where there is none.
+  @inline(__always)
+  func find(
+    _ key: UInt64, _ reader: RowReader, own: Range<UInt64>, _ number: inout UInt32
+  ) -> StepOutcome {
+    number = reader.find(key)
+    return number == 0 ? findUnmet(key, own: own, &number) : .stepped
+  }
+
+  /// A counter without a row at the first places to look: new, or further away, or no counter at all.
+  @inline(never)
+  private func findUnmet(
+    _ key: UInt64, own: Range<UInt64>, _ number: inout UInt32
+  ) -> StepOutcome {
+    guard key & ~Row.exactFlag != 0 else { return .ended(.outermost) }
+    number = self.number(key, own: own)
+    return number == 0 ? .ended(.noRoom) : .stepped
   }
 
   /// The number of the row for a key, made where it is new; 0 where there is no room for it.

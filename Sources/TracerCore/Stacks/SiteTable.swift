@@ -10,7 +10,8 @@ package struct Site: ~Copyable {
   /// Where the rows of the frames begin in the table's arena, innermost first.
   package var frames: UInt32
   package var frameCount: UInt32
-  package var isTruncated: UInt32
+  /// The frames that the stack had, of which the innermost are kept.
+  package var totalFrameCount: UInt32
   /// Cumulative, since recording began, without what threads still hold back in their tallies.
   package let totalBlocks: Atomic<UInt64>
   package let totalBytes: Atomic<UInt64>
@@ -67,35 +68,37 @@ package struct SiteTable: ~Copyable {
     UnsafePointer(frames.address(site.frames).assumingMemoryBound(to: UInt32.self))
   }
 
-  /// The site of a stack given as row identifiers, innermost first; `lost` where there is no room.
+  /// The site of a stack, by the rows of its innermost frames, the outermost of them first, and by
+  /// how many frames it had in all; `lost` where there is no room. `hash` is `StackHash.of` them.
+  ///
+  /// `isNew` becomes true where the stack was never seen before, by any thread.
   package func intern(
-    _ rows: UnsafePointer<UInt32>, count: UInt32, isTruncated: Bool
+    _ rows: UnsafePointer<UInt32>, count: UInt32, total: UInt32, hash rowHash: UInt64,
+    _ isNew: inout Bool
   ) -> UInt32 {
     guard count > 0 else { return Self.lost }
-    var hash: UInt64 = isTruncated ? 1 : 2
-    var position = 0
-    while position < Int(count) {
-      hash = hash &* 0xD6E8_FEB8_6659_FD93 &+ UInt64(rows[position])
-      position &+= 1
-    }
     // The low bits of a product depend on few of its factor's: the high ones are folded in.
+    var hash = rowHash &+ UInt64(total)
     hash = (hash ^ hash >> 32) &* 0x9E37_79B9_7F4A_7C15
     hash ^= hash >> 29
     let short = UInt32(truncatingIfNeeded: hash >> 32)
+    var wasMade = false
     let found = index.intern(hash: hash) { identifier in
       let candidate = site(identifier)
       guard candidate.pointee.hash == short, candidate.pointee.frameCount == count,
-        candidate.pointee.isTruncated == (isTruncated ? 1 : 0)
+        candidate.pointee.totalFrameCount == total
       else { return false }
-      return Self.areEqual(self.rows(of: candidate.pointee), rows, Int(count))
+      return Self.areReversed(self.rows(of: candidate.pointee), rows, Int(count))
     } make: {
-      make(rows, count, short, isTruncated)
+      wasMade = true
+      return make(rows, count, short, total)
     }
+    isNew = wasMade
     return found == 0 ? Self.lost : found
   }
 
   private func make(
-    _ rows: UnsafePointer<UInt32>, _ count: UInt32, _ hash: UInt32, _ isTruncated: Bool
+    _ rows: UnsafePointer<UInt32>, _ count: UInt32, _ hash: UInt32, _ total: UInt32
   ) -> UInt32 {
     guard limit < BlockWord.siteLimit, let start = frames.allocate(count),
       let offset = sites.allocate(Self.wordsPerSite)
@@ -103,22 +106,22 @@ package struct SiteTable: ~Copyable {
     let identifier = offset / Self.wordsPerSite
     guard identifier < BlockWord.siteLimit else { return 0 }
     let copy = frames.address(start).assumingMemoryBound(to: UInt32.self)
-    for position in 0..<Int(count) { copy[position] = rows[position] }
+    for position in 0..<Int(count) { copy[position] = rows[Int(count) &- 1 &- position] }
     let site = site(identifier)
     site.pointee.hash = hash
     site.pointee.frames = start
-    site.pointee.isTruncated = isTruncated ? 1 : 0
+    site.pointee.totalFrameCount = total
     site.pointee.frameCount = count
     return identifier
   }
 
   @inline(__always)
-  private static func areEqual(
+  private static func areReversed(
     _ left: UnsafePointer<UInt32>, _ right: UnsafePointer<UInt32>, _ count: Int
   ) -> Bool {
     var position = 0
     while position < count {
-      if left[position] != right[position] { return false }
+      if left[position] != right[count &- 1 &- position] { return false }
       position &+= 1
     }
     return true

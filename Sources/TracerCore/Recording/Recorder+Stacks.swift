@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// The site of an allocation: remembered, followed from the last walk, or walked to.
+
+import CTracerPlatform
+import Synchronization
+
+extension UnsafeMutablePointer where Pointee == Core {
+  /// The site of the stack that begins at these registers.
+  @inline(__always)
+  func site(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
+  ) -> UInt32 {
+    if let memo = thread.pointee.memo,
+      memo.pointee.moduleGeneration == pointee.rows.moduleGeneration.load(ordering: .relaxed),
+      let entry = memo.remembered(registers, thread.pointee.readable)
+    {
+      if entry.pointee.flags & MemoEntry.isTruncated != 0 {
+        thread.pointee.counters.truncatedStacks.addAlone(1)
+      }
+      return entry.pointee.site
+    }
+    return followedSite(thread, registers)
+  }
+
+  /// What a thread of its own memory does about a stack that is not in its memo.
+  @inline(never)
+  private func followedSite(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
+  ) -> UInt32 {
+    guard let cache = cache(thread) else { return walkedSite(thread, registers) }
+    if pointee.settings.checksStacks { return checkedSite(thread, cache, registers) }
+    thread.pointee.counters.followedStacks.addAlone(1)
+    return follow(thread, cache, registers) ?? walkedSite(thread, registers)
+  }
+
+  /// The site by the image of the thread's last walk; `nil` where only a whole walk can tell.
+  @inline(__always)
+  private func follow(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ cache: UnsafeMutablePointer<StackCache>,
+    _ registers: UnsafePointer<tracer_registers>
+  ) -> UInt32? {
+    guard
+      cache.follow(
+        registers, rows: pointee.rows, own: pointee.ownStart..<pointee.ownEnd,
+        readable: &thread.pointee.readable) == .stepped
+    else { return nil }
+    var isNew = false
+    let site = cache.imageSite(pointee.sites, limit: pointee.depth, &isNew)
+    guard site != SiteTable.lost else {
+      thread.pointee.counters.lostSites.addAlone(1)
+      return site
+    }
+    let isTruncated = cache.imageTotal > pointee.depth
+    if isTruncated { thread.pointee.counters.truncatedStacks.addAlone(1) }
+    if !isNew, cache.admits(),
+      !cache.remember(site, isTruncated: isTruncated, registers, &thread.pointee.readable)
+    {
+      makeRoom(thread, cache)
+    }
+    return site
+  }
+
+  /// Walks all the way.
+  @inline(never)
+  private func walkedSite(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
+  ) -> UInt32 {
+    thread.pointee.counters.walkedStacks.addAlone(1)
+    var walk = StackWalk(
+      endingAt: thread.framesEnd, limit: pointee.depth, own: pointee.ownStart..<pointee.ownEnd)
+    walk.walk(from: registers, rows: pointee.rows, readable: &thread.pointee.readable)
+    switch walk.end {
+    case .outermost:
+      if walk.total > pointee.depth { thread.pointee.counters.truncatedStacks.addAlone(1) }
+    case .broken: thread.pointee.counters.brokenStacks.addAlone(1)
+    case .noRoom: thread.pointee.counters.lostRows.addAlone(1)
+    }
+    var isNew = false
+    let site = pointee.sites.intern(
+      walk.rows, count: walk.count, total: walk.total,
+      hash: StackHash.of(walk.rows, count: walk.count), &isNew)
+    if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
+    return site
+  }
+
+  // MARK: Checking
+
+  /// Has every way to the site tell it, and counts where they differ. What a whole walk says holds.
+  @inline(never)
+  private func checkedSite(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ cache: UnsafeMutablePointer<StackCache>,
+    _ registers: UnsafePointer<tracer_registers>
+  ) -> UInt32 {
+    // Before the image follows: afterwards what is remembered may be the stack of this moment.
+    let remembered = cache.remembered(registers, thread.pointee.readable)?.pointee.site
+    let followed = follow(thread, cache, registers)
+    let walked = walkedSite(thread, registers)
+    thread.pointee.counters.checkedStacks.addAlone(1)
+    if let remembered, remembered != walked {
+      thread.pointee.counters.differingStacks.addAlone(1)
+    }
+    if let followed, followed != walked { thread.pointee.counters.differingStacks.addAlone(1) }
+    return walked
+  }
+
+  // MARK: The thread's memory of stacks
+
+  /// The memory of the thread, fit for this recording and these modules; `nil` where it has none.
+  private func cache(
+    _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UnsafeMutablePointer<StackCache>? {
+    // It takes pages, which a thread that allocates little is not worth.
+    guard
+      thread.pointee.counters.allocatedBlocks.load(ordering: .relaxed)
+        >= StackCache.allocationsBeforeFirst
+    else { return nil }
+    guard let cache = thread.pointee.cache ?? makeCache(thread) else { return nil }
+    let generation = pointee.rows.moduleGeneration.load(ordering: .relaxed)
+    if !cache.isCurrent(pointee.epoch.load(ordering: .relaxed), generation) {
+      let wanted = max(cache.pointee.nodeBits, StackCache.firstNodeBits)
+      cache.begin(
+        pointee.epoch.load(ordering: .relaxed), generation,
+        nodeBits: pointee.threads.charge(
+          from: cache.pointee.nodeBits, to: wanted, budget: memoBudget))
+    }
+    if thread.pointee.memo == nil, !pointee.settings.checksStacks { thread.pointee.memo = cache }
+    return cache
+  }
+
+  @inline(never)
+  private func makeCache(
+    _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UnsafeMutablePointer<StackCache>? {
+    guard let fresh = System.map(StackCache.byteCount) else { return nil }
+    let cache = fresh.assumingMemoryBound(to: StackCache.self)
+    thread.pointee.cache = cache
+    return cache
+  }
+
+  /// What all memos together may take: a share of what is traced, and something to begin with.
+  private var memoBudget: Int64 {
+    16 << 20 &+ max(0, pointee.publishedBytes.load(ordering: .relaxed)) / 8
+  }
+
+  /// The memo is full: it grows, or begins anew.
+  @inline(never)
+  private func makeRoom(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ cache: UnsafeMutablePointer<StackCache>
+  ) {
+    let allocations = thread.pointee.counters.allocatedBlocks.load(ordering: .relaxed)
+    let wanted = cache.nextNodeBits(allocations)
+    cache.makeRoom(
+      nodeBits: pointee.threads.charge(
+        from: cache.pointee.nodeBits, to: wanted, budget: memoBudget),
+      allocations)
+  }
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a thread remembers of its stacks: the memory for it, and when to trust none of it.
+
+import CTracerPlatform
+import Synchronization
+
+/// One word that a walk has read, and what was in it.
+struct StackCheck {
+  var address: UInt
+  var value: UInt
+}
+
+/// A frame of the last walk.
+struct ImageFrame {
+  var place: FramePlace
+  /// The hash of the rows of this frame and of all its callers.
+  var hash: UInt64
+  var row: UInt32
+  /// How many words tell that the walk from here to the outermost frame is still the same.
+  var checkCount: UInt32
+  /// This frame and its callers, without the tracer's own.
+  var depth: UInt32
+  /// Whether rbp, as it is in this frame, has a part in finding the callers.
+  var needsFramePointer: Bool
+  /// Whether the walk ended here because it read a zero, which may be something else the next time.
+  var wasRead: Bool
+}
+
+/// A frame on its way into the image.
+struct SteppedFrame {
+  var place: FramePlace
+  var row: UInt32
+}
+
+/// The head of a thread's memory of stacks, which lies in one mapping of its own.
+///
+/// Behind it lie the image of the last walk (`StackImage`) and the memo (`StackMemo`). All of it is
+/// the owner's alone; pages come as they are used. All zero is a valid memory of nothing.
+struct StackCache: ~Copyable {
+  /// The recording and the module generation that rows and sites in here are of.
+  var epoch: UInt32
+  var moduleGeneration: UInt32
+
+  // Of the image.
+  /// Frames in the image, and one below them for where the walk ended; 0 while there is none.
+  var frameCount: UInt32
+  /// The length of the window that `windowPower` is for.
+  var windowLength: UInt32
+  var windowPower: UInt64
+  /// The checks that are not of words on the stack: the first ones.
+  var elsewhereCount: UInt32
+
+  // Of the memo.
+  /// 2 to this power are the slots for nodes; 0 while the memo is closed.
+  var nodeBits: UInt32
+  /// What is left of a key when shifted by this is its slot.
+  var nodeShift: UInt32
+  var nodeCount: UInt32
+  /// Bytes given out of the memo's arena, and how many may be.
+  var arenaUsed: UInt32
+  var arenaLimit: UInt32
+  /// One in so many, a power of two, of the stacks that could be remembered is.
+  var admissionMask: UInt32
+  /// Walks since the memo was last emptied, and stacks that it then took in.
+  var misses: UInt32
+  var admitted: UInt32
+  /// The thread's allocations when the memo was last emptied.
+  var allocationsBefore: UInt64
+
+  // Addresses in the mapping. Nothing in it moves.
+  static var frameLimit: Int { StackWalk.stepLimit &+ 2 }
+  static var checkLimit: Int { 3 &* frameLimit }
+  static var framesOffset: Int { 4096 }
+  static var rowsOffset: Int {
+    framesOffset &+ pages(frameLimit &* MemoryLayout<ImageFrame>.stride)
+  }
+  static var checksOffset: Int { rowsOffset &+ pages(frameLimit &* 4) }
+  static var steppedOffset: Int {
+    checksOffset &+ pages(checkLimit &* MemoryLayout<StackCheck>.stride)
+  }
+  static var nodesOffset: Int {
+    steppedOffset &+ pages(frameLimit &* MemoryLayout<SteppedFrame>.stride)
+  }
+  static var firstNodeBits: UInt32 { 9 }
+  static var maximumNodeBits: UInt32 { 14 }
+  static var arenaOffset: Int {
+    nodesOffset &+ pages(nodeByteCount(maximumNodeBits))
+  }
+  static var byteCount: Int { 2 << 20 }
+
+  /// Bytes of the slots; the last one that a hash names has neighbours too.
+  static func nodeByteCount(_ bits: UInt32) -> Int {
+    (1 << Int(bits) &+ MemoNode.probeLimit) &* MemoryLayout<MemoNode>.stride
+  }
+  static func arenaByteCount(_ bits: UInt32) -> Int {
+    bits == 0 ? 0 : min(128 << Int(bits), byteCount &- arenaOffset)
+  }
+  /// Bytes that a memo of a size may come to use.
+  static func memoByteCount(_ bits: UInt32) -> Int64 {
+    bits == 0 ? 0 : Int64(nodeByteCount(bits) &+ arenaByteCount(bits))
+  }
+
+  private static func pages(_ byteCount: Int) -> Int { (byteCount &+ 4095) & ~4095 }
+
+  /// A thread that allocates less often than this in a recording gets no memory of its own.
+  static var allocationsBeforeFirst: UInt64 { 128 }
+}
+
+extension UnsafeMutablePointer where Pointee == StackCache {
+  private func part<T: ~Copyable>(_ offset: Int, as type: T.Type) -> UnsafeMutablePointer<T> {
+    (UnsafeMutableRawPointer(self) + offset).assumingMemoryBound(to: type)
+  }
+
+  /// The image's frames, the outermost first.
+  @inline(__always)
+  var frames: UnsafeMutablePointer<ImageFrame> {
+    part(StackCache.framesOffset, as: ImageFrame.self)
+  }
+  /// Their rows, without the tracer's own frames.
+  @inline(__always)
+  var rows: UnsafeMutablePointer<UInt32> { part(StackCache.rowsOffset, as: UInt32.self) }
+  /// The words that the walk has read, those of the outermost frame first.
+  @inline(__always)
+  var checks: UnsafeMutablePointer<StackCheck> {
+    part(StackCache.checksOffset, as: StackCheck.self)
+  }
+  @inline(__always)
+  var stepped: UnsafeMutablePointer<SteppedFrame> {
+    part(StackCache.steppedOffset, as: SteppedFrame.self)
+  }
+  @inline(__always)
+  var nodes: UnsafeMutablePointer<MemoNode> { part(StackCache.nodesOffset, as: MemoNode.self) }
+  @inline(__always)
+  var arena: UnsafeMutableRawPointer { UnsafeMutableRawPointer(self) + StackCache.arenaOffset }
+
+  /// Whether what is remembered is of this recording, and of the modules that are loaded.
+  @inline(__always)
+  func isCurrent(_ epoch: UInt32, _ moduleGeneration: UInt32) -> Bool {
+    pointee.epoch == epoch && pointee.moduleGeneration == moduleGeneration
+  }
+
+  /// Bytes of the pages that are in use, about.
+  var usedByteCount: Int {
+    guard pointee.epoch != 0 else { return 0 }
+    let frames = Int(pointee.frameCount)
+    let image = frames &* (MemoryLayout<ImageFrame>.stride &+ 4 &+ 2 &* 16 &+ 32)
+    return 4096 &+ image &+ StackCache.nodeByteCount(pointee.nodeBits) &+ Int(pointee.arenaUsed)
+  }
+}

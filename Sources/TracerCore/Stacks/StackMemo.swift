@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole stacks that a thread has seen more than once, found again without a walk.
+
+import CTracerPlatform
+import Synchronization
+
+/// A place in the search for a remembered stack.
+///
+/// The first node is named by return address and stack pointer. Where several stacks have both in
+/// common, the node names a word of the stack in which two of them were seen to differ, and its value
+/// leads on to the next node.
+struct MemoNode {
+  /// 0 where the slot is free.
+  var key: UInt64
+  /// The word to look at next, from the stack pointer on; or one of the two below.
+  var discriminator: Int32
+  /// Where the entry is in the arena, in units of 16 bytes, for a leaf.
+  var entry: UInt32
+
+  static var leaf: Int32 { -1 }
+  static var framePointer: Int32 { -2 }
+  /// Slots that a key may be in, from the one that its hash names.
+  static var probeLimit: Int { 4 }
+  static var stepLimit: Int { 32 }
+
+  @inline(__always)
+  static func key(at stackPointer: UInt, after returnAddress: UInt64) -> UInt64 {
+    let seed = returnAddress ^ UInt64(stackPointer) &<< 29 ^ UInt64(stackPointer) &>> 3
+    return (seed &* 0x9E37_79B9_7F4A_7C15) | 1
+  }
+
+  @inline(__always)
+  static func key(behind key: UInt64, _ word: UInt) -> UInt64 {
+    let mixed = (key ^ key &>> 29 ^ UInt64(word)) &* 0xBF58_476D_1CE4_E5B9
+    return (mixed ^ mixed &>> 32) &* 0x9E37_79B9_7F4A_7C15 | 1
+  }
+}
+
+/// A remembered stack: where it began, its site, and every word that a walk of it reads.
+///
+/// Behind it lie the words of the stack in groups of four, and then those that are elsewhere, as
+/// `StackCheck`s, all in the order of a walk.
+struct MemoEntry {
+  var returnAddress: UInt64
+  var stackPointer: UInt
+  var framePointer: UInt
+  var site: UInt32
+  /// Not 0 where more than the words is to be looked at.
+  var flags: UInt32
+  var groupCount: UInt32
+  var elsewhereCount: UInt32
+  /// How far from the stack pointer the last word of the stack lies.
+  var reach: UInt
+  private var padding: UInt = 0
+
+  static var needsFramePointer: UInt32 { 1 }
+  static var isTruncated: UInt32 { 2 }
+
+  init(
+    _ place: FramePlace, site: UInt32, flags: UInt32, groupCount: Int, elsewhereCount: Int,
+    reach: UInt
+  ) {
+    returnAddress = place.counter
+    stackPointer = place.stackPointer
+    framePointer = place.framePointer
+    self.site = site
+    self.flags = flags
+    self.groupCount = UInt32(truncatingIfNeeded: groupCount)
+    self.elsewhereCount = UInt32(truncatingIfNeeded: elsewhereCount)
+    self.reach = reach
+  }
+}
+
+/// Four words of a stack. Short of four, the last is there more than once.
+struct MemoGroup {
+  var offsets: SIMD4<Int32>
+  var v0, v1, v2, v3: UInt
+
+  @inline(__always)
+  func differs(at stackPointer: UInt) -> Bool {
+    let d0 = stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.x))) ^ v0
+    let d1 = stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.y))) ^ v1
+    let d2 = stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.z))) ^ v2
+    let d3 = stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.w))) ^ v3
+    return d0 | d1 | d2 | d3 != 0
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == MemoEntry {
+  @inline(__always)
+  var groups: UnsafeMutablePointer<MemoGroup> {
+    UnsafeMutableRawPointer(self + 1).assumingMemoryBound(to: MemoGroup.self)
+  }
+
+  @inline(__always)
+  var elsewhere: UnsafeMutablePointer<StackCheck> {
+    UnsafeMutableRawPointer(groups + Int(pointee.groupCount))
+      .assumingMemoryBound(to: StackCheck.self)
+  }
+
+  /// Whether a walk from here would read what it read when this was remembered.
+  @inline(__always)
+  func isStillTrue(
+    _ registers: UnsafePointer<tracer_registers>, _ readable: ReadableRange
+  ) -> Bool {
+    let stackPointer = UInt(bitPattern: registers + 1)
+    guard pointee.stackPointer == stackPointer,
+      pointee.returnAddress == registers.pointee.return_address,
+      readable.covers(stackPointer &+ pointee.reach)
+    else { return false }
+    if pointee.flags & MemoEntry.needsFramePointer != 0,
+      pointee.framePointer != UInt(registers.pointee.rbp)
+    {
+      return false
+    }
+    var group = groups
+    let end = group + Int(pointee.groupCount)
+    while group < end {
+      if group.pointee.differs(at: stackPointer) { return false }
+      group += 1
+    }
+    guard pointee.elsewhereCount > 0 else { return true }
+    return isTrueElsewhere()
+  }
+
+  /// Words that are not on the stack are there only if those before them are what they were.
+  @inline(never)
+  private func isTrueElsewhere() -> Bool {
+    for position in 0..<Int(pointee.elsewhereCount) {
+      let check = elsewhere[position]
+      if stackWord(check.address) != check.value { return false }
+    }
+    return true
+  }
+}
+
+// MARK: Looking
+
+extension UnsafeMutablePointer where Pointee == StackCache {
+  /// The entry of the stack that begins at these registers; `nil` where it is not remembered.
+  ///
+  /// Cost: two loads for each word of the stack, and a few for each node.
+  @inline(__always)
+  func remembered(
+    _ registers: UnsafePointer<tracer_registers>, _ readable: ReadableRange
+  ) -> UnsafeMutablePointer<MemoEntry>? {
+    let stackPointer = UInt(bitPattern: registers + 1)
+    var key = MemoNode.key(at: stackPointer, after: registers.pointee.return_address)
+    let shift = UInt64(pointee.nodeShift)
+    var steps = MemoNode.stepLimit
+    while steps > 0 {
+      steps &-= 1
+      var node = nodes + Int(truncatingIfNeeded: key &>> shift)
+      if node.pointee.key != key {
+        node += 1
+        if node.pointee.key != key {
+          node += 1
+          if node.pointee.key != key {
+            node += 1
+            if node.pointee.key != key { return nil }
+          }
+        }
+      }
+      let discriminator = node.pointee.discriminator
+      if discriminator == MemoNode.leaf {
+        let entry = self.entry(node.pointee.entry)
+        return entry.isStillTrue(registers, readable) ? entry : nil
+      }
+      guard let word = word(discriminator, registers, readable) else { return nil }
+      key = MemoNode.key(behind: key, word)
+    }
+    return nil
+  }
+
+  @inline(__always)
+  private func entry(_ number: UInt32) -> UnsafeMutablePointer<MemoEntry> {
+    (arena + Int(number) &* 16).assumingMemoryBound(to: MemoEntry.self)
+  }
+
+  /// The word that a node asks for, as it is now.
+  @inline(__always)
+  private func word(
+    _ discriminator: Int32, _ registers: UnsafePointer<tracer_registers>, _ readable: ReadableRange
+  ) -> UInt? {
+    if discriminator == MemoNode.framePointer { return UInt(registers.pointee.rbp) }
+    let address = UInt(bitPattern: registers + 1) &+ UInt(bitPattern: Int(discriminator))
+    return readable.covers(address) ? stackWord(address) : nil
+  }
+}
+
+// MARK: Remembering
+
+extension UnsafeMutablePointer where Pointee == StackCache {
+  /// Begins anew, for a recording and the modules of this moment.
+  @inline(never)
+  func begin(_ epoch: UInt32, _ moduleGeneration: UInt32, nodeBits: UInt32) {
+    pointee.frameCount = 0
+    pointee.windowLength = 0
+    pointee.admissionMask = 0
+    pointee.misses = 0
+    pointee.admitted = 0
+    pointee.allocationsBefore = 0
+    pointee.epoch = epoch
+    pointee.moduleGeneration = moduleGeneration
+    empty(nodeBits: nodeBits)
+  }
+
+  /// Forgets every stack, with so many slots for nodes from now on.
+  private func empty(nodeBits: UInt32) {
+    UnsafeMutableRawPointer(nodes).initializeMemory(
+      as: UInt8.self, repeating: 0, count: StackCache.nodeByteCount(nodeBits))
+    pointee.nodeBits = nodeBits
+    pointee.nodeShift = min(64 &- nodeBits, 63)
+    pointee.nodeCount = 0
+    pointee.arenaUsed = 0
+    pointee.arenaLimit = UInt32(truncatingIfNeeded: StackCache.arenaByteCount(nodeBits))
+  }
+
+  /// Remembers the stack that the image shows, which is the one at these registers.
+  ///
+  /// Cold: as long as a few hundred words take.
+  @inline(never)
+  func remember(
+    _ site: UInt32, isTruncated: Bool, _ registers: UnsafePointer<tracer_registers>,
+    _ readable: inout ReadableRange
+  ) -> Bool {
+    let place = FramePlace(registers)
+    let innermost = frames + Int(pointee.frameCount &- 1)
+    let checkCount = Int(innermost.pointee.checkCount)
+    let elsewhereCount = min(Int(pointee.elsewhereCount), checkCount)
+    let stackCount = checkCount &- elsewhereCount
+    let groupCount = (stackCount &+ 3) / 4
+    var reach: UInt = 0
+    for position in elsewhereCount..<checkCount {
+      let offset = checks[position].address &- place.stackPointer
+      guard offset < UInt(Int32.max) else { return true }
+      reach = max(reach, offset)
+    }
+    guard readable.cover(place.stackPointer, reach) else { return true }
+    let byteCount =
+      MemoryLayout<MemoEntry>.stride &+ groupCount &* MemoryLayout<MemoGroup>.stride
+      &+ elsewhereCount &* MemoryLayout<StackCheck>.stride
+    guard Int(pointee.arenaUsed) &+ byteCount <= Int(pointee.arenaLimit) else { return false }
+    let number = pointee.arenaUsed / 16
+    let entry = entry(number)
+    entry.initialize(
+      to: MemoEntry(
+        place, site: site,
+        flags: (innermost.pointee.needsFramePointer ? MemoEntry.needsFramePointer : 0)
+          | (isTruncated ? MemoEntry.isTruncated : 0),
+        groupCount: groupCount, elsewhereCount: elsewhereCount, reach: reach))
+    for group in 0..<groupCount {
+      entry.groups[group] = makeGroup(
+        checkCount &- 1 &- 4 &* group, last: elsewhereCount, place.stackPointer)
+    }
+    for position in 0..<elsewhereCount {
+      entry.elsewhere[position] = checks[elsewhereCount &- 1 &- position]
+    }
+    pointee.arenaUsed = pointee.arenaUsed &+ UInt32(truncatingIfNeeded: (byteCount &+ 15) & ~15)
+    return enter(entry, number, registers, readable)
+  }
+
+  private func makeGroup(_ first: Int, last: Int, _ stackPointer: UInt) -> MemoGroup {
+    let c0 = checks[first]
+    let c1 = checks[max(first &- 1, last)]
+    let c2 = checks[max(first &- 2, last)]
+    let c3 = checks[max(first &- 3, last)]
+    return MemoGroup(
+      offsets: SIMD4(
+        Int32(truncatingIfNeeded: c0.address &- stackPointer),
+        Int32(truncatingIfNeeded: c1.address &- stackPointer),
+        Int32(truncatingIfNeeded: c2.address &- stackPointer),
+        Int32(truncatingIfNeeded: c3.address &- stackPointer)),
+      v0: c0.value, v1: c1.value, v2: c2.value, v3: c3.value)
+  }
+
+  /// Makes an entry findable; `false` where there is no room for its nodes.
+  private func enter(
+    _ entry: UnsafeMutablePointer<MemoEntry>, _ number: UInt32,
+    _ registers: UnsafePointer<tracer_registers>, _ readable: ReadableRange
+  ) -> Bool {
+    var key = MemoNode.key(at: entry.pointee.stackPointer, after: entry.pointee.returnAddress)
+    for _ in 0..<MemoNode.stepLimit {
+      guard let node = slot(key) else { return false }
+      if node.pointee.key == 0 {
+        node.pointee = MemoNode(key: key, discriminator: MemoNode.leaf, entry: number)
+        pointee.nodeCount = pointee.nodeCount &+ 1
+        return true
+      }
+      if node.pointee.discriminator == MemoNode.leaf {
+        let other = self.entry(node.pointee.entry)
+        let discriminator = Self.difference(other, entry)
+        guard discriminator != MemoNode.leaf else {
+          // The same stack, or one that differs in nothing that can be looked at first.
+          node.pointee.entry = number
+          return true
+        }
+        let otherKey = MemoNode.key(behind: key, Self.value(discriminator, other))
+        guard let otherNode = slot(otherKey), otherNode.pointee.key == 0 else { return false }
+        otherNode.pointee = MemoNode(
+          key: otherKey, discriminator: MemoNode.leaf, entry: node.pointee.entry)
+        node.pointee.discriminator = discriminator
+        pointee.nodeCount = pointee.nodeCount &+ 1
+      }
+      guard let word = word(node.pointee.discriminator, registers, readable) else { return true }
+      key = MemoNode.key(behind: key, word)
+    }
+    return true
+  }
+
+  /// The slot that has a key, or else one that is free; `nil` where others have them all.
+  private func slot(_ key: UInt64) -> UnsafeMutablePointer<MemoNode>? {
+    let first = nodes + Int(truncatingIfNeeded: key &>> UInt64(pointee.nodeShift))
+    for probe in 0..<MemoNode.probeLimit
+    where first[probe].key == key || first[probe].key == 0 { return first + probe }
+    return nil
+  }
+
+  /// The first word of the stack in which two entries differ, or what else tells them apart.
+  private static func difference(
+    _ left: UnsafeMutablePointer<MemoEntry>, _ right: UnsafeMutablePointer<MemoEntry>
+  ) -> Int32 {
+    guard left.pointee.stackPointer == right.pointee.stackPointer,
+      left.pointee.returnAddress == right.pointee.returnAddress
+    else { return MemoNode.leaf }
+    var (i, j) = (0, 0)
+    let (leftCount, rightCount) = (
+      4 &* Int(left.pointee.groupCount), 4 &* Int(right.pointee.groupCount)
+    )
+    while i < leftCount, j < rightCount {
+      let (a, b) = (word(left, i), word(right, j))
+      // What only one of them has read, such as a register that no later frame needs, is passed over.
+      if a.offset < b.offset {
+        i &+= 1
+      } else if a.offset > b.offset {
+        j &+= 1
+      } else if a.value != b.value {
+        return a.offset
+      } else {
+        i &+= 1
+        j &+= 1
+      }
+    }
+    let needed = left.pointee.flags & right.pointee.flags & MemoEntry.needsFramePointer
+    return needed != 0 && left.pointee.framePointer != right.pointee.framePointer
+      ? MemoNode.framePointer : MemoNode.leaf
+  }
+
+  private static func value(
+    _ discriminator: Int32, _ entry: UnsafeMutablePointer<MemoEntry>
+  ) -> UInt {
+    if discriminator == MemoNode.framePointer { return entry.pointee.framePointer }
+    for position in 0..<(4 &* Int(entry.pointee.groupCount)) {
+      let word = word(entry, position)
+      if word.offset == discriminator { return word.value }
+    }
+    return 0
+  }
+
+  private static func word(
+    _ entry: UnsafeMutablePointer<MemoEntry>, _ position: Int
+  ) -> (offset: Int32, value: UInt) {
+    let group = entry.groups + position / 4
+    switch position & 3 {
+    case 0: return (group.pointee.offsets.x, group.pointee.v0)
+    case 1: return (group.pointee.offsets.y, group.pointee.v1)
+    case 2: return (group.pointee.offsets.z, group.pointee.v2)
+    default: return (group.pointee.offsets.w, group.pointee.v3)
+    }
+  }
+
+  // MARK: Room
+
+  /// Whether this stack, which was seen before, is to be remembered.
+  func admits() -> Bool {
+    pointee.misses = pointee.misses &+ 1
+    guard pointee.misses & pointee.admissionMask == 0 else { return false }
+    pointee.admitted = pointee.admitted &+ 1
+    return true
+  }
+
+  /// The size that the memo is to have after it was full.
+  ///
+  /// It grows for whoever has a use for it. Where stacks are more than it can ever hold, few are
+  /// remembered, since remembering costs more than the walk that it saves.
+  func nextNodeBits(_ allocations: UInt64) -> UInt32 {
+    let served = allocations &- pointee.allocationsBefore
+    let hits = served > UInt64(pointee.misses) ? served &- UInt64(pointee.misses) : 0
+    let pays = hits > 4 &* UInt64(pointee.admitted)
+    pointee.admissionMask = pays ? 0 : min(pointee.admissionMask &* 2 &+ 1, 63)
+    return pays || pointee.nodeBits < 12
+      ? min(max(pointee.nodeBits &+ 1, StackCache.firstNodeBits), StackCache.maximumNodeBits)
+      : pointee.nodeBits
+  }
+
+  /// Forgets all stacks, and begins again with another size.
+  @inline(never)
+  func makeRoom(nodeBits: UInt32, _ allocations: UInt64) {
+    pointee.misses = 0
+    pointee.admitted = 0
+    pointee.allocationsBefore = allocations
+    empty(nodeBits: nodeBits)
+  }
+}
