@@ -50,26 +50,25 @@ struct heaptap_figures {
   uint64_t generation;   /* counts from 1 at each start */
 };
 
-/* What of the tracer is looked for. Not to be called by programs. */
-static inline void *heaptap_find_(void **found, const char *name) {
-  static const char absent[1] = "";
-  void *address = __atomic_load_n(found, __ATOMIC_RELAXED);
+/* What of the tracer is looked for; 0 where there is none. Not to be called by programs. */
+static inline uintptr_t heaptap_find_(uintptr_t *found, const char *name) {
+  const uintptr_t absent = 1;
+  uintptr_t address = __atomic_load_n(found, __ATOMIC_RELAXED);
   if (!address) {
     int error = errno;
-    /* In the order in which the process looks for malloc: RTLD_DEFAULT, which needs _GNU_SOURCE. */
-    address = dlsym((void *)0, name);
+    /* Where the process looks for malloc: RTLD_DEFAULT, whose name needs _GNU_SOURCE. */
+    address = (uintptr_t)dlsym((void *)0, name);
     if (!address)
-      address = (void *)absent;
+      address = absent;
     __atomic_store_n(found, address, __ATOMIC_RELAXED);
     errno = error;
   }
-  return address == (void *)absent ? (void *)0 : address;
+  return address == absent ? 0 : address;
 }
 
 #define HEAPTAP_CALL_(name, parameters, ...)                                                      \
-  static void *found_;                                                                            \
-  int(*call_) parameters;                                                                         \
-  *(void **)&call_ = heaptap_find_(&found_, name);                                                \
+  static uintptr_t found_;                                                                        \
+  int(*call_) parameters = (int(*) parameters)heaptap_find_(&found_, name);                       \
   return call_ ? call_(__VA_ARGS__) : ENOSYS
 
 /* Starts recording with so many frames a stack; 0 for what HEAPTAP_DEPTH says, or 64. Works also in
@@ -93,9 +92,8 @@ static inline int heaptap_clear(void) { HEAPTAP_CALL_("heaptap_clear", (void), )
 
 /* 1 while allocations are recorded, else 0; also 0 where there is no tracer. */
 static inline int heaptap_is_recording(void) {
-  static void *found_;
-  int (*call_)(void);
-  *(void **)&call_ = heaptap_find_(&found_, "heaptap_is_recording");
+  static uintptr_t found_;
+  int (*call_)(void) = (int (*)(void))heaptap_find_(&found_, "heaptap_is_recording");
   return call_ ? call_() : 0;
 }
 

@@ -61,6 +61,8 @@ public struct FrameFolding: Hashable, Sendable {
       .module("libheaptap.so*"),
       // Without debug information everything in here is between the program and its memory.
       Rule(module: "libswiftCore.so*", keepsFramesWithFile: true),
+      // What it has special for common types, for programs that are not optimised.
+      Rule(module: "libswiftSwiftOnoneSupport.so*", keepsFramesWithFile: true),
       // The loader, C and C++.
       .module("ld-linux-*.so*"), .module("libc.so*"), .module("libgcc_s.so*"),
       .module("libstdc++.so*"), .module("libc++.so*"), .module("libc++abi.so*"),
@@ -77,7 +79,7 @@ public struct FrameFolding: Hashable, Sendable {
     "malloc", "calloc", "realloc", "reallocarray", "memalign", "aligned_alloc", "posix_memalign",
     "valloc", "pvalloc", "__libc_malloc", "__libc_calloc", "__libc_realloc", "__libc_memalign",
     "__libc_valloc", "__libc_pvalloc", "__libc_reallocarray", "__GI___libc_*", "_int_malloc",
-    "_int_realloc", "_int_memalign",
+    "_int_realloc", "_int_memalign", "heaptap_track",
   ]
 
   private static let cppFunctions: [Glob] = [
@@ -123,7 +125,7 @@ public struct FrameFolding: Hashable, Sendable {
     "__SharedStringStorage*", "_StringGuts*", "UnsafeMutablePointer.allocate*",
     "UnsafeMutablePointer<*>.allocate*", "UnsafeMutableRawPointer.allocate*",
     "UnsafeMutableBufferPointer.allocate*", "UnsafeMutableBufferPointer<*>.allocate*",
-    "UnsafeMutableRawBufferPointer.allocate*",
+    "UnsafeMutableRawBufferPointer.allocate*", "HeapTracer.track(*", "TracerCalls.track(*",
   ]
 
   /// Whether a frame is plumbing.
