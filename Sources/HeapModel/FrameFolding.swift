@@ -43,15 +43,20 @@ public struct FrameFolding: Hashable, Sendable {
     public static let derivedFrames = Rule(onlyDerivedFrames: true)
   }
 
+  /// Frames that are left out at the inner end of a stack.
   public var rules: [Rule]
+  /// Frames that are left out wherever in a stack they are: the ways between two functions that
+  /// somebody wrote, such as from a Swift task to what made it.
+  public var passages: [Rule]
 
-  public init(rules: [Rule]) {
+  public init(rules: [Rule], passages: [Rule] = []) {
     self.rules = rules
+    self.passages = passages
   }
 
   /// The default rules and more: for a program with an allocator of its own.
   public init(adding rules: Rule...) {
-    self.init(rules: Self.standard.rules + rules)
+    self.init(rules: Self.standard.rules + rules, passages: Self.standard.passages)
   }
 
   /// The allocators of libc, C++ and Swift, and what Swift's standard library does inside.
@@ -73,7 +78,17 @@ public struct FrameFolding: Hashable, Sendable {
       .derivedFrames,
     ]
       + (cFunctions + cppFunctions + rustFunctions + swiftFunctions + swiftLibraryFunctions)
-      .map(Rule.function))
+      .map(Rule.function),
+    passages: swiftPassages.map(Rule.function))
+
+  /// Where a task ends and is made, what runs it, and what the compiler puts between a closure or a
+  /// witness and its caller.
+  private static let swiftPassages: [Glob] = [
+    "completeTask", "completeTask(*", "completeTaskWithClosure*", "completeTaskAndRelease*",
+    "completeInlineTask*", "swift_task_create*", "swift_job_run*",
+    "swift::runJobInEstablishedExecutorContext*", "thunk for *", "reabstraction thunk *",
+    "partial apply forwarder for *", "protocol witness for *",
+  ]
 
   private static let cFunctions: [Glob] = [
     "malloc", "calloc", "realloc", "reallocarray", "memalign", "aligned_alloc", "posix_memalign",
@@ -134,6 +149,17 @@ public struct FrameFolding: Hashable, Sendable {
   /// `generic specialization <A> of`. They are taken off before the rules see the name, as is the
   /// standard library's own `Swift.`.
   public func matches(_ frame: Frame, in module: Module?) -> Bool {
+    Self.isAny(of: rules, matching: frame, in: module)
+  }
+
+  /// Whether a frame is a mere passage, by the same rules for names.
+  public func isPassage(_ frame: Frame, in module: Module?) -> Bool {
+    Self.isAny(of: passages, matching: frame, in: module)
+  }
+
+  private static func isAny(
+    of rules: [Rule], matching frame: Frame, in module: Module?
+  ) -> Bool {
     let name = frame.function.map { Self.bareName(of: $0[...]) }
     return rules.contains { rule in
       if rule.keepsFramesWithFile && frame.file != nil { return false }
@@ -150,6 +176,10 @@ public struct FrameFolding: Hashable, Sendable {
     for word in ["specialized ", "static ", "merged ", "class ", "partial apply for ", "Swift."]
     where name.hasPrefix(word) {
       return bareName(of: name.dropFirst(word.count))
+    }
+    // "(1) await resume partial function for four(Swift.Int) async -> Swift.Int"
+    if name.hasPrefix("("), let end = name.firstRange(of: " resume partial function for ") {
+      return bareName(of: name[end.upperBound...])
     }
     for word in ["generic ", "function signature "] where name.hasPrefix(word) {
       // "generic specialization <Swift.Int> of Swift.Array.append(…)"
@@ -191,20 +221,41 @@ extension Frame {
   }
 }
 
+extension Frame {
+  /// Whether this says no more than the frame that it called: the compiler's way into a function.
+  ///
+  /// Names leave out what tells the two apart; but only one of them has lines.
+  fileprivate func isEcho(of callee: Frame) -> Bool {
+    callee.function == function && callee.module == module && callee.file != nil
+      && !callee.isDerived
+  }
+}
+
 extension Snapshot {
-  /// The snapshot without the frames at the inner end of each stack that the folding names.
+  /// The snapshot without the frames that the folding names: those at the inner end of each stack,
+  /// and the passages in it.
   ///
   /// A stack of nothing else keeps its innermost frame: no block may vanish from the reports.
   public func folded(by folding: FrameFolding = .standard) -> Snapshot {
     let isFolded = distinctFrames.map { frame in
       folding.matches(frame, in: module(of: frame))
     }
+    let isPassage = distinctFrames.map { folding.isPassage($0, in: module(of: $0)) }
+    let mayEcho = distinctFrames.map { $0.function != nil && ($0.file == nil || $0.isDerived) }
     var builder = Builder(header: header, modules: modules)
     builder.warnings = warnings
     let numbers = distinctFrames.map { builder.index(of: $0) }
     return rebuilt(with: builder) { run in
-      let kept = run.drop { isFolded[Int($0)] }
-      return (kept.isEmpty ? run.prefix(1) : kept).map { numbers[Int($0)] }[...]
+      var kept: [UInt32] = []
+      for number in run.drop(while: { isFolded[Int($0)] }) where !isPassage[Int(number)] {
+        if mayEcho[Int(number)], let last = kept.last,
+          distinctFrames[Int(number)].isEcho(of: distinctFrames[Int(last)])
+        {
+          continue
+        }
+        kept.append(number)
+      }
+      return (kept.isEmpty ? Array(run.prefix(1)) : kept).map { numbers[Int($0)] }[...]
     }
   }
 }

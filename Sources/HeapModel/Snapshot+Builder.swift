@@ -55,14 +55,15 @@ extension Snapshot {
 
     /// Adds live blocks by hand, in the terms of a test or of another tracer.
     public mutating func add(
-      bytes: Int, blocks: Int = 1, stack frames: [Frame], missingFrames: Int = 0, domain: Int = 0,
-      generation: Int? = nil
+      bytes: Int, blocks: Int = 1, stack frames: [Frame], missingFrames: Int = 0,
+      isBroken: Bool = false,
+      domain: Int = 0, generation: Int? = nil
     ) {
       samples.append(
         Sample(
           stack: stack(frames), domain: domain, generation: generation, liveBytes: bytes,
           liveBlocks: blocks, totalBytes: bytes, totalBlocks: blocks,
-          missingFrames: missingFrames))
+          missingFrames: missingFrames, isBroken: isBroken))
     }
 
     public consuming func finish() -> Snapshot {

@@ -127,7 +127,7 @@ private struct Totals {
       rowOfStack[sample.stack] = row
     }
     // Where stacks of different addresses have one key, the one that says most.
-    if rows[row].stack.map({ $0.missingFrames < stack.missingFrames }) ?? true {
+    if rows[row].stack.map({ $0.saysLess(than: stack) }) ?? true {
       rows[row].stack = stack
     }
     add(sample, to: row)
@@ -197,5 +197,13 @@ private struct Totals {
     rows[row].liveBlocks = rows[row].liveBlocks.addingSaturated(sample.liveBlocks)
     rows[row].totalBytes = rows[row].totalBytes.addingSaturated(sample.totalBytes)
     rows[row].totalBlocks = rows[row].totalBlocks.addingSaturated(sample.totalBlocks)
+  }
+}
+
+extension Stack {
+  /// Of its outermost end.
+  fileprivate func saysLess(than other: Stack) -> Bool {
+    missingFrames < other.missingFrames
+      || missingFrames == other.missingFrames && !isBroken && other.isBroken
   }
 }

@@ -58,12 +58,14 @@ public struct Snapshot: Sendable {
     /// Bytes asked for since recording began, freed or not.
     public var totalBytes: Int
     public var totalBlocks: Int
-    /// At least this many frames are missing at the stack's outermost end.
+    /// This many frames are missing at the stack's outermost end: see `Stack`.
     public var missingFrames: Int
+    /// Whether what called the outermost frame that was found is not known: see `Stack`.
+    public var isBroken: Bool
 
     public init(
       stack: Int, domain: Int = 0, generation: Int? = nil, liveBytes: Int, liveBlocks: Int,
-      totalBytes: Int = 0, totalBlocks: Int = 0, missingFrames: Int = 0
+      totalBytes: Int = 0, totalBlocks: Int = 0, missingFrames: Int = 0, isBroken: Bool = false
     ) {
       self.stack = stack
       self.domain = domain
@@ -73,6 +75,7 @@ public struct Snapshot: Sendable {
       self.totalBytes = totalBytes
       self.totalBlocks = totalBlocks
       self.missingFrames = missingFrames
+      self.isBroken = isBroken
     }
   }
 
@@ -87,7 +90,8 @@ public struct Snapshot: Sendable {
 
   public func stack(of sample: Sample) -> Stack {
     Stack(
-      table: distinctFrames, run: runs[sample.stack], missingFrames: sample.missingFrames)
+      table: distinctFrames, run: runs[sample.stack], missingFrames: sample.missingFrames,
+      isBroken: sample.isBroken)
   }
 
   /// The frames of a stack, innermost first, as indices into `distinctFrames`.

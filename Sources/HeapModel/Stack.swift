@@ -8,22 +8,28 @@
 public struct Stack: RandomAccessCollection, Sendable {
   private let table: [Frame]
   private let run: ArraySlice<UInt32>
-  /// At least this many frames are missing at the outermost end: the stack was deeper than the
-  /// limit of the recording.
+  /// This many frames are missing at the outermost end: the stack was deeper than the limit of the
+  /// recording. Of several stacks that differ only there, it is said of one.
   public let missingFrames: Int
+  /// Whether the outermost frame that was found could not be left, so that its caller is not known.
+  /// With missing frames it was one of those: there are at least so many.
+  public let isBroken: Bool
 
-  init(table: [Frame], run: ArraySlice<UInt32>, missingFrames: Int) {
+  init(table: [Frame], run: ArraySlice<UInt32>, missingFrames: Int, isBroken: Bool) {
     self.table = table
     self.run = run
     self.missingFrames = missingFrames
+    self.isBroken = isBroken
   }
 
   /// A stack that belongs to no snapshot.
-  public init(_ frames: some Sequence<Frame>, missingFrames: Int = 0) {
+  public init(
+    _ frames: some Sequence<Frame>, missingFrames: Int = 0, isBroken: Bool = false
+  ) {
     let table = Array(frames)
     self.init(
       table: table, run: ArraySlice(table.indices.map { UInt32($0) }),
-      missingFrames: missingFrames)
+      missingFrames: missingFrames, isBroken: isBroken)
   }
 
   public var startIndex: Int { 0 }

@@ -14,15 +14,19 @@ package struct CallingFunction: Hashable, Sendable {
   ///   - function: As `#function` has it.
   package init(file: String, function: String) {
     self.file = file
-    let name = function.filter { $0 != "`" }
-    self.name = String(name.prefix { $0 != "(" })
+    name = String(Self.plain(function).prefix { $0 != "(" })
+  }
+
+  /// A raw identifier without its backticks. In symbols its spaces are such as do not break.
+  private static func plain(_ name: String) -> String {
+    String(name.compactMap { $0 == "`" ? nil : $0 == "\u{a0}" ? " " : $0 })
   }
 
   /// Whether the frame is the function's, or that of a closure in it.
   func matches(_ frame: Frame) -> Bool {
     guard let function = frame.function else { return false }
     if let frameFile = frame.file, frameFile != file { return false }
-    let bare = function.filter { $0 != "`" }
+    let bare = Self.plain(function)
     if bare.contains(name) { return true }
     // The top level of a program calls itself by the name of its module.
     return file.hasSuffix("/main.swift") && (bare == "main" || bare.hasSuffix(" in main"))

@@ -49,17 +49,16 @@ package struct HeapMeasurement: Sendable {
 
   /// Reads both snapshots and compares them. Takes what symbolication takes.
   ///
-  /// - Parameter isAlwaysSeen: Whether the caller is on every stack of its work although it was not
-  ///   on that of whoever began to measure.
+  /// - Parameter isAhead: Whether the caller was yet to be called when measuring began: then it is
+  ///   looked for on the stacks of its work.
   package func report(
-    _ label: String, until end: End, isAlwaysSeen: Bool = false
+    _ label: String, until end: End, isAhead: Bool = false
   ) throws(HeapTracerError) -> HeapTraceReport {
     let marked = try before.read().symbolicatedBlocking(keepingAllFrames: true)
     let later = try end.after.read().symbolicatedBlocking(keepingAllFrames: true)
     let isSeen =
-      isAlwaysSeen
-      ? marked.distinctFrames.contains { $0.file == caller.file }
-        || later.distinctFrames.contains { $0.file == caller.file }
+      isAhead
+      ? (later.distinctFrames + marked.distinctFrames).contains(where: caller.matches)
       : marked.shows(caller, inDomain: Int(Self.markDomain))
     let earlier = marked.filtered(!.domain(Int(Self.markDomain)))
     let changes = HeapChanges(from: earlier, to: later, by: isSeen ? caller : nil)

@@ -77,7 +77,7 @@ extension HeapTraceReport: CustomStringConvertible {
       text += "\n  \(line)"
       guard index < stackLimit else { continue }
       let stack = stacks.first { $0.stack?.isAllocated(at: line.key) == true }?.stack
-      for frame in stack?.prefix(12) ?? Stack([]).prefix(0) {
+      for frame in stack?.prefix(8) ?? Stack([]).prefix(0) {
         let place = frame.file.map { " \($0):\(frame.line ?? 0)" } ?? ""
         text += "\n      \(frame.function ?? Frame.unknownFile)\(place)"
       }

@@ -15,9 +15,11 @@ enum HeapCheck {
   ) throws -> String? {
     for _ in 0..<warmUps { try body() }
     let measurement = try HeapMeasurement.begin(by: caller)
-    let result = Result { for _ in 0..<repetitions { try body() } }
+    // By hand: a closure here would be a block of its own.
+    var failure: (any Error)?
+    do { for _ in 0..<repetitions { try body() } } catch { failure = error }
     let end = try measurement.end()
-    try result.get()
+    if let failure { throw failure }
     let report = try measurement.report(label(repetitions), until: end)
     return verdict(on: report, tolerating: byteCount)
   }
@@ -29,22 +31,12 @@ enum HeapCheck {
     for _ in 0..<warmUps { try await body() }
     await Task.yield()
     let measurement = try HeapMeasurement.begin(by: caller)
-    let failure = await failure { for _ in 0..<repetitions { try await body() } }
+    var failure: (any Error)?
+    do { for _ in 0..<repetitions { try await body() } } catch { failure = error }
     let end = try measurement.end()
     if let failure { throw failure }
     let report = try measurement.report(label(repetitions), until: end)
     return verdict(on: report, tolerating: byteCount)
-  }
-
-  private static func failure(
-    isolation: isolated (any Actor)? = #isolation, of body: () async throws -> Void
-  ) async -> (any Error)? {
-    do {
-      try await body()
-      return nil
-    } catch {
-      return error
-    }
   }
 
   private static func label(_ repetitions: Int) -> String {
@@ -64,9 +56,10 @@ enum HeapCheck {
   ) throws -> String? {
     for _ in 0..<warmUps { try body() }
     let measurement = try HeapMeasurement.begin(by: caller)
-    let result = Result { try body() }
+    var failure: (any Error)?
+    do { try body() } catch { failure = error }
     let end = try measurement.end()
-    try result.get()
+    if let failure { throw failure }
     let report = try measurement.report("allocations", until: end)
     var excess: [String] = []
     if let blocks, report.allocatedBlocks > blocks {

@@ -307,6 +307,10 @@ extension ProfileReader {
 
   /// Keeps the frames of a location: itself, or one for each of its lines, innermost first.
   private mutating func append(_ frame: Frame, _ lines: [Frame]) {
+    if header.isHeaptap, frame == Frame(), lines.count == 1, StackRoot(lines[0]) != nil {
+      // It stands for frames that are not there; the sample's labels say the same.
+      return locationEnds.append(locationFrames.count)
+    }
     if lines.isEmpty {
       let isLostStack = header.isHeaptap && frame == Frame()
       locationFrames.append(builder.index(of: isLostStack ? .lostStack : frame))
@@ -411,10 +415,33 @@ extension ProfileReader {
     } else if try strings.isEqual(key, to: "truncated", for: tag.byteOffset) {
       guard number >= 0 else { throw ProfileError(.negativeValue, at: tag.byteOffset) }
       sample.missingFrames = number
+    } else if try strings.isEqual(key, to: "broken", for: tag.byteOffset) {
+      sample.isBroken = number != 0
     } else if try strings.isEqual(key, to: "domain", for: tag.byteOffset) {
       sample.domain = number
     }
   }
+}
+
+/// What stands behind the outermost frame of a stack that is not whole, as a frame, so that in other
+/// tools' flame graphs such stacks do not begin with whatever was the last that was found.
+enum StackRoot: String {
+  case truncated = "[truncated]"
+  case broken = "[broken]"
+
+  /// `nil` where the frame is one.
+  init?(_ frame: Frame) {
+    guard let name = frame.function, frame == Frame(function: name) else { return nil }
+    self.init(rawValue: name)
+  }
+
+  /// What a sample's stack ends in; `nil` where it is whole.
+  init?(of sample: Snapshot.Sample) {
+    guard sample.missingFrames != 0 || sample.isBroken else { return nil }
+    self = sample.missingFrames != 0 ? .truncated : .broken
+  }
+
+  var frame: Frame { Frame(function: rawValue) }
 }
 
 /// Which of a sample's values is what.

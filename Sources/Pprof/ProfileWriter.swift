@@ -27,6 +27,7 @@ struct ProfileWriter: ~Copyable {
   /// The locations of calls with what was inlined into them.
   private var locationOfRun: [ArraySlice<UInt32>: UInt64] = [:]
   private var locationCount: UInt64 = 0
+  private var locationOfRoot: [StackRoot: UInt64] = [:]
   /// A site's samples follow one another: only the last stack is asked for again.
   private var last: (stack: Int, locations: [UInt64])?
 
@@ -78,7 +79,11 @@ struct ProfileWriter: ~Copyable {
   }
 
   mutating func write(_ sample: Snapshot.Sample) {
-    let locations = self.locations(ofStack: sample.stack)
+    var locations = self.locations(ofStack: sample.stack)
+    // Elsewhere nobody would know it for what it is.
+    if snapshot.header.isHeaptap, let root = StackRoot(of: sample) {
+      locations.append(location(of: root))
+    }
     let values = [sample.totalBlocks, sample.totalBytes, sample.liveBlocks, sample.liveBytes]
       .map { UInt64(bitPattern: Int64($0)) }
     var labels: [[(UInt32, UInt64)]] = []
@@ -88,6 +93,7 @@ struct ProfileWriter: ~Copyable {
     if sample.missingFrames != 0 {
       labels.append(label("truncated", sample.missingFrames, unit: "frames"))
     }
+    if sample.isBroken { labels.append(label("broken", 1)) }
     if sample.domain != 0 { labels.append(label("domain", sample.domain)) }
 
     var size = SymbolWriter.packedByteCount(SampleField.location, locations)
@@ -147,6 +153,14 @@ extension ProfileWriter {
     let location = writeLocation(run)
     locationOfRun[run] = location
     return location
+  }
+
+  private mutating func location(of root: StackRoot) -> UInt64 {
+    if let known = locationOfRoot[root] { return known }
+    locationCount += 1
+    locationOfRoot[root] = locationCount
+    out.write(location: [(LocationField.id, locationCount)], lines: [out.line(of: root.frame)])
+    return locationCount
   }
 
   private mutating func writeLocation(_ run: ArraySlice<UInt32>) -> UInt64 {

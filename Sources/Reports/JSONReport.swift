@@ -20,7 +20,8 @@ import HeapModel
 ///
 /// A row has `key` (as text reports show it), those of `file`, `line`, `function`, `module`,
 /// `offset` and `generation` that are known, and for stacks `frames`, innermost first, each with
-/// the same names, and `missing_frames`. Its figures are `live_bytes`, `live_blocks`,
+/// the same names, `missing_frames` (beyond the depth limit), `total_frames` (with them) and `broken`
+/// (what called the outermost frame that was found is not known). Its figures are `live_bytes`, `live_blocks`,
 /// `average_bytes` (`null` without blocks), `total_bytes` and `total_blocks`; in a comparison
 /// `added_bytes` and `added_blocks` in the place of the last two.
 public enum JSONReport {
@@ -130,7 +131,10 @@ public enum JSONReport {
         return JSON.object(self.members(of: key, function: function, stack: nil))
       }
       members.append(.init("frames", .array(frames)))
-      members.append(.init("missing_frames", .integer(stack?.missingFrames ?? 0)))
+      let missing = stack?.missingFrames ?? 0
+      members.append(.init("missing_frames", .integer(missing)))
+      members.append(.init("total_frames", .integer(keys.count.addingSaturated(missing))))
+      members.append(.init("broken", .boolean(stack?.isBroken ?? false)))
     }
     return members
   }

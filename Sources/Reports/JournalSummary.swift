@@ -101,7 +101,7 @@ public struct JournalSummary: Sendable {
     for row in rows {
       builder.add(
         bytes: row.liveBytes, blocks: row.liveBlocks, stack: row.stack.map(Array.init) ?? [],
-        missingFrames: row.stack?.missingFrames ?? 0)
+        missingFrames: row.stack?.missingFrames ?? 0, isBroken: row.stack?.isBroken ?? false)
     }
     let named = naming(builder.finish())
     return named.samples.map { sample in

@@ -109,10 +109,16 @@ private struct Row {
       lines.append("  " + label(key, function, width: style.width.map { $0 - 2 }))
     }
     if keys.isEmpty { lines.append("  \(Frame.unknownFile)") }
-    if let missing = stack?.missingFrames, missing > 0 {
-      lines.append("  … at least \(missing) more \(missing == 1 ? "frame" : "frames")")
-    }
+    if let root = stack.flatMap({ Self.root(of: $0) }) { lines.append("  … " + root) }
     return lines
+  }
+
+  /// What is said of a stack's outermost end where it is not whole.
+  private static func root(of stack: Stack) -> String? {
+    let missing = stack.missingFrames
+    guard missing > 0 else { return stack.isBroken ? "what called this is not known" : nil }
+    let few = stack.isBroken ? "at least " : ""
+    return "\(few)\(missing) more \(missing == 1 ? "frame" : "frames")"
   }
 
   /// The key with the function beside a line, shortened to a width. The function gives way first,

@@ -28,15 +28,17 @@ import Glibc
   ///
   /// - Parameter bias: Add it to the address for one of libdwfl's.
   func calls(at address: UInt64, bias: UInt64, names: inout FunctionNames) -> [Call] {
-    let (file, line) = sourceLine(at: address)
-    var innermost = Call(file: file, line: line)
     guard let function = unsafe functions.value(at: address) else {
-      return file == nil ? [] : [innermost]
+      let (file, line) = sourceLine(at: address)
+      return file == nil ? [] : [Call(file: file, line: line)]
     }
 
     if unsafe current?.function.addr != function.addr {
       current = unsafe InlinedCalls(in: function, code: code)
     }
+    let address = current!.entry == address ? resumption(at: address) : address
+    let (file, line) = sourceLine(at: address)
+    var innermost = Call(file: file, line: line)
     var calls: [Call] = []
     for inlined in current!.chain(at: address) {
       innermost.function = names.inlined(inlined.name)
@@ -57,6 +59,46 @@ import Glibc
     guard let file = unsafe dwarf_linesrc(row, nil, nil), unsafe dwarf_lineno(row, &line) == 0
     else { return (nil, nil) }
     return (unsafe absolute(file), Int(line))
+  }
+
+  /// The place in the current function that tells where its `await` is.
+  ///
+  /// No call returns to a function's first instruction: only who awaits a Swift async function goes
+  /// on there. The compiler gives that instruction the line of the `await`; but where the `await` was
+  /// inlined, that line without its file and its callers, or the line that the function begins on, or
+  /// none. Then the first place that was written by somebody has them.
+  private func resumption(at entry: UInt64) -> UInt64 {
+    let current = current!
+    let claimed = sourceLine(at: entry).line ?? 0
+    let isKnown = claimed != 0 && claimed != current.declarationLine
+    var table: OpaquePointer?
+    var count = 0
+    guard unsafe dwarf_getsrclines(&lines, &table, &count) == 0 else { return entry }
+    func row(_ number: Int) -> (address: UInt64, line: CInt, column: CInt) {
+      var address: Dwarf_Addr = 0
+      var (line, column): (CInt, CInt) = (0, 0)
+      guard let row = unsafe dwarf_onesrcline(table, number),
+        unsafe dwarf_lineaddr(row, &address) == 0
+      else { return (.max, 0, 0) }
+      _ = unsafe dwarf_lineno(row, &line)
+      _ = unsafe dwarf_linecol(row, &column)
+      return (address, line, column)
+    }
+    // libdw has sorted them by address.
+    var (low, high) = (0, count)
+    while low < high {
+      let middle = (low + high) / 2
+      if row(middle).address < entry { low = middle + 1 } else { high = middle }
+    }
+    for number in low..<count {
+      let (address, line, column) = row(number)
+      guard current.contains(address) else { break }
+      let isInlined = current.chain(at: address).last.map { $0.callLine ?? 0 > 0 } ?? false
+      // Column 0 is what the compiler has made up.
+      if !isInlined && (line == 0 || column == 0) || isKnown && line == 0 { continue }
+      return !isKnown || isInlined && Int(line) == claimed ? address : entry
+    }
+    return entry
   }
 
   private func sourceFiles() -> (table: OpaquePointer, count: Int)? {

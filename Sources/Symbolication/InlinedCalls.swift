@@ -24,12 +24,21 @@ import CElfutils
 
   let function: Dwarf_Die
   let name: DebugName
+  /// The address of its first instruction, and the line that it is declared on.
+  let entry: UInt64?
+  let declarationLine: Int?
+  private let ranges: [Range<UInt64>]
   private let inlined: [Inlined]
 
   init(in function: Dwarf_Die, code: CodeRanges) {
     unsafe self.function = function
     var die = unsafe function
     name = unsafe debugName(of: &die)
+    ranges = unsafe code.ranges(of: &die)
+    var entry: Dwarf_Addr = 0
+    self.entry = unsafe dwarf_entrypc(&die, &entry) == 0 ? entry : nil
+    var line: CInt = 0
+    declarationLine = unsafe dwarf_decl_line(&die, &line) == 0 ? Int(line) : nil
 
     var inlined: [Inlined] = []
     unsafe walk(below: function, context: Int?.none) { die, parent in
@@ -45,6 +54,8 @@ import CElfutils
     }
     self.inlined = inlined
   }
+
+  func contains(_ address: UInt64) -> Bool { ranges.contains { $0.contains(address) } }
 
   /// The inlined calls at an address, innermost first.
   func chain(at address: UInt64) -> [Link] {

@@ -69,6 +69,8 @@ import Testing
     let snapshot = try record(withoutTables: "-fomit-frame-pointer")
     #expect(snapshot.header.integer("broken_stacks") ?? 0 >= 2)
     #expect(snapshot.liveBytes == snapshot.header.liveBytes)
+    let broken = snapshot.samples.filter(\.isBroken)
+    #expect(snapshot.header.integer("broken_stacks") == broken.sum(\.totalBlocks))
     // What called malloc is known all the same.
     #expect(try stack(ofSize: 4001, in: snapshot.named()).first?.function == "descend")
   }

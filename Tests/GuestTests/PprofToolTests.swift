@@ -47,6 +47,21 @@ struct PprofToolTests {
     #expect(result.output.contains("interface-"), "the program is among the mappings")
   }
 
+  @Test func `a stack that is not whole is no root of its own in a flame graph`() throws {
+    let box = try DumpBox()
+    let program = try Programs.build("depths.c", ["-O1", "-g"])
+    _ = try run([program, "30"], environment: box.environment("record", ["HEAPTAP_DEPTH": "5"]))
+    let result = try pprof("-traces", try #require(box.dumps.first).path)
+    // A trace is a line of figures with the innermost call, then one for each caller; rules part them.
+    let traces = result.output.split(separator: "\n").split { $0.contains("-----+-----") }.map {
+      $0.map { $0.split(separator: " ").last.map(String.init) ?? "" }
+    }
+    let deep = try #require(traces.first { $0.contains("descend") }, "\(result.output)")
+    #expect(deep.last == "[truncated]", "\(result.output)")
+    let whole = try #require(traces.first { $0.contains("main") }, "\(result.output)")
+    #expect(whole.last?.hasPrefix("[depths") == true, "\(result.output)")
+  }
+
   @Test func `pprof compares two dumps`() throws {
     let (box, path) = try dump()
     let later = try #require(box.dumps.last).path

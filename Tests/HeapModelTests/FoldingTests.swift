@@ -121,6 +121,44 @@ private let swiftCore = Module(
     #expect(folded.samples[0].generation == 2)
   }
 
+  @Test(arguments: [
+    "completeTaskWithClosure(swift::AsyncContext*, swift::SwiftError*)", "completeTask",
+    "swift_task_create_common", "thunk for @escaping @callee_guaranteed () -> ()",
+    "partial apply for thunk for @escaping @callee_guaranteed () -> ()",
+    """
+    (1) await resume partial function for reabstraction thunk helper from @escaping \
+    @convention(thin) @async () -> () to @escaping @callee_guaranteed @async () -> (@out ())
+    """,
+    "(2) suspend resume partial function for partial apply forwarder for closure #1 in main.f()",
+    "protocol witness for Route.answer(_:) in conformance Shop",
+  ])
+  func `what lies between a task and its maker is left out anywhere in a stack`(passage: String) {
+    let (inner, outer) = (Frame(function: "serve()"), Frame(function: "main"))
+    var builder = Snapshot.Builder()
+    builder.add(bytes: 8, stack: [inner, Frame(function: passage), outer])
+    let folded = builder.finish().folded()
+    #expect(folded.stack(of: folded.samples[0]).map { $0 } == [inner, outer])
+  }
+
+  @Test func `a way into a function is left out next to it, and recursion is not`() {
+    func frame(_ line: Int?, file: String? = "a.swift") -> Frame {
+      Frame(module: 0, function: "serve()", file: file, line: line)
+    }
+    let forwarder = frame(0, file: "<compiler-generated>")
+    let unknown = frame(nil, file: nil)
+    func folded(_ stack: [Frame]) -> [Frame] {
+      var builder = Snapshot.Builder()
+      builder.modules = [swiftCore]
+      builder.add(bytes: 8, stack: stack)
+      let folded = builder.finish().folded(by: FrameFolding(rules: []))
+      return folded.stack(of: folded.samples[0]).map { $0 }
+    }
+    #expect(folded([frame(4), forwarder, frame(9), unknown]) == [frame(4), frame(9)])
+    #expect(folded([frame(4), frame(4)]) == [frame(4), frame(4)])
+    #expect(folded([unknown, unknown]) == [unknown, unknown])
+    #expect(folded([forwarder, frame(4)]) == [forwarder, frame(4)])
+  }
+
   @Test func `a stack of plumbing keeps its innermost frame`() {
     var builder = Snapshot.Builder()
     builder.add(bytes: 8, stack: [Frame(function: "calloc"), Frame(function: "malloc")])

@@ -30,13 +30,15 @@ func everything() -> Snapshot {
       stack: stack, generation: 1, liveBytes: 5000, liveBlocks: 3, totalBytes: 9000,
       totalBlocks: 7, missingFrames: 2))
   builder.add(.init(stack: stack, generation: 0, liveBytes: 10, liveBlocks: 1, missingFrames: 2))
-  builder.add(bytes: 1, stack: [Frame(address: 0xdead)], domain: -3, generation: -1)
+  builder.add(
+    bytes: 1, stack: [Frame(address: 0xdead)], missingFrames: 1, isBroken: true, domain: -3,
+    generation: -1)
   builder.add(bytes: 2, stack: [.lostStack])
   builder.add(bytes: 3, stack: [Frame()])
   builder.add(bytes: 4, stack: [Frame(module: 1)])
   builder.add(bytes: 5, stack: [])
   builder.add(bytes: 6, stack: [Frame(function: "only a name")])
-  builder.add(bytes: 7, stack: [Frame(file: "only a file")])
+  builder.add(bytes: 7, stack: [Frame(file: "only a file")], isBroken: true)
   builder.add(bytes: 8, stack: [Frame(address: .max, line: -1), Frame(line: 0)])
   builder.add(bytes: .max, blocks: 0, stack: [inlined, call])
   return builder.finish()

@@ -63,6 +63,28 @@ import Testing
     #expect(again.warnings.isEmpty)
   }
 
+  @Test func `the root of a stack that is not whole is a frame to other tools only`() throws {
+    let bytes = everything().profileBytes()
+    // What a tool sees that does not know whose profile it is.
+    var stranger = try Snapshot(profile: bytes)
+    #expect(!stranger.distinctFrames.contains { $0.function?.hasPrefix("[") == true })
+    var text = bytes
+    let comment = try #require(text.firstRange(of: Array("heaptap=1".utf8)))
+    text.replaceSubrange(comment, with: Array("someone=1".utf8))
+    stranger = try Snapshot(profile: text)
+    let roots = zip(everything().samples, stranger.samples).map { ours, theirs in
+      (ours, stranger.stack(of: theirs).last?.function)
+    }
+    for (sample, root) in roots {
+      switch (sample.missingFrames > 0, sample.isBroken) {
+      case (true, _): #expect(root == "[truncated]")
+      case (false, true): #expect(root == "[broken]")
+      case (false, false): #expect(root?.hasPrefix("[") != true)
+      }
+    }
+    #expect(Set(roots.compactMap(\.1)).isSuperset(of: ["[truncated]", "[broken]"]))
+  }
+
   @Test func `a dump cut at any byte is salvaged with a warning, or refused`() throws {
     let whole = everything()
     let bytes = whole.profileBytes()

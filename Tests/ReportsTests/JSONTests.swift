@@ -83,7 +83,7 @@ import Testing
       stack: [
         Frame(address: 0x7010, module: 0), Frame(address: 0x7020, module: 0, function: "inflate"),
         Frame(function: "main", file: "m.c", line: 3),
-      ], missingFrames: 2, generation: 4)
+      ], missingFrames: 2, isBroken: true, generation: 4)
     let snapshot = builder.finish()
     func row(_ grouping: Snapshot.Grouping) -> String {
       let text = JSONReport.statistics(
@@ -99,7 +99,8 @@ import Testing
         "key":"m.c:3","frames":[\
         {"key":"libz.so.1+0x10","offset":"0x10","module":"libz.so.1"},\
         {"key":"inflate (libz.so.1)","function":"inflate","module":"libz.so.1"},\
-        {"key":"m.c:3","file":"m.c","line":3,"function":"main"}],"missing_frames":2
+        {"key":"m.c:3","file":"m.c","line":3,"function":"main"}],"missing_frames":2,\
+        "total_frames":5,"broken":true
         """)
   }
 

@@ -51,13 +51,27 @@ private func symbolicated() -> Snapshot {
         """)
   }
 
+  @Test func `a stack that is not whole says what is known of its root`() {
+    func root(missingFrames: Int, isBroken: Bool) -> String? {
+      var builder = Snapshot.Builder()
+      builder.add(
+        bytes: 1, stack: [Frame(function: "f", file: "f.c", line: 1)], missingFrames: missingFrames,
+        isBroken: isBroken)
+      return TextTable(builder.finish().statistics(groupedBy: .stack)).lines.dropFirst(2).first
+    }
+    #expect(root(missingFrames: 0, isBroken: false) == nil)
+    #expect(root(missingFrames: 136, isBroken: false) == "  … 136 more frames")
+    #expect(root(missingFrames: 136, isBroken: true) == "  … at least 136 more frames")
+    #expect(root(missingFrames: 0, isBroken: true) == "  … what called this is not known")
+  }
+
   @Test func `stacks are below their figures, innermost first`() {
     #expect(
       TextTable(symbolicated().statistics(groupedBy: .stack)).description == """
         size=20.0 KiB, count=2, average=10.0 KiB
           libz.so.1+0x1f30
           /src/app/Session.swift:12 in Session.open()
-          … at least 1 more frame
+          … 1 more frame
         size=3000 B, count=3, average=1000 B
           /src/app/Session.swift:12 in Session.open()
         size=7 B, count=1, average=7 B
@@ -66,7 +80,7 @@ private func symbolicated() -> Snapshot {
     #expect(
       TextTable(symbolicated().compared(to: Snapshot(), groupedBy: .stack), limit: 1).lines == [
         "size=20.0 KiB (+20.0 KiB), count=2 (+2), average=10.0 KiB", "  libz.so.1+0x1f30",
-        "  /src/app/Session.swift:12 in Session.open()", "  … at least 1 more frame",
+        "  /src/app/Session.swift:12 in Session.open()", "  … 1 more frame",
         "… and 2 more rows",
       ])
   }

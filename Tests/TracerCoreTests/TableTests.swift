@@ -34,7 +34,7 @@ import Testing
     func intern(_ number: UInt32) -> UInt32 {
       let rows = [number, number / 7, 3, number]
       return rows.withUnsafeBufferPointer {
-        table.pointer.intern($0.baseAddress!, count: 4, total: 4)
+        table.pointer.intern($0.baseAddress!, count: 4, total: 4, isBroken: false)
       }
     }
     var sites: [UInt32] = []
@@ -50,14 +50,22 @@ import Testing
     let table = Zeroed(SiteTable.self)
     try #require(table { $0.pointee.open() })
     let rows: [UInt32] = [1, 2, 3]
-    let (whole, cut) = rows.withUnsafeBufferPointer {
-      (
-        table.pointer.intern($0.baseAddress!, count: 3, total: 3),
-        table.pointer.intern($0.baseAddress!, count: 3, total: 4)
-      )
+    func intern(total: UInt32, isBroken: Bool = false) -> UInt32 {
+      rows.withUnsafeBufferPointer {
+        table.pointer.intern(
+          $0.baseAddress!, count: 3, total: total, isBroken: isBroken)
+      }
     }
+    let whole = intern(total: 3)
+    let cut = intern(total: 9)
     #expect(whole != cut)
-    #expect(table { $0.intern([], count: 0, total: 0) } == SiteTable.lost)
+    #expect(intern(total: 3, isBroken: true) != whole)
+    #expect(intern(total: 9, isBroken: true) != cut)
+    #expect(intern(total: 4) != cut, "the depth that a stack had is told for each")
+    #expect(intern(total: 9) == cut)
+    #expect(table { $0.pointee.site(cut).pointee.totalFrameCount } == 9)
+    #expect(
+      table { $0.intern([], count: 0, total: 0, isBroken: false) } == SiteTable.lost)
   }
 
   @Test func `threads that meet the same stacks at once agree on their sites`() throws {
@@ -70,7 +78,7 @@ import Testing
       for number in 0..<20_000 {
         let rows = [UInt32(number), 5]
         found[thread * 20_000 + number] = rows.withUnsafeBufferPointer {
-          pointer.intern($0.baseAddress!, count: 2, total: 2)
+          pointer.intern($0.baseAddress!, count: 2, total: 2, isBroken: false)
         }
       }
     }
@@ -101,10 +109,11 @@ import Testing
 
 extension UnsafeMutablePointer where Pointee == SiteTable {
   fileprivate func intern(
-    _ rows: UnsafePointer<UInt32>, count: UInt32, total: UInt32
+    _ rows: UnsafePointer<UInt32>, count: UInt32, total: UInt32, isBroken: Bool
   ) -> UInt32 {
     var isNew = false
     return pointee.intern(
-      rows, count: count, total: total, hash: StackHash.of(rows, count: count), &isNew)
+      rows, count: count, total: total, isBroken: isBroken, hash: StackHash.of(rows, count: count),
+      &isNew)
   }
 }

@@ -31,7 +31,7 @@ struct ProfileEncoder: ~Copyable {
   /// The strings that every dump begins with, in this order.
   enum Fixed: UInt64 {
     case empty, allocObjects, count, allocSpace, bytes, inuseObjects, inuseSpace, space, generation
-    case truncated, frames, domain
+    case truncated, frames, broken, truncatedRoot, brokenRoot, domain
   }
 
   mutating func string(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
@@ -56,6 +56,9 @@ struct ProfileEncoder: ~Copyable {
     string("generation")
     string("truncated")
     string("frames")
+    string("broken")
+    string("[truncated]")
+    string("[broken]")
     string("domain")
     writeValueType(1, .allocObjects, .count)
     writeValueType(1, .allocSpace, .bytes)
@@ -111,12 +114,36 @@ struct ProfileEncoder: ~Copyable {
     wire.write(3, varint: address)
   }
 
+  /// A location that is no place in the code but a name: what stands at the root of a stack that is
+  /// not whole. Its function has its number.
+  mutating func writeLocation(_ number: UInt64, named name: Fixed) {
+    wire.beginMessage(
+      5,
+      byteCount: WireSize.field(1, varint: number) &+ WireSize.field(2, varint: name.rawValue))
+    wire.write(1, varint: number)
+    wire.write(2, varint: name.rawValue)
+    let lineBytes = WireSize.field(1, varint: number)
+    wire.beginMessage(
+      4, byteCount: WireSize.field(1, varint: number) &+ WireSize.field(4, byteCount: lineBytes))
+    wire.write(1, varint: number)
+    wire.beginMessage(4, byteCount: lineBytes)
+    wire.write(1, varint: number)
+  }
+
+  /// How a stack ends at its outermost frame.
+  struct Root {
+    /// A location behind the last frame; 0 for none.
+    var location: UInt32
+    var missingFrames: UInt32
+    var isBroken: Bool
+  }
+
   /// A sample: the numbers of its locations, its values, and its labels where they are not 0.
   mutating func writeSample(
-    locations: UnsafePointer<UInt32>, count: Int, values: InlineArray<4, UInt64>,
-    generation: UInt32, isTruncated: Bool, domain: UInt32
+    locations: UnsafePointer<UInt32>, count: Int, root: Root, values: InlineArray<4, UInt64>,
+    generation: UInt32, domain: UInt32
   ) {
-    var locationBytes = 0
+    var locationBytes = root.location == 0 ? 0 : WireSize.varint(UInt64(root.location))
     for position in 0..<count {
       locationBytes &+= WireSize.varint(UInt64(locations[position]))
     }
@@ -126,20 +153,25 @@ struct ProfileEncoder: ~Copyable {
       generation == 0
       ? 0 : labelByteCount(.generation, UInt64(generation), .empty)
     let domainBytes = domain == 0 ? 0 : labelByteCount(.domain, UInt64(domain), .empty)
-    let truncatedBytes = isTruncated ? labelByteCount(.truncated, 1, .frames) : 0
+    let missing = UInt64(root.missingFrames)
+    let truncatedBytes = missing == 0 ? 0 : labelByteCount(.truncated, missing, .frames)
+    let brokenBytes = root.isBroken ? labelByteCount(.broken, 1, .empty) : 0
     wire.beginMessage(
       2,
       byteCount: WireSize.field(1, byteCount: locationBytes)
         &+ WireSize.field(2, byteCount: valueBytes)
         &+ (generation == 0 ? 0 : WireSize.field(3, byteCount: generationBytes))
-        &+ (isTruncated ? WireSize.field(3, byteCount: truncatedBytes) : 0)
+        &+ (missing == 0 ? 0 : WireSize.field(3, byteCount: truncatedBytes))
+        &+ (root.isBroken ? WireSize.field(3, byteCount: brokenBytes) : 0)
         &+ (domain == 0 ? 0 : WireSize.field(3, byteCount: domainBytes)))
     wire.beginMessage(1, byteCount: locationBytes)
     for position in 0..<count { wire.writeVarint(UInt64(locations[position])) }
+    if root.location != 0 { wire.writeVarint(UInt64(root.location)) }
     wire.beginMessage(2, byteCount: valueBytes)
     for position in 0..<4 { wire.writeVarint(values[position]) }
     if generation != 0 { writeLabel(.generation, UInt64(generation), .empty, generationBytes) }
-    if isTruncated { writeLabel(.truncated, 1, .frames, truncatedBytes) }
+    if missing != 0 { writeLabel(.truncated, missing, .frames, truncatedBytes) }
+    if root.isBroken { writeLabel(.broken, 1, .empty, brokenBytes) }
     if domain != 0 { writeLabel(.domain, UInt64(domain), .empty, domainBytes) }
   }
 

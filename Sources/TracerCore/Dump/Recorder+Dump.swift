@@ -11,6 +11,14 @@ package struct DumpOutcome {
   package var error: Int32
 }
 
+/// The numbers of locations that are no row's.
+private enum ExtraLocation {
+  /// Stands for a stack that could not be kept.
+  static var lost: UInt32 { RowTable.limit }
+  static var truncated: UInt32 { RowTable.limit &+ 1 }
+  static var broken: UInt32 { RowTable.limit &+ 2 }
+}
+
 extension UnsafeMutablePointer where Pointee == Core {
   /// Writes a snapshot, and begins the next generation.
   ///
@@ -342,6 +350,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     let written = pointee.dumps.writtenRows
     UnsafeMutableRawPointer(written).initializeMemory(
       as: UInt8.self, repeating: 0, count: DumpState.writtenByteCount)
+    // Before the sites: few bytes, and each may be where the next stack ends.
+    encoder.writeLocation(UInt64(ExtraLocation.truncated), named: .truncatedRoot)
+    encoder.writeLocation(UInt64(ExtraLocation.broken), named: .brokenRoot)
     var position = 0
     while position < scan.siteCount, encoder.error == 0, encoder.position < room {
       writeSite(&encoder, pointee.dumps.sortedSites[position], written)
@@ -369,7 +380,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) {
     let site = pointee.sites.site(number)
     let summary = summary(number).pointee
-    var lost = RowTable.limit
+    var lost = ExtraLocation.lost
     var count = Int(site.pointee.frameCount)
     var frames = count == 0 ? nil : pointee.sites.rows(of: site.pointee)
     if count == 0 {
@@ -390,16 +401,24 @@ extension UnsafeMutablePointer where Pointee == Core {
           : bornTally(offset).pointee
         // What is alive was allocated, whatever a running thread still holds back.
         encoder.writeSample(
-          locations: frames.unsafelyUnwrapped, count: count,
+          locations: frames.unsafelyUnwrapped, count: count, root: root(of: site.pointee),
           values: [max(blocks, born.blocks), max(bytes, born.bytes), born.blocks, born.bytes],
-          generation: born.generation,
-          isTruncated: site.pointee.totalFrameCount > site.pointee.frameCount,
-          domain: born.domain)
+          generation: born.generation, domain: born.domain)
         blocks = 0
         bytes = 0
         offset = born.next
       } while offset != 0
     }
+  }
+
+  /// A stack that is not whole ends in a location that says so, or else what happens to be its
+  /// outermost frame would be a root beside `_start` in every tool that draws flames.
+  private func root(of site: borrowing Site) -> ProfileEncoder.Root {
+    let missing = site.isTruncated ? site.totalFrameCount &- UInt32(site.frameCount) : 0
+    let location =
+      site.isTruncated ? ExtraLocation.truncated : site.isBroken ? ExtraLocation.broken : 0
+    return ProfileEncoder.Root(
+      location: location, missingFrames: missing, isBroken: site.isBroken)
   }
 
   private func writeLocations(

@@ -187,7 +187,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       appendFrame(rows[position], names, to: &text)
       position &+= 1
     }
-    if end < count || site.pointee.totalFrameCount > site.pointee.frameCount { text.append(" < …") }
+    if end < count || site.pointee.isTruncated || site.pointee.isBroken { text.append(" < …") }
   }
 
   private func appendFrame(

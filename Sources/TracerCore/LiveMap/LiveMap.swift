@@ -112,6 +112,16 @@ package struct LiveMap: ~Copyable {
     return word.isBlock(at: address, epoch: epoch) ? word : nil
   }
 
+  /// The address of the word on which it depends whether a block is at an address: the block's own, or
+  /// where nothing near was ever entered, the one that will lead there. `nil` where none ever is.
+  package func cell(_ address: UInt) -> UInt? {
+    guard address < Self.addressLimit else { return nil }
+    guard let shadow = shadow(address) else {
+      return UInt(bitPattern: slot(address >> Self.regionShift))
+    }
+    return UInt(bitPattern: Self.word(shadow, Self.index(address)))
+  }
+
   @inline(__always)
   private func touch(_ shadow: UnsafeMutableRawPointer, _ index: Int) {
     let pages = (shadow + Self.shadowByteCount).assumingMemoryBound(to: Atomic<UInt8>.self)

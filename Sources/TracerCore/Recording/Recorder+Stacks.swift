@@ -29,8 +29,13 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) -> UInt32 {
     guard let cache = cache(thread) else { return walkedSite(thread, registers) }
     if pointee.settings.checksStacks { return checkedSite(thread, cache, registers) }
+    guard let site = follow(thread, cache, registers) else {
+      return walkedSite(thread, registers)
+    }
     thread.pointee.counters.followedStacks.addAlone(1)
-    return follow(thread, cache, registers) ?? walkedSite(thread, registers)
+    if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
+    if cache.imageTotal > pointee.depth { thread.pointee.counters.truncatedStacks.addAlone(1) }
+    return site
   }
 
   /// The site by the image of the thread's last walk; `nil` where only a whole walk can tell.
@@ -40,20 +45,13 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32? {
     guard
-      cache.follow(
-        registers, rows: pointee.rows, own: pointee.ownStart..<pointee.ownEnd,
-        readable: &thread.pointee.readable) == .stepped
+      cache.follow(registers, self, thread) == .stepped
     else { return nil }
     var isNew = false
     let site = cache.imageSite(pointee.sites, limit: pointee.depth, &isNew)
-    guard site != SiteTable.lost else {
-      thread.pointee.counters.lostSites.addAlone(1)
-      return site
-    }
-    let isTruncated = cache.imageTotal > pointee.depth
-    if isTruncated { thread.pointee.counters.truncatedStacks.addAlone(1) }
-    if !isNew, cache.admits(),
-      !cache.remember(site, isTruncated: isTruncated, registers, &thread.pointee.readable)
+    if !isNew, site != SiteTable.lost, cache.admits(),
+      !cache.remember(
+        site, isTruncated: cache.imageTotal > pointee.depth, registers, &thread.pointee.readable)
     {
       makeRoom(thread, cache)
     }
@@ -68,7 +66,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     thread.pointee.counters.walkedStacks.addAlone(1)
     var walk = StackWalk(
       endingAt: thread.framesEnd, limit: pointee.depth, own: pointee.ownStart..<pointee.ownEnd)
-    walk.walk(from: registers, rows: pointee.rows, readable: &thread.pointee.readable)
+    walk.walk(
+      from: registers, rows: pointee.rows, readable: &thread.pointee.readable,
+      contexts: &thread.pointee.readableContexts)
+    if walk.root != 0 { appendOrigin(of: &walk, thread) }
     switch walk.end {
     case .outermost:
       if walk.total > pointee.depth { thread.pointee.counters.truncatedStacks.addAlone(1) }
@@ -77,10 +78,25 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     var isNew = false
     let site = pointee.sites.intern(
-      walk.rows, count: walk.count, total: walk.total,
+      walk.rows, count: walk.count, total: walk.total, isBroken: walk.end != .outermost,
       hash: StackHash.of(walk.rows, count: walk.count), &isNew)
     if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
     return site
+  }
+
+  /// Has the stack of a task go on into the stack that made the task.
+  @inline(never)
+  private func appendOrigin(
+    of walk: inout StackWalk, _ thread: UnsafeMutablePointer<ThreadState>
+  ) {
+    var trace = ReadTrace()
+    guard
+      let origin = TaskOrigin.find(
+        root: walk.root, map: pointee.map, epoch: pointee.epoch.load(ordering: .relaxed),
+        readable: &thread.pointee.readableContexts, trace: &trace)
+    else { return }
+    let site = pointee.sites.site(origin.site)
+    walk.append(site.pointee, pointee.sites.rows(of: site.pointee))
   }
 
   // MARK: Checking
@@ -96,11 +112,16 @@ extension UnsafeMutablePointer where Pointee == Core {
     let followed = follow(thread, cache, registers)
     let walked = walkedSite(thread, registers)
     thread.pointee.counters.checkedStacks.addAlone(1)
-    if let remembered, remembered != walked {
+    if !isSame(remembered, walked) || !isSame(followed, walked) {
       thread.pointee.counters.differingStacks.addAlone(1)
     }
-    if let followed, followed != walked { thread.pointee.counters.differingStacks.addAlone(1) }
     return walked
+  }
+
+  private func isSame(_ quick: UInt32?, _ walked: UInt32) -> Bool {
+    guard let quick, quick != walked else { return true }
+    // A stack has two names where two threads met it for the first time in the same moment.
+    return pointee.sites.isSameStack(quick, walked)
   }
 
   // MARK: The thread's memory of stacks

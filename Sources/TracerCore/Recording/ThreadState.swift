@@ -42,7 +42,9 @@ package struct ThreadState: ~Copyable {
   var balance: Int64
   package let balanceHigh: Atomic<Int64>
 
+  /// Of the stack, and of the heap that async contexts lie in.
   var readable: ReadableRange
+  var readableContexts: ReadablePages
   /// `cache`, where stacks may be looked up in it without further ado.
   var memo: UnsafeMutablePointer<StackCache>?
 

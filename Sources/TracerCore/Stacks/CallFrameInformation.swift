@@ -25,6 +25,9 @@ package struct UnwindRules {
   /// The address of the block that computes the CFA; 0 where a register and an offset do.
   package var cfaExpression: UInt
   package var isSignalFrame: Bool
+  /// The first instruction of the function for which the CFA is told from rbp; 0 where there is none
+  /// up to the counter.
+  package var framePointerSince: UInt
 
   init() {
     registers = InlineArray(repeating: RegisterRule(kind: .same, value: 0))
@@ -32,6 +35,7 @@ package struct UnwindRules {
     cfaOffset = 0
     cfaExpression = 0
     isSignalFrame = false
+    framePointerSince = 0
   }
 }
 
@@ -276,6 +280,13 @@ private struct RuleMachine {
     rules.registers[register] = initial[register]
   }
 
+  private func setCFARegister(_ rules: inout UnwindRules, _ register: Int) {
+    rules.cfaRegister = register
+    rules.cfaExpression = 0
+    // The first: behind an epilogue in a function's middle rbp is named again.
+    if register == 6, rules.framePointerSince == 0 { rules.framePointerSince = location }
+  }
+
   private func readRegister(_ reader: inout TableReader) -> Int {
     Int(truncatingIfNeeded: min(reader.readUnsigned(), 255))
   }
@@ -298,20 +309,17 @@ private struct RuleMachine {
       rememberedCount &-= 1
       rules = remembered[rememberedCount]
     case 0x0c:  // def_cfa
-      rules.cfaRegister = readRegister(&reader)
+      setCFARegister(&rules, readRegister(&reader))
       rules.cfaOffset = Int(truncatingIfNeeded: reader.readUnsigned())
-      rules.cfaExpression = 0
     case 0x0d:  // def_cfa_register
-      rules.cfaRegister = readRegister(&reader)
-      rules.cfaExpression = 0
+      setCFARegister(&rules, readRegister(&reader))
     case 0x0e: rules.cfaOffset = Int(truncatingIfNeeded: reader.readUnsigned())
     case 0x0f:  // def_cfa_expression
       rules.cfaExpression = UInt(bitPattern: reader.position)
       skipBlock(&reader)
     case 0x12:  // def_cfa_sf
-      rules.cfaRegister = readRegister(&reader)
+      setCFARegister(&rules, readRegister(&reader))
       rules.cfaOffset = reader.readSigned() &* dataAlignment
-      rules.cfaExpression = 0
     case 0x13: rules.cfaOffset = reader.readSigned() &* dataAlignment
     case 0x2e: _ = reader.readUnsigned()  // GNU_args_size
     default: return runRegister(opcode, &reader, &rules)

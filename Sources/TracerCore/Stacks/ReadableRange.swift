@@ -62,6 +62,32 @@ package struct ReadableRange {
   }
 }
 
+/// Pages of the heap that were found to be readable: those that async contexts lie in.
+///
+/// A context lives as long as the function whose context it is, so that what was readable for it is.
+/// All zero knows of no page.
+package struct ReadablePages {
+  private var pages: InlineArray<16, UInt>
+
+  package init() { pages = InlineArray(repeating: 0) }
+
+  /// Whether an aligned word can be read. Cost: a comparison; a system call for a page not yet seen.
+  @inline(__always)
+  package mutating func canRead(_ address: UInt) -> Bool {
+    let page = address >> 12
+    return address & 7 == 0 && (pages[unchecked: Int(page & 15)] == page || probe(address))
+  }
+
+  @inline(never)
+  private mutating func probe(_ address: UInt) -> Bool {
+    guard address & 7 == 0, address >= 4096, address < LiveMap.addressLimit,
+      System.isReadable(address & ~4095)
+    else { return false }
+    pages[unchecked: Int(address >> 12 & 15)] = address >> 12
+    return true
+  }
+}
+
 /// Reads an aligned word of the stack that was found readable.
 @inline(__always)
 func stackWord(_ address: UInt) -> UInt {

@@ -34,6 +34,8 @@ struct RegisterState {
     register >= 0 && register < 17 && known & 1 << UInt32(register) != 0 ? values[register] : nil
   }
 
+  var framePointer: UInt? { value(6) }
+
   var isOutermostByFramePointer: Bool { value(6) == 0 }
 
   mutating func stepByFramePointer(_ readable: inout ReadableRange) -> Bool {

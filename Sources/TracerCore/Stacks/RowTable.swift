@@ -34,13 +34,15 @@ package struct Row: ~Copyable {
 
     /// The CFA is the word at rbp plus the offset.
     package static var realigned: Self { Self(rawValue: 64) }
+    /// A part of a Swift async function: its callers are those who await it. See `AsyncChain`.
+    package static var async: Self { Self(rawValue: 128) }
 
     /// What reads rbp, whatever the CFA is found by.
     static var usesRBP: UInt8 { savesRBPAtRBP.rawValue | guess.rawValue }
     /// What the plain step cannot do.
     static var special: UInt8 {
       end.rawValue | complex.rawValue | guess.rawValue | savesRBPAtRBP.rawValue
-        | realigned.rawValue
+        | realigned.rawValue | async.rawValue
     }
   }
 
@@ -203,6 +205,7 @@ package struct RowTable: ~Copyable {
     var rules = UnwindRules()
     if findRules(for: key, module: module, into: &rules) {
       Self.boilDown(rules, into: row)
+      if AsyncChain.isPart(rules) { row.pointee.flags.insert(.async) }
     } else if findRules(for: key | Row.exactFlag, module: module, into: &rules) {
       // The first byte of a function: no call put this address on the stack, and whoever did, such
       // as makecontext, has begun a stack with it.

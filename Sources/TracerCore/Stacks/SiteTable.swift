@@ -9,12 +9,17 @@ package struct Site: ~Copyable {
   package var hash: UInt32
   /// Where the rows of the frames begin in the table's arena, innermost first.
   package var frames: UInt32
-  package var frameCount: UInt32
-  /// The frames that the stack had, of which the innermost are kept.
+  package var frameCount: UInt16
+  /// 1 where what called the outermost frame that was found is not known: the unwinding ended there.
+  package var brokenFlag: UInt16
+  /// The frames that the stack had, with those beyond the depth limit.
   package var totalFrameCount: UInt32
   /// Cumulative, since recording began, without what threads still hold back in their tallies.
   package let totalBlocks: Atomic<UInt64>
   package let totalBytes: Atomic<UInt64>
+
+  package var isTruncated: Bool { totalFrameCount > UInt32(frameCount) }
+  package var isBroken: Bool { brokenFlag != 0 }
 }
 
 /// The sites, named by numbers from 1. All zero is a valid, closed table.
@@ -73,32 +78,45 @@ package struct SiteTable: ~Copyable {
   ///
   /// `isNew` becomes true where the stack was never seen before, by any thread.
   package func intern(
-    _ rows: UnsafePointer<UInt32>, count: UInt32, total: UInt32, hash rowHash: UInt64,
-    _ isNew: inout Bool
+    _ rows: UnsafePointer<UInt32>, count: UInt32, total: UInt32, isBroken: Bool,
+    hash rowHash: UInt64, _ isNew: inout Bool
   ) -> UInt32 {
     guard count > 0 else { return Self.lost }
     // The low bits of a product depend on few of its factor's: the high ones are folded in.
-    var hash = rowHash &+ UInt64(total)
+    var hash = rowHash &+ UInt64(total) &+ (isBroken ? 1 << 32 : 0)
     hash = (hash ^ hash >> 32) &* 0x9E37_79B9_7F4A_7C15
     hash ^= hash >> 29
     let short = UInt32(truncatingIfNeeded: hash >> 32)
     var wasMade = false
     let found = index.intern(hash: hash) { identifier in
       let candidate = site(identifier)
-      guard candidate.pointee.hash == short, candidate.pointee.frameCount == count,
-        candidate.pointee.totalFrameCount == total
+      guard candidate.pointee.hash == short, UInt32(candidate.pointee.frameCount) == count,
+        candidate.pointee.totalFrameCount == total, candidate.pointee.isBroken == isBroken
       else { return false }
       return Self.areReversed(self.rows(of: candidate.pointee), rows, Int(count))
     } make: {
       wasMade = true
-      return make(rows, count, short, total)
+      return make(rows, count, total, short, isBroken)
     }
     isNew = wasMade
     return found == 0 ? Self.lost : found
   }
 
+  /// Whether two names are of one stack.
+  package func isSameStack(_ left: UInt32, _ right: UInt32) -> Bool {
+    let (a, b) = (site(left), site(right))
+    guard a.pointee.frameCount == b.pointee.frameCount,
+      a.pointee.totalFrameCount == b.pointee.totalFrameCount,
+      a.pointee.isBroken == b.pointee.isBroken
+    else { return false }
+    let (c, d) = (rows(of: a.pointee), rows(of: b.pointee))
+    for position in 0..<Int(a.pointee.frameCount) where c[position] != d[position] { return false }
+    return true
+  }
+
   private func make(
-    _ rows: UnsafePointer<UInt32>, _ count: UInt32, _ hash: UInt32, _ total: UInt32
+    _ rows: UnsafePointer<UInt32>, _ count: UInt32, _ total: UInt32, _ hash: UInt32,
+    _ isBroken: Bool
   ) -> UInt32 {
     guard limit < BlockWord.siteLimit, let start = frames.allocate(count),
       let offset = sites.allocate(Self.wordsPerSite)
@@ -110,8 +128,10 @@ package struct SiteTable: ~Copyable {
     let site = site(identifier)
     site.pointee.hash = hash
     site.pointee.frames = start
+    // The depth limit is 1024.
+    site.pointee.frameCount = UInt16(truncatingIfNeeded: count)
     site.pointee.totalFrameCount = total
-    site.pointee.frameCount = count
+    site.pointee.brokenFlag = isBroken ? 1 : 0
     return identifier
   }
 

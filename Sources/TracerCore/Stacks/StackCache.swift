@@ -10,6 +10,36 @@ struct StackCheck {
   var value: UInt
 }
 
+/// Notes words that are read, as far as there is room for them.
+package struct ReadTrace {
+  private let checks: UnsafeMutablePointer<StackCheck>?
+  private(set) var count = 0
+
+  /// One that notes nothing.
+  package init() { checks = nil }
+
+  init(into checks: UnsafeMutablePointer<StackCheck>) { self.checks = checks }
+
+  /// Reads a word that can be read.
+  package mutating func read(_ address: UInt) -> UInt {
+    let value = stackWord(address)
+    if let checks { checks[count] = StackCheck(address: address, value: value) }
+    count &+= 1
+    return value
+  }
+
+  /// Turns the order of what was noted around.
+  func reverse() {
+    guard let checks else { return }
+    for position in 0..<(count / 2) {
+      let other = count &- 1 &- position
+      let check = checks[position]
+      checks[position] = checks[other]
+      checks[other] = check
+    }
+  }
+}
+
 /// A frame of the last walk.
 struct ImageFrame {
   var place: FramePlace
@@ -30,6 +60,8 @@ struct ImageFrame {
 struct SteppedFrame {
   var place: FramePlace
   var row: UInt32
+  /// Whether it is no frame of the stack, but a function that awaits one.
+  var isAwaiting: Bool
 }
 
 /// The head of a thread's memory of stacks, which lies in one mapping of its own.
@@ -44,6 +76,10 @@ struct StackCache: ~Copyable {
   // Of the image.
   /// Frames in the image, and one below them for where the walk ended; 0 while there is none.
   var frameCount: UInt32
+  /// The innermost frame that awaits, and is on no stack; 0 where all are.
+  var awaitingTop: UInt32
+  /// The depth of the outermost frame whose row is known.
+  var rowsBegin: UInt32
   /// The length of the window that `windowPower` is for.
   var windowLength: UInt32
   var windowPower: UInt64
@@ -69,7 +105,7 @@ struct StackCache: ~Copyable {
 
   // Addresses in the mapping. Nothing in it moves.
   static var frameLimit: Int { StackWalk.stepLimit &+ 2 }
-  static var checkLimit: Int { 3 &* frameLimit }
+  static var checkLimit: Int { 3 &* frameLimit &+ TaskOrigin.readLimit }
   static var framesOffset: Int { 4096 }
   static var rowsOffset: Int {
     framesOffset &+ pages(frameLimit &* MemoryLayout<ImageFrame>.stride)

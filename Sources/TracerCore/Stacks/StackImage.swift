@@ -42,34 +42,165 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// Cost: a dozen instructions, about 40 for each frame that changed and 4 for each that did not.
   @inline(never)
   func follow(
-    _ registers: UnsafePointer<tracer_registers>, rows: borrowing RowTable, own: Range<UInt64>,
-    readable: inout ReadableRange
+    _ registers: UnsafePointer<tracer_registers>, _ core: UnsafeMutablePointer<Core>,
+    _ thread: UnsafeMutablePointer<ThreadState>
   ) -> StepOutcome {
-    let reader = rows.reader
-    readable.begin(at: UInt(bitPattern: registers))
+    let reader = core.pointee.rows.reader
+    let own = core.pointee.ownStart..<core.pointee.ownEnd
+    thread.pointee.readable.begin(at: UInt(bitPattern: registers))
     var place = FramePlace(registers)
+    let base = Int(pointee.awaitingTop)
     var top = Int(pointee.frameCount) &- 1
     var count = 0
     while true {
-      if isMet(&top, place) { break }
+      let changed = meet(&top, above: base, place)
+      if changed == 0 { return compose(count, on: top, reader) }
+      if changed > 0, changed <= base &+ 1, base > 0 {
+        // All of the stack is as it was, and only who awaits it is not.
+        guard let all = take(from: top, above: base, after: count) else { return .complex }
+        top = min(base, changed &- 1)
+        return followAwaiting(all, top, core, thread, reader)
+      }
+      if changed > 0 { top = changed &- 1 }
       var number: UInt32 = 0
-      var outcome = rows.find(place.counter, reader, own: own, &number)
+      var outcome = core.pointee.rows.find(place.counter, reader, own: own, &number)
       if outcome == .stepped {
         guard count < StackWalk.stepLimit else { return .complex }
-        stepped[count] = SteppedFrame(place: place, row: number)
+        stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: false)
         count &+= 1
-        outcome = place.step(reader.rows + Int(number), &readable)
+        outcome = place.step(reader.rows + Int(number), &thread.pointee.readable)
       }
-      if outcome == .stepped { continue }
-      guard outcome == .ended(.outermost) else { return outcome }
-      top = 0
-      frames[0] = ImageFrame(
-        place: place, hash: 0, row: 0, checkCount: 0, depth: 0, needsFramePointer: false,
-        wasRead: place.counter == 0)
-      pointee.elsewhereCount = 0
-      break
+      switch outcome {
+      case .stepped: continue
+      case .awaited: return followAwaiting(count, base, core, thread, reader)
+      case .ended(.outermost):
+        guard count < StackCache.frameLimit else { return .complex }
+        begin(at: place, wasRead: place.counter == 0)
+        return compose(count, on: 0, reader)
+      default: return outcome
+      }
     }
-    guard top &+ count < StackCache.frameLimit else { return .complex }
+  }
+
+  /// Takes frames of the image as if they had been stepped, down to the one above `base`.
+  private func take(from top: Int, above base: Int, after count: Int) -> Int? {
+    guard count &+ top &- base <= StackWalk.stepLimit else { return nil }
+    var count = count
+    var frame = top
+    while frame > base {
+      stepped[count] = SteppedFrame(
+        place: frames[frame].place, row: frames[frame].row, isAwaiting: false)
+      count &+= 1
+      frame &-= 1
+    }
+    return count
+  }
+
+  /// Goes on with the functions that await the last frame that was stepped.
+  @inline(never)
+  private func followAwaiting(
+    _ steppedCount: Int, _ imageTop: Int, _ core: UnsafeMutablePointer<Core>,
+    _ thread: UnsafeMutablePointer<ThreadState>, _ reader: RowReader
+  ) -> StepOutcome {
+    var count = steppedCount
+    var top = imageTop
+    let innermost = stepped[count &- 1].place
+    var chain = AsyncChain(context: stackWord(innermost.framePointer &- 8))
+    while let caller = chain.next(&thread.pointee.readableContexts) {
+      let place = FramePlace(
+        counter: UInt64(caller.resume) | Row.exactFlag, stackPointer: caller.own, framePointer: 0)
+      if isAwaited(&top, place) {
+        pointee.awaitingTop = UInt32(truncatingIfNeeded: top)
+        return compose(count, on: top, reader)
+      }
+      guard count < StackWalk.stepLimit else { return .complex }
+      var number: UInt32 = 0
+      let outcome = core.pointee.rows.find(place.counter, reader, own: 0..<0, &number)
+      guard outcome == .stepped else { return outcome }
+      stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: true)
+      count &+= 1
+    }
+    guard !chain.isBroken else { return .ended(.broken) }
+    return beginWithOrigin(chain.root, core, thread)
+      ? compose(count, on: 0, reader) : .complex
+  }
+
+  /// Whether a function that awaits is one of the image, with all that would be read from there on as
+  /// it was.
+  private func isAwaited(_ top: inout Int, _ place: FramePlace) -> Bool {
+    // Of the outermost ones many are alike. Which task it is only its own caller's context tells.
+    guard place.stackPointer != 0 else { return false }
+    var candidate = top
+    while candidate > 0, candidate &+ 16 > top {
+      if frames[candidate].place.stackPointer == place.stackPointer,
+        frames[candidate].place.counter == place.counter
+      {
+        let changed = firstChange(from: candidate)
+        top = changed == 0 ? candidate : changed &- 1
+        return changed == 0
+      }
+      candidate &-= 1
+    }
+    return false
+  }
+
+  // MARK: The beginning of the image
+
+  /// Begins an image whose outermost frame has no caller.
+  private func begin(at place: FramePlace, wasRead: Bool) {
+    frames[0] = ImageFrame(
+      place: place, hash: 0, row: 0, checkCount: 0, depth: 0, needsFramePointer: false,
+      wasRead: wasRead)
+    pointee.awaitingTop = 0
+    pointee.elsewhereCount = 0
+    pointee.rowsBegin = 0
+  }
+
+  /// Leaves no image.
+  private func forget() {
+    pointee.frameCount = 0
+    pointee.awaitingTop = 0
+  }
+
+  /// Begins an image whose outermost frame is a task's, with the stack that made the task, if it is
+  /// known; `false` where that one is too much for an image.
+  private func beginWithOrigin(
+    _ root: UInt, _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> Bool {
+    begin(at: FramePlace(counter: 0, stackPointer: 0, framePointer: 0), wasRead: false)
+    guard root != 0 else { return true }
+    var trace = ReadTrace(into: checks)
+    let origin = TaskOrigin.find(
+      root: root, map: core.pointee.map, epoch: core.pointee.epoch.load(ordering: .relaxed),
+      readable: &thread.pointee.readableContexts, trace: &trace)
+    trace.reverse()
+    frames[0].checkCount = UInt32(truncatingIfNeeded: trace.count)
+    guard let origin else { return true }
+    let site = core.pointee.sites.site(origin.site)
+    let (kept, total) = (UInt32(site.pointee.frameCount), site.pointee.totalFrameCount)
+    guard !site.pointee.isBroken, Int(total) < StackCache.frameLimit else {
+      forget()
+      return false
+    }
+    let known = core.pointee.sites.rows(of: site.pointee)
+    for position in 0..<Int(kept) { rows[Int(total) &- 1 &- position] = known[position] }
+    pointee.rowsBegin = total &- kept
+    frames[0].depth = total
+    frames[0].hash = StackHash.of(rows + Int(pointee.rowsBegin), count: kept)
+    return true
+  }
+
+  /// Makes the image of what was stepped, on top of what is still the same.
+  @inline(__always)
+  private func compose(_ steppedCount: Int, on imageTop: Int, _ reader: RowReader) -> StepOutcome {
+    var count = steppedCount
+    var top = imageTop
+    guard top &+ count < StackCache.frameLimit,
+      Int(frames[top].depth) &+ count < StackCache.frameLimit
+    else {
+      forget()
+      return .complex
+    }
     while count > 0 {
       count &-= 1
       top &+= 1
@@ -79,23 +210,22 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     return .stepped
   }
 
-  /// Whether a frame of the image is where the walk is, and all that the walk would read from there
-  /// on is unchanged. Leaves `top` at that frame, or else at the next one that may be met.
+  /// Whether a frame of the image, above one, is where the walk is: 0 where it is and all that the
+  /// walk would read from there on is unchanged, else the first frame out of which a step would lead
+  /// elsewhere than it did; below 0 where there is none. Leaves `top` at the frame, or at the next one
+  /// that may be met.
   @inline(__always)
-  private func isMet(_ top: inout Int, _ place: FramePlace) -> Bool {
-    while top > 0, frames[top].place.stackPointer < place.stackPointer { top &-= 1 }
-    guard top > 0, frames[top].place.stackPointer == place.stackPointer,
+  private func meet(_ top: inout Int, above base: Int, _ place: FramePlace) -> Int {
+    while top > base, frames[top].place.stackPointer < place.stackPointer { top &-= 1 }
+    guard top > base, frames[top].place.stackPointer == place.stackPointer,
       frames[top].place.counter == place.counter,
       !frames[top].needsFramePointer || frames[top].place.framePointer == place.framePointer
-    else { return false }
-    let changed = firstChange(from: top)
-    guard changed != 0 else { return true }
-    top = changed &- 1
-    return false
+    else { return -1 }
+    return firstChange(from: top)
   }
 
-  /// The first frame, from one on outwards, out of which a step would lead elsewhere than it did; 0
-  /// where there is none.
+  /// The first frame, from one on outwards, out of which a step would lead elsewhere than it did, or
+  /// 1 where the outermost would; 0 where there is none.
   @inline(__always)
   private func firstChange(from frame: Int) -> Int {
     var check = Int(frames[frame].checkCount)
@@ -103,7 +233,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       check &-= 1
       if stackWord(checks[check].address) != checks[check].value {
         var changed = frame
-        while frames[changed &- 1].checkCount > check { changed &-= 1 }
+        while changed > 1, frames[changed &- 1].checkCount > check { changed &-= 1 }
         return changed
       }
     }
@@ -115,34 +245,25 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   private func append(_ stepped: SteppedFrame, at index: Int, _ reader: RowReader) {
     let caller = frames + (index &- 1)
     let row = reader.rows + Int(stepped.row)
-    let flags = row.pointee.flags
     var checkCount = Int(caller.pointee.checkCount)
-    let isOutermost = index == 1 && !caller.pointee.wasRead
-    var needs =
-      row.pointee.cfaRule != .stackPointer || flags.rawValue & Row.Flags.usesRBP != 0
-    if isOutermost {
-      needs = needs && flags.contains(.guess)
+    var needs = false
+    if stepped.isAwaiting {
+      noteAwaiting(stepped.place.stackPointer, caller, &checkCount)
+      pointee.awaitingTop = UInt32(truncatingIfNeeded: index)
+      pointee.elsewhereCount = UInt32(truncatingIfNeeded: checkCount)
+    } else if row.pointee.flags.contains(.async) {
+      let context = stackWord(stepped.place.framePointer &- 8)
+      noteAwaiting(context, caller, &checkCount)
+      pointee.elsewhereCount = UInt32(truncatingIfNeeded: checkCount)
+      note(stepped.place.framePointer &- 8, context, &checkCount)
+      needs = true
     } else {
-      // As a walk reads them, but the last one first.
-      let frame = caller.pointee.place.stackPointer
-      note(frame &- 8, UInt(caller.pointee.place.counter), &checkCount)
-      if !flags.contains(.savesRBP), !flags.contains(.savesRBPAtRBP) {
-        needs = needs || caller.pointee.needsFramePointer
-      } else if caller.pointee.needsFramePointer {
-        let from = flags.contains(.savesRBP) ? frame : stepped.place.framePointer
-        note(
-          from &+ UInt(bitPattern: Int(row.pointee.rbpOffset)), caller.pointee.place.framePointer,
-          &checkCount)
-      }
-      if row.pointee.cfaRule == .wordAtFramePointer {
-        note(
-          stepped.place.framePointer &+ UInt(bitPattern: Int(row.pointee.cfaOffset)), frame,
-          &checkCount)
-      }
+      needs = noteStep(
+        stepped.place, row, caller, isOutermost: index == 1 && !caller.pointee.wasRead, &checkCount)
     }
     var hash = caller.pointee.hash
     var depth = caller.pointee.depth
-    if !flags.contains(.own) {
+    if !row.pointee.flags.contains(.own) {
       hash = StackHash.extended(hash, by: stepped.row)
       rows[Int(depth)] = stepped.row
       depth &+= 1
@@ -151,6 +272,41 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       place: stepped.place, hash: hash, row: stepped.row,
       checkCount: UInt32(truncatingIfNeeded: checkCount), depth: depth, needsFramePointer: needs,
       wasRead: true)
+  }
+
+  /// Notes what a step out of a frame has read, the last word first; answers whether rbp had a part in
+  /// finding it or its callers.
+  @inline(__always)
+  private func noteStep(
+    _ place: FramePlace, _ row: UnsafeMutablePointer<Row>,
+    _ caller: UnsafeMutablePointer<ImageFrame>, isOutermost: Bool, _ checkCount: inout Int
+  ) -> Bool {
+    let flags = row.pointee.flags
+    let needs = row.pointee.cfaRule != .stackPointer || flags.rawValue & Row.Flags.usesRBP != 0
+    if isOutermost { return needs && flags.contains(.guess) }
+    let frame = caller.pointee.place.stackPointer
+    note(frame &- 8, UInt(caller.pointee.place.counter), &checkCount)
+    let saves = flags.contains(.savesRBP) || flags.contains(.savesRBPAtRBP)
+    if saves, caller.pointee.needsFramePointer {
+      let from = flags.contains(.savesRBP) ? frame : place.framePointer
+      note(
+        from &+ UInt(bitPattern: Int(row.pointee.rbpOffset)), caller.pointee.place.framePointer,
+        &checkCount)
+    }
+    if row.pointee.cfaRule == .wordAtFramePointer {
+      note(place.framePointer &+ UInt(bitPattern: Int(row.pointee.cfaOffset)), frame, &checkCount)
+    }
+    return needs || !saves && caller.pointee.needsFramePointer
+  }
+
+  /// Notes what was read of a context: who awaits, and where it goes on.
+  @inline(__always)
+  private func noteAwaiting(
+    _ context: UInt, _ caller: UnsafeMutablePointer<ImageFrame>, _ checkCount: inout Int
+  ) {
+    guard context != 0 else { return }
+    note(context, caller.pointee.place.stackPointer, &checkCount)
+    note(context &+ 8, UInt(caller.pointee.place.counter & ~Row.exactFlag), &checkCount)
   }
 
   @inline(__always)
@@ -171,16 +327,28 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   func imageSite(_ sites: borrowing SiteTable, limit: UInt32, _ isNew: inout Bool) -> UInt32 {
     let total = last.pointee.depth
     guard total > limit else {
-      return sites.intern(rows, count: total, total: total, hash: last.pointee.hash, &isNew)
+      return sites.intern(
+        rows, count: total, total: total, isBroken: false, hash: last.pointee.hash,
+        &isNew)
     }
     if pointee.windowLength != limit {
       pointee.windowPower = StackHash.power(limit)
       pointee.windowLength = limit
     }
-    var below = last - Int(limit)
-    while below.pointee.depth > total &- limit { below -= 1 }
+    let first = total &- limit
     return sites.intern(
-      rows + Int(total &- limit), count: limit, total: total,
-      hash: last.pointee.hash &- below.pointee.hash &* pointee.windowPower, &isNew)
+      rows + Int(first), count: limit, total: total, isBroken: false,
+      hash: last.pointee.hash &- hash(before: first) &* pointee.windowPower, &isNew)
+  }
+
+  /// The hash of the rows below a depth.
+  private func hash(before depth: UInt32) -> UInt64 {
+    // In the part that is another stack's no frame keeps it.
+    if depth < frames[0].depth {
+      return StackHash.of(rows + Int(pointee.rowsBegin), count: depth &- pointee.rowsBegin)
+    }
+    var frame = last - Int(last.pointee.depth &- depth)
+    while frame.pointee.depth > depth { frame -= 1 }
+    return frame.pointee.hash
   }
 }

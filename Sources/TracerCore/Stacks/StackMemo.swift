@@ -195,6 +195,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   @inline(never)
   func begin(_ epoch: UInt32, _ moduleGeneration: UInt32, nodeBits: UInt32) {
     pointee.frameCount = 0
+    pointee.awaitingTop = 0
     pointee.windowLength = 0
     pointee.admissionMask = 0
     pointee.misses = 0

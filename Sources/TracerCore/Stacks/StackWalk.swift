@@ -20,6 +20,8 @@ enum StepOutcome: Equatable {
   case ended(WalkEnd)
   /// The frame needs all registers.
   case complex
+  /// The frame is an async function's, whose context this is.
+  case awaited(context: UInt)
 }
 
 /// Where a walk is: one frame's registers, as far as the fast step follows them.
@@ -78,6 +80,10 @@ struct FramePlace {
   ) -> StepOutcome {
     let flags = row.pointee.flags
     if flags.contains(.end) { return .ended(.outermost) }
+    if flags.contains(.async) {
+      guard range.canRead(framePointer &- 8) else { return .ended(.broken) }
+      return .awaited(context: stackWord(framePointer &- 8))
+    }
     if flags.contains(.complex) { return .complex }
     if flags.contains(.guess) {
       // The loader's first code has no table; there rbp is still what the kernel set it to.
@@ -126,6 +132,8 @@ package struct StackWalk {
   /// Frames met, whether kept or not; the tracer's own do not count.
   package private(set) var total: UInt32 = 0
   package private(set) var end: WalkEnd = .outermost
+  /// Where the stack is a task's, the context that the task begins with; else 0. See `TaskOrigin`.
+  package private(set) var root: UInt = 0
 
   package init(endingAt framesEnd: UnsafeMutablePointer<UInt32>, limit: UInt32, own: Range<UInt64>)
   {
@@ -151,7 +159,7 @@ package struct StackWalk {
   @inline(never)
   package mutating func walk(
     from registers: UnsafePointer<tracer_registers>, rows: borrowing RowTable,
-    readable: inout ReadableRange
+    readable: inout ReadableRange, contexts: inout ReadablePages
   ) {
     let reader = rows.reader
     readable.begin(at: UInt(bitPattern: registers))
@@ -170,8 +178,38 @@ package struct StackWalk {
     switch outcome {
     case .ended(let end): self.end = end
     case .stepped: finishAtStepLimit()
-    case .complex: walkFully(from: registers, rows: rows, readable: &readable)
+    case .complex:
+      walkFully(from: registers, rows: rows, readable: &readable, contexts: &contexts)
+    case .awaited(let context): follow(context, rows, &contexts)
     }
+  }
+
+  /// Goes on with those who await an async function, and not with the executor that has called it.
+  @inline(never)
+  private mutating func follow(
+    _ context: UInt, _ rows: borrowing RowTable, _ contexts: inout ReadablePages
+  ) {
+    var chain = AsyncChain(context: context)
+    var steps = Self.stepLimit
+    while steps > 0, let caller = chain.next(&contexts) {
+      steps &-= 1
+      let number = rows.number(UInt64(caller.resume) | Row.exactFlag, own: own)
+      guard number != 0 else { return finish(.noRoom) }
+      keep(number, rows.row(number))
+    }
+    if chain.isBroken { return finish(.broken) }
+    root = chain.root
+    finish(.outermost)
+  }
+
+  /// Goes on with a stack that is known: the one that made the task.
+  package mutating func append(_ site: borrowing Site, _ rows: UnsafePointer<UInt32>) {
+    for position in 0..<Int(site.frameCount) {
+      total &+= 1
+      if total <= limit { (framesEnd - Int(total)).pointee = rows[position] }
+    }
+    total = total &+ (site.totalFrameCount &- UInt32(site.frameCount))
+    if site.isBroken { end = .broken }
   }
 
   private mutating func finishAtStepLimit() {
@@ -194,7 +232,7 @@ package struct StackWalk {
   @inline(never)
   private mutating func walkFully(
     from registers: UnsafePointer<tracer_registers>, rows: borrowing RowTable,
-    readable: inout ReadableRange
+    readable: inout ReadableRange, contexts: inout ReadablePages
   ) {
     total = 0
     var state = RegisterState(registers.pointee, stackPointer: UInt(bitPattern: registers + 1))
@@ -208,6 +246,12 @@ package struct StackWalk {
       let row = rows.row(number)
       keep(number, row)
       if row.pointee.flags.contains(.end) { return finish(.outermost) }
+      if row.pointee.flags.contains(.async) {
+        guard let base = state.framePointer, readable.canRead(base &- 8) else {
+          return finish(.broken)
+        }
+        return follow(stackWord(base &- 8), rows, &contexts)
+      }
       if row.pointee.flags.contains(.guess) {
         if state.isOutermostByFramePointer { return finish(.outermost) }
         guard state.stepByFramePointer(&readable) else { return finish(.broken) }

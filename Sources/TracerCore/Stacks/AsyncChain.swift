@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who awaits a Swift async function: its callers, which are on no stack.
+
+// An async function is compiled to parts, each a function of its own that an executor calls and that
+// ends by a jump. What it keeps between them is in its context, on the task's heap, which begins with
+//
+//     0   the context of who awaits it; 0 in the function that a task begins with
+//     8   the part of that caller that goes on once this one is done
+//
+// (include/swift/ABI/Task.h in Swift's sources: AsyncContext. The layout is stable since Swift 5.5.)
+//
+// A part that has a frame keeps its context at rbp - 8. That it does so is read from its code: the
+// prologue below stores it, and LLVM writes that prologue for nothing else. No symbol is needed, so
+// that a stripped program has the same stacks, and nothing has to be known before it is met.
+
+import CTracerPlatform
+
+/// A walk from a context to those who await it.
+package struct AsyncChain {
+  /// `push %rbp; push %r14; lea 8(%rsp),%rbp`: r14 is the context.
+  private static var prologue: UInt64 { 0x0824_6c8d_4856_4155 }
+
+  /// A caller: where it will go on, and the context that says so.
+  package struct Caller {
+    /// The first instruction of a function, and no return address.
+    package var resume: UInt
+    /// The address of the words that were read: the next context, and `resume`.
+    package var context: UInt
+    /// The caller's own context; 0 for the function that a task begins with.
+    package var own: UInt
+  }
+
+  /// Whether a function keeps an async context at rbp - 8 where these rules hold.
+  ///
+  /// Cold: a system call for a function with a frame pointer. Code that may be executed and not read
+  /// is taken for no part of anything.
+  static func isPart(_ rules: UnwindRules) -> Bool {
+    guard rules.cfaRegister == 6, rules.cfaExpression == 0, let last = code(rules, before: 0) else {
+      return false
+    }
+    if last == prologue { return true }
+    // `sub $8,%rsp` belongs to it where registers are pushed below the context.
+    return last >> 32 == 0x08ec_8348 && code(rules, before: 4) == prologue
+  }
+
+  /// The eight bytes that end so far before the frame pointer is the frame's.
+  private static func code(_ rules: UnwindRules, before byteCount: UInt) -> UInt64? {
+    let start = rules.framePointerSince &- byteCount &- 8
+    guard start >= 4096, start < LiveMap.addressLimit, System.isReadable(start) else { return nil }
+    return UnsafeRawPointer(bitPattern: start)?.loadUnaligned(as: UInt64.self)
+  }
+
+  private var context: UInt
+  /// A context that was met: the chain has come round where it is met again.
+  private var landmark: UInt = 0
+  private var steps: UInt32 = 0
+  /// Whether the chain was left where it could not be read, and not at the task's beginning.
+  package private(set) var isBroken = false
+
+  /// - Parameter context: What the frame of an async function has at rbp - 8.
+  package init(context: UInt) { self.context = context }
+
+  /// The last context that was read: when the chain has ended, the one that a task begins with.
+  package private(set) var root: UInt = 0
+
+  /// The next caller; `nil` at the end.
+  @inline(__always)
+  package mutating func next(_ readable: inout ReadablePages) -> Caller? {
+    let context = context
+    guard context != 0 else { return nil }
+    guard context != landmark, context & 15 == 0, readable.canRead(context),
+      readable.canRead(context &+ 8)
+    else {
+      isBroken = true
+      return nil
+    }
+    let resume = stackWord(context &+ 8)
+    guard resume >= 4096, resume < LiveMap.addressLimit else {
+      isBroken = true
+      return nil
+    }
+    // Of a ring, one landmark at a power of two is in it, and is met again. (Brent, 1980.)
+    if steps & (steps &- 1) == 0 { landmark = context }
+    steps &+= 1
+    root = context
+    self.context = stackWord(context)
+    return Caller(resume: resume, context: context, own: self.context)
+  }
+}
