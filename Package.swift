@@ -129,6 +129,8 @@ let package = Package(
       name: "JournalReaderTests", dependencies: ["JournalReader", "HeapModel"],
       swiftSettings: swift),
     .testTarget(
+      name: "HeaptapTests", dependencies: ["Heaptap", "HeapModel"], swiftSettings: swift),
+    .testTarget(
       name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"],
       exclude: ["Trees"]),
     .testTarget(

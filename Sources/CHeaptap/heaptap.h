@@ -7,7 +7,7 @@
  * it is there where libheaptap.so was preloaded, or linked. Where it is not they answer ENOSYS, and
  * the program runs as it would without them.
  *
- * All but heaptap_is_recording answer 0 or an errno, and leave errno alone:
+ * All but heaptap_is_recording and heaptap_traceback answer 0 or an errno, and leave errno alone:
  *
  *   ENOSYS     no tracer in this process
  *   EPERM      it is off: HEAPTAP=0, a setting that it refused, raised privileges
@@ -27,6 +27,9 @@
 
 #if defined(__clang__)
 #pragma clang assume_nonnull begin
+#define HEAPTAP_NULLABLE_ _Nullable
+#else
+#define HEAPTAP_NULLABLE_
 #endif
 
 #ifdef __cplusplus
@@ -134,7 +137,25 @@ static inline int heaptap_untrack(unsigned domain, uintptr_t address) {
   HEAPTAP_CALL_("heaptap_untrack", (unsigned, uintptr_t), domain, address);
 }
 
+/* Writes the stack that a live block of malloc's was allocated from, innermost frame first, `limit`
+ * return addresses at most. Answers how many were written: 0 where the block is not known, because it
+ * was never recorded, was freed, or nothing is recorded now, and where there is no tracer. `ret_total`,
+ * which may be NULL, gets the number of frames that the stack had. */
+static inline size_t heaptap_traceback(const void *block, uintptr_t *ret_addresses, size_t limit,
+                                       size_t *HEAPTAP_NULLABLE_ ret_total) {
+  static uintptr_t found_;
+  size_t (*call_)(const void *, uintptr_t *, size_t, size_t *HEAPTAP_NULLABLE_) =
+      (size_t (*)(const void *, uintptr_t *, size_t, size_t *HEAPTAP_NULLABLE_))heaptap_find_(
+          &found_, "heaptap_traceback");
+  if (call_)
+    return call_(block, ret_addresses, limit, ret_total);
+  if (ret_total)
+    *ret_total = 0;
+  return 0;
+}
+
 #undef HEAPTAP_CALL_
+#undef HEAPTAP_NULLABLE_
 
 #ifdef __cplusplus
 }

@@ -111,6 +111,34 @@ public enum HeapTracer {
     return try figures().generation
   }
 
+  // MARK: Single blocks
+
+  /// The stack that a live block was allocated from, with names; `nil` where the block is not known,
+  /// because it was allocated before recording began, or is none of malloc's.
+  ///
+  /// Looking it up costs a load or two; to name its frames may take seconds the first time, as with
+  /// `Snapshot.symbolicated()`, for which the asynchronous form does not hold up the caller.
+  public static func allocationStack(
+    of block: UnsafeRawPointer
+  ) throws(HeapTracerError) -> Stack? {
+    try unsafe AllocationStack(of: block)?.named()
+  }
+
+  /// The stack that a live block was allocated from, with names, without holding up the caller.
+  public static func allocationStack(
+    of block: UnsafeRawPointer
+  ) async throws(HeapTracerError) -> Stack? {
+    // Now: the block may be gone when a thread is found.
+    guard let found = try unsafe AllocationStack(of: block) else { return nil }
+    return await Background.run { found.named() }
+  }
+
+  /// The stack that an object was allocated from; `nil` also where it is on no heap.
+  public static func allocationStack(of object: AnyObject) throws(HeapTracerError) -> Stack? {
+    try unsafe AllocationStack(of: UnsafeRawPointer(Unmanaged.passUnretained(object).toOpaque()))?
+      .named()
+  }
+
   // MARK: Memory that malloc does not hand out
 
   /// Tells of memory that malloc did not hand out: a pool's, a mapping's, a device's.

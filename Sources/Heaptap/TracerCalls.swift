@@ -37,6 +37,15 @@
       )
     }
 
+    /// Addresses of the stack that a block was allocated from, innermost first, and how deep it was.
+    static func traceback(_ block: UnsafeRawPointer) -> (addresses: [UInt], total: Int) {
+      var total = 0
+      let addresses = unsafe [UInt](unsafeUninitializedCapacity: 1024) { buffer, count in
+        unsafe count = heaptap_traceback(block, buffer.baseAddress!, buffer.count, &total)
+      }
+      return (addresses, total)
+    }
+
     /// What an answer means; `nil` where all went well.
     static func meaning(of error: Int32) -> HeapTracerError.Code? {
       switch error {
@@ -68,6 +77,7 @@
     static func track(_ domain: UInt32, _ address: UInt, _ byteCount: Int) -> Int32 { unsupported }
     static func untrack(_ domain: UInt32, _ address: UInt) -> Int32 { unsupported }
     static func figures() -> (error: Int32, HeapFigures) { (unsupported, HeapFigures()) }
+    static func traceback(_ block: UnsafeRawPointer) -> (addresses: [UInt], total: Int) { ([], 0) }
 
     static func meaning(of error: Int32) -> HeapTracerError.Code? {
       error == 0 ? nil : .unsupportedPlatform

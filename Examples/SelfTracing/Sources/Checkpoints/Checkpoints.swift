@@ -24,6 +24,8 @@ func checkpoint(_ name: String) throws {
     let result = [UInt8](repeating: 1, count: 500_000)
     try checkpoint("kept")
     print(sum, withExtendedLifetime((table, result)) { table.count + result.count })
+    try HeapTracer.clear()
+    try checkpoint("cleared")
     try HeapTracer.stop()
   }
 }
