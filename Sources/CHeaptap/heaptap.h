@@ -14,7 +14,7 @@
  *   ESRCH      nothing is recorded
  *   ETIMEDOUT  its worker thread did not answer within a minute
  *
- * They may be called from any thread, but not from a signal handler. Those that change what is
+ * They may be called from any thread, but not from a signal handler, but for heaptap_traceback. Those that change what is
  * recorded, and snapshots, wait until the worker has carried them out.
  */
 #ifndef HEAPTAP_H
@@ -137,10 +137,14 @@ static inline int heaptap_untrack(unsigned domain, uintptr_t address) {
   HEAPTAP_CALL_("heaptap_untrack", (unsigned, uintptr_t), domain, address);
 }
 
-/* Writes the stack that a live block of malloc's was allocated from, innermost frame first, `limit`
- * return addresses at most. Answers how many were written: 0 where the block is not known, because it
- * was never recorded, was freed, or nothing is recorded now, and where there is no tracer. `ret_total`,
- * which may be NULL, gets the number of frames that the stack had. */
+/* Writes the stack that a live block was allocated from, innermost frame first, `limit` addresses at
+ * most, as they were found on the stack: return addresses, but for the instruction that a signal has
+ * interrupted. Answers how many were written: 0 where the block is not known, because it was never
+ * recorded, was freed, or nothing is recorded now, and where there is no tracer. `ret_total`, which may
+ * be NULL, gets the number of frames that the stack had, also where HEAPTAP_DEPTH are known and no more.
+ *
+ * It waits for nothing and allocates nothing, and after its first call may be called from signal
+ * handlers. The caller keeps the block from being freed meanwhile. */
 static inline size_t heaptap_traceback(const void *block, uintptr_t *ret_addresses, size_t limit,
                                        size_t *HEAPTAP_NULLABLE_ ret_total) {
   static uintptr_t found_;

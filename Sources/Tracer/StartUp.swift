@@ -205,6 +205,18 @@ public func clear() -> Int32 { call(.clear) }
 @c(heaptap_mark)
 public func mark() -> Int32 { call(.mark) }
 
+@c(heaptap_traceback)
+public func traceback(
+  _ block: UnsafeRawPointer?, _ addresses: UnsafeMutablePointer<UInt>?, _ limit: Int,
+  _ total: UnsafeMutablePointer<Int>?
+) -> Int {
+  let found = core.traceback(
+    of: UInt(bitPattern: block), into: addresses,
+    limit: Int(truncatingIfNeeded: min(UInt(bitPattern: limit), UInt(Int.max))))
+  total?.pointee = found.total
+  return found.written
+}
+
 @c(heaptap_snapshot)
 public func snapshot() -> Int32 { call(.snapshot) }
 

@@ -8,23 +8,6 @@ import ProcessControl
 import Testing
 
 @Suite(.serialized) struct DaemonTests {
-  /// A port that nobody listens on.
-  private static func freePort() throws -> Int {
-    let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-    defer { close(listener) }
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let isBound = withUnsafeMutablePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        bind(listener, $0, length) == 0 && getsockname(listener, $0, &length) == 0
-      }
-    }
-    guard isBound else { throw GuestError("no port") }
-    return Int(UInt16(bigEndian: address.sin_port))
-  }
-
   /// What a client gets to hear; the end of a client that fails ends the test.
   @discardableResult
   private static func ask(_ command: [String], input: String? = nil) throws -> String {

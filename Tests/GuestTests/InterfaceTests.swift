@@ -6,11 +6,11 @@ import HeapModel
 import Testing
 
 @Suite struct InterfaceTests {
-  private func guest() throws -> String {
+  private func guest(_ source: String = "interface.c") throws -> String {
     let headers = Workshop.package.appendingPathComponent("Sources/CHeaptap").path
     let products = Workshop.products.path
     return try Programs.build(
-      "interface.c",
+      source,
       ["-O1", "-g", "-I\(headers)", "-L\(products)", "-lheaptap", "-Wl,-rpath,\(products)"])
   }
 
@@ -41,5 +41,15 @@ import Testing
     let result = try run([guest()], environment: box.environment("1"))
     #expect(result.output == "\(ESRCH) 0 0 0 \(ESRCH)\n")
     #expect(try box.snapshots().map { $0.liveBlocks } == [10, 10])
+  }
+
+  @Test func `a live block's stack is known, also to a thread that asks while recording stops`()
+    throws
+  {
+    let box = try DumpBox()
+    let result = try run(
+      [guest("traceback.c")], environment: ["HEAPTAP_DIR": box.directory.path])
+    #expect(result.output == "right\n", "\(result.errors)")
+    #expect(result.status == 0)
   }
 }

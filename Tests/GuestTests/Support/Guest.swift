@@ -58,19 +58,26 @@ enum Programs {
   nonisolated(unsafe) private static var built: [String: String] = [:]
   private static let directory = Result { try Workshop.makeDirectory() }
 
-  /// Compiles a source of `Programs/` and answers the path of the program.
+  /// Where a source or a script of `Programs/` is.
+  static func path(_ name: String) -> String {
+    Workshop.package.appendingPathComponent("Tests/GuestTests/Programs/\(name)").path
+  }
+
+  /// Compiles a source of `Programs/` and answers the path of the program, or of the library where
+  /// the options say so.
   static func build(_ source: String, _ options: [String] = ["-O2", "-g"]) throws -> String {
     lock.lock()
     defer { lock.unlock() }
     let key = ([source] + options).joined(separator: " ")
     if let path = built[key] { return path }
-    let input = Workshop.package.appendingPathComponent("Tests/GuestTests/Programs/\(source)").path
+    let input = path(source)
     let output = try directory.get().appendingPathComponent(
       "\(source.prefix { $0 != "." })-\(built.count)"
     ).path
     let compiler =
-      source.hasSuffix(".swift") ? "swiftc" : source.hasSuffix(".cpp") ? "g++" : "gcc"
-    let libraries = source.hasSuffix(".swift") ? [] : ["-lpthread", "-ldl"]
+      ["swift": "swiftc", "cpp": "g++", "rs": "rustc"][URL(fileURLWithPath: input).pathExtension]
+      ?? "gcc"
+    let libraries = ["gcc", "g++"].contains(compiler) ? ["-lpthread", "-ldl"] : []
     let result = try run(
       ["/usr/bin/env", compiler, input, "-o", output] + options + libraries, environment: [:])
     guard result.status == 0 else {
@@ -105,6 +112,23 @@ func run(
   let place = directory.map { ["/usr/bin/env", "-C", $0.path] } ?? []
   let guest = try Guest(place + command, environment: environment, input: input)
   return guest.finish()
+}
+
+/// A port that nobody listens on.
+func freePort() throws -> Int {
+  let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+  defer { close(listener) }
+  var address = sockaddr_in()
+  address.sin_family = sa_family_t(AF_INET)
+  address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+  var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+  let isBound = withUnsafeMutablePointer(to: &address) {
+    $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+      bind(listener, $0, length) == 0 && getsockname(listener, $0, &length) == 0
+    }
+  }
+  guard isBound else { throw GuestError("no port") }
+  return Int(UInt16(bigEndian: address.sin_port))
 }
 
 /// A running program.
