@@ -10,6 +10,11 @@ import Pprof
   import Darwin
 #endif
 
+/// The system's call, which a method of the same name hides.
+private func writeBytes(
+  _ descriptor: Int32, _ bytes: UnsafeRawPointer, _ byteCount: Int
+) -> Int { unsafe write(descriptor, bytes, byteCount) }
+
 /// A snapshot that the tracer has written to a directory of its own, which goes with this object.
 ///
 /// Of two that are compared both are written before either is read: reading one allocates, which the
@@ -41,40 +46,70 @@ final class SnapshotFile: Sendable {
     return file
   }
 
-  func read() throws(HeapTracerError) -> Snapshot {
-    let bytes = try contents()
-    do throws(ProfileError) {
-      return try Snapshot(profile: bytes)
-    } catch {
-      throw HeapTracerError(.file, "cannot read '\(path)': \(error)")
-    }
-  }
-
-  private func contents() throws(HeapTracerError) -> [UInt8] {
-    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { throw failure(errno) }
-    defer { close(descriptor) }
-    var bytes = [UInt8](repeating: 0, count: max(0, Int(lseek(descriptor, 0, SEEK_END))))
-    var count = 0
-    while count < bytes.count {
-      let read = unsafe bytes.withUnsafeMutableBytes {
-        unsafe pread(descriptor, $0.baseAddress! + count, $0.count - count, off_t(count))
-      }
-      if read < 0, errno == EINTR { continue }
-      guard read > 0 else { throw failure(read < 0 ? errno : EIO) }
-      count += read
-    }
-    return bytes
-  }
-
-  private func failure(_ error: Int32) -> HeapTracerError {
-    HeapTracerError(.file, errno: error, "cannot read '\(path)': \(Self.words(for: error))")
-  }
+  func read() throws(HeapTracerError) -> Snapshot { try Snapshot(contentsOfFile: path) }
 
   /// What the system says of an error, as the end of a sentence.
   static func words(for error: Int32) -> String {
     guard let text = unsafe strerror(error) else { return "error \(error)" }
     let words = unsafe String(cString: text)
     return words.prefix(1).lowercased() + words.dropFirst()
+  }
+}
+
+extension Snapshot {
+  /// Reads a dump: one that a tracer wrote, or `write(toFile:)`, or another tool's heap profile.
+  ///
+  /// A dump that was cut short is read as far as it goes, which `warnings` says.
+  public init(contentsOfFile path: String) throws(HeapTracerError) {
+    let bytes = try Self.bytes(ofFile: path)
+    do throws(ProfileError) {
+      self = try Snapshot(profile: bytes)
+    } catch {
+      throw HeapTracerError(.file, "cannot read '\(path)': \(error)")
+    }
+  }
+
+  /// Writes the snapshot as a pprof profile, in the place of a file that is there.
+  ///
+  /// The file has its name when it is whole; until then, and where it fails, `.partial` is behind it.
+  public func write(toFile path: String) throws(HeapTracerError) {
+    let partial = path + ".partial"
+    func failure(_ error: Int32) -> HeapTracerError {
+      HeapTracerError(
+        .file, errno: error, "cannot write '\(path)': \(SnapshotFile.words(for: error))")
+    }
+    let descriptor = unsafe open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+    guard descriptor >= 0 else { throw failure(errno) }
+    defer { close(descriptor) }
+    var rest = profileBytes()[...]
+    while !rest.isEmpty {
+      let count = unsafe rest.withUnsafeBytes {
+        unsafe writeBytes(descriptor, $0.baseAddress!, $0.count)
+      }
+      if count < 0, errno == EINTR { continue }
+      guard count > 0 else { throw failure(count < 0 ? errno : EIO) }
+      rest = rest.dropFirst(count)
+    }
+    guard unsafe rename(partial, path) == 0 else { throw failure(errno) }
+  }
+
+  private static func bytes(ofFile path: String) throws(HeapTracerError) -> [UInt8] {
+    func failure(_ error: Int32) -> HeapTracerError {
+      HeapTracerError(
+        .file, errno: error, "cannot read '\(path)': \(SnapshotFile.words(for: error))")
+    }
+    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw failure(errno) }
+    defer { close(descriptor) }
+    var bytes: [UInt8] = []
+    // Grows with what comes, since a pipe has no size.
+    var chunk = [UInt8](repeating: 0, count: 1 << 16)
+    while true {
+      let count = unsafe read(descriptor, &chunk, chunk.count)
+      if count == 0 { return bytes }
+      if count < 0, errno == EINTR { continue }
+      guard count > 0 else { throw failure(errno) }
+      bytes.append(contentsOf: chunk[..<count])
+    }
   }
 }

@@ -41,7 +41,13 @@ import Testing
   @Test func `off, then started is on, then stopped is off; a second start or stop is no error`()
     throws
   {
-    #expect(try Run("state").numbers == [0, 0, 0, 1, 0, 0, 0])
+    let alone = try Run("state")
+    #expect(alone.numbers == [0, 0, 0, 1, 0, 0, 0])
+    #expect(alone.errors == "", "nobody has armed it, and nobody is told")
+    let armed = try Run("state", ["HEAPTAP": "1"])
+    #expect(armed.numbers == [0, 0, 0, 1, 0, 0, 0])
+    #expect(armed.errors.contains("recording started"))
+    #expect(armed.errors.contains("without a last snapshot"))
   }
 
   @Test func `a depth beyond the limit is an error, 10 keeps 10 frames, and then 1 keeps 1`() throws
@@ -235,5 +241,37 @@ import Testing
       [program, "state", directory.path],
       environment: ["LD_PRELOAD": Workshop.library, "HEAPTAP_LOG": "off"])
     #expect(traced.output == "0 0 0 1 0 0 0\n")
+  }
+}
+
+/// The Swift module on platforms that have no tracer.
+@Suite struct ElsewhereTests {
+  /// With every condition on Linux turned around: what this does not show is another C library.
+  @Test func `the module compiles where there is no tracer`() throws {
+    let directory = try Workshop.makeDirectory()
+    let sources = Workshop.package.appendingPathComponent("Sources/Heaptap")
+    var turned = 0
+    let files = try FileManager.default.contentsOfDirectory(atPath: sources.path).map { name in
+      let text = try String(contentsOf: sources.appendingPathComponent(name), encoding: .utf8)
+      turned += text.components(separatedBy: "os(Linux)").count - 1
+      let file = directory.appendingPathComponent(name)
+      try text.replacingOccurrences(of: "os(Linux)", with: "os(Windows)")
+        .write(to: file, atomically: true, encoding: .utf8)
+      return file.path
+    }
+    #expect(turned >= 3)
+    // Beside the tests, the package manager leaves the modules that they were built with.
+    let tests = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+    let modules = URL(fileURLWithPath: tests).deletingLastPathComponent()
+      .appendingPathComponent("Modules").path
+    let result = try run(
+      [
+        "/usr/bin/env", "swiftc", "-typecheck", "-swift-version", "6", "-module-name", "Heaptap",
+        "-package-name", Workshop.package.lastPathComponent.lowercased(), "-strict-memory-safety",
+        "-enable-upcoming-feature", "MemberImportVisibility", "-warnings-as-errors",
+        "-enable-upcoming-feature", "ExistentialAny", "-I", modules,
+        "-I", Workshop.package.appendingPathComponent("Sources/CZlib").path,
+      ] + files)
+    #expect(result.status == 0, "\(result.errors)")
   }
 }

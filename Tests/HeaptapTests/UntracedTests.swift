@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A process without the tracer, as this one is.
 
+import Glibc
 import HeapModel
 import Heaptap
 import Testing
@@ -42,6 +43,26 @@ import Testing
     let error = try #require(throws: HeapTracerError.self) { try HeapTracer.start(depth: depth) }
     #expect(error.code == .depthOutOfRange)
     #expect("\(error)" == "a recording keeps from 1 to 1024 frames of a stack, not \(depth)")
+  }
+
+  @Test func `a snapshot is written to a file and read again, or a sentence says why not`() throws {
+    let path = "/tmp/heaptap-tests-\(UInt64.random(in: 0 ... .max)).pb"
+    var builder = Snapshot.Builder(header: ["note": "mine", "complete": "1"], modules: [])
+    builder.add(bytes: 5, stack: [Frame(function: "f", file: "/a.swift", line: 3)])
+    let snapshot = builder.finish()
+    defer { unsafe unlink(path) }
+    try snapshot.write(toFile: path)
+    try snapshot.write(toFile: path)
+    #expect(try Snapshot(contentsOfFile: path) == snapshot)
+    let writing = try #require(throws: HeapTracerError.self) {
+      try snapshot.write(toFile: "/nonexistent/a.pb")
+    }
+    #expect(
+      "\(writing)" == "no snapshot: cannot write '/nonexistent/a.pb': no such file or directory")
+    let reading = try #require(throws: HeapTracerError.self) {
+      try Snapshot(contentsOfFile: "/dev/null")
+    }
+    #expect("\(reading)" == "no snapshot: cannot read '/dev/null': profile is empty")
   }
 
   @Test func `work is done without a tracer, and the report says why there are no figures`()

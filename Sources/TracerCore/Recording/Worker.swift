@@ -103,7 +103,9 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// Carries out a request of the API; 0 or an errno.
   private func carryOut(_ called: Request) -> Int32 {
-    if called.contains(.start) { return carryOutStart(depth: pointee.calledDepth) }
+    if called.contains(.start) {
+      return carryOutStart(depth: pointee.calledDepth, isTold: isOthersAffair)
+    }
     if called.contains(.snapshot) { return carryOutSnapshot(.api) }
     if called.contains(.stop) {
       carryOutStop()
@@ -120,11 +122,15 @@ extension UnsafeMutablePointer where Pointee == Core {
     return EINVAL
   }
 
-  private func carryOutStart(depth: UInt32 = 0) -> Int32 {
+  /// Whether anyone but the program itself is to know of what it does with its own recording: not
+  /// where nobody has armed it, and a test of it may start and stop a hundred times.
+  private var isOthersAffair: Bool { pointee.settings.mode != .unset }
+
+  private func carryOutStart(depth: UInt32 = 0, isTold: Bool = true) -> Int32 {
     let wasRecording = pointee.isRecording.load(ordering: .relaxed) != 0
     let error = startRecording(depth: depth)
     page?.pointee.start_result = UInt32(bitPattern: error)
-    if wasRecording { return error }
+    if wasRecording || !isTold { return error }
     withMessage { message in
       guard error == 0 else {
         message.append("recording did not start: the kernel gave no memory for the tables")
@@ -209,6 +215,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard pointee.isRecording.load(ordering: .relaxed) != 0 else { return }
     stopAllocating()
     stopRecording()
+    guard isOthersAffair else { return }
     withMessage { message in
       message.append("recording stopped without a last snapshot, as the program asked;")
       message.append(" the tracer's memory was given back")
