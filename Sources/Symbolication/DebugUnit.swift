@@ -36,7 +36,8 @@ import Glibc
     if unsafe current?.function.addr != function.addr {
       current = unsafe InlinedCalls(in: function, code: code)
     }
-    let address = current!.entry == address ? resumption(at: address) : address
+    let isResumed = current!.entry == address && current!.name.isResumedPart
+    let address = isResumed ? resumption(at: address) : address
     let (file, line) = sourceLine(at: address)
     var innermost = Call(file: file, line: line)
     var calls: [Call] = []
@@ -63,8 +64,7 @@ import Glibc
 
   /// The place in the current function that tells where its `await` is.
   ///
-  /// No call returns to a function's first instruction: only who awaits a Swift async function goes
-  /// on there. The compiler gives that instruction the line of the `await`; but where the `await` was
+  /// Who awaits a Swift async function goes on at the first instruction of a part. The compiler gives that instruction the line of the `await`; but where the `await` was
   /// inlined, that line without its file and its callers, or the line that the function begins on, or
   /// none. Then the first place that was written by somebody has them.
   private func resumption(at entry: UInt64) -> UInt64 {
@@ -93,10 +93,13 @@ import Glibc
     for number in low..<count {
       let (address, line, column) = row(number)
       guard current.contains(address) else { break }
-      let isInlined = current.chain(at: address).last.map { $0.callLine ?? 0 > 0 } ?? false
-      // Column 0 is what the compiler has made up.
-      if !isInlined && (line == 0 || column == 0) || isKnown && line == 0 { continue }
-      return !isKnown || isInlined && Int(line) == claimed ? address : entry
+      let inlined = current.chain(at: address)
+      if isKnown {
+        // Column 0 is what the compiler has made up.
+        if line == 0 || inlined.isEmpty && column == 0 { continue }
+        return !inlined.isEmpty && Int(line) == claimed ? address : entry
+      }
+      if inlined.last.map({ $0.callLine ?? 0 > 0 }) ?? (line != 0 && column != 0) { return address }
     }
     return entry
   }

@@ -7,6 +7,16 @@ struct DebugName {
   var linkageName: String?
   /// The name in the source: `insert`, of whatever class.
   var plainName: String?
+
+  /// Whether it is a part of a Swift async function that goes on after an `await`: `…TQ0_`, `…TY1_`.
+  var isResumedPart: Bool {
+    guard let linkageName, linkageName.hasSuffix("_") else { return false }
+    let name = linkageName.dropLast()
+    guard let number = name.lastIndex(where: { !$0.isNumber }),
+      number < name.index(before: name.endIndex)
+    else { return false }
+    return name[...number].hasSuffix("TQ") || name[...number].hasSuffix("TY")
+  }
 }
 
 /// The names of a file's functions, as people read them.

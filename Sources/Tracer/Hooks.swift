@@ -17,7 +17,34 @@ private func recorded(
   _ block: UnsafeMutableRawPointer?, _ byteCount: Int,
   _ registers: UnsafePointer<tracer_registers>
 ) -> UnsafeMutableRawPointer? {
-  if let block { core.didAllocate(block, byteCount, registers) }
+  guard let block else { return nil }
+  switch core.recordQuickly(block, byteCount, registers) {
+  case .done: return block
+  case .publishing: return published(block)
+  case .unremembered: return recordedUnremembered(block, byteCount, registers)
+  case .unusual: return recordedSlowly(block, byteCount, registers)
+  }
+}
+
+@inline(never)
+private func recordedUnremembered(
+  _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
+) -> UnsafeMutableRawPointer {
+  core.didAllocate(block, byteCount, registers, wasLookedUp: true)
+  return block
+}
+
+@inline(never)
+private func recordedSlowly(
+  _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
+) -> UnsafeMutableRawPointer {
+  core.didAllocate(block, byteCount, registers)
+  return block
+}
+
+@inline(never)
+private func published(_ block: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer {
+  core.publishAndLeave()
   return block
 }
 
@@ -131,8 +158,23 @@ public func hookFree(_ block: UnsafeMutableRawPointer?) {
   // free(NULL) is legal and common; it must not enter the tracer.
   guard let block else { return }
   // Before the real free: once it returns, another thread may be handed the same address.
+  switch core.takeQuickly(block) {
+  case .done: tracer_originals.free.unsafelyUnwrapped(block)
+  case .publishing: publishAndFree(block)
+  case .unremembered, .unusual: freeSlowly(block)
+  }
+}
+
+@inline(never)
+private func freeSlowly(_ block: UnsafeMutableRawPointer) {
   core.willFree(block)
   if core.pointee.hasBootBlocks, tracer_boot_contains(block) != 0 { return }
+  tracer_originals.free.unsafelyUnwrapped(block)
+}
+
+@inline(never)
+private func publishAndFree(_ block: UnsafeMutableRawPointer) {
+  core.publishAndLeave()
   tracer_originals.free.unsafelyUnwrapped(block)
 }
 

@@ -39,6 +39,8 @@ package struct Core: ~Copyable {
   package let isRecording: Atomic<UInt32>
   package let epoch: Atomic<UInt32>
   package let generation: Atomic<UInt32>
+  /// Both of these as the words of new blocks carry them.
+  package let birth: Atomic<UInt64>
   package var depth: UInt32
   /// Below this size requests are enlarged, where the allocator packs blocks closer than 32 bytes.
   package var minimumRequest: Int

@@ -31,15 +31,17 @@ import Testing
     for row in rows.dropFirst() { #expect(row.addedBytes == 0, "\(row)") }
   }
 
-  @Test func `the Swift server's comparison begins with the line that leaks, a page a request`()
-    throws
-  {
+  @Test(arguments: [(".build", []), (".build/static", ["--static-swift-stdlib"])])
+  func `the Swift server's comparison begins with the line that leaks, a page a request`(
+    _ place: String, _ library: [String]
+  ) throws {
     let package = Example.path("LeakyServer")
-    try succeed([
-      "/usr/bin/env", "swift", "build", "--package-path", package, "-c", "release",
-      "-Xswiftc", "-g", "--product", "LeakyServer",
-    ])
-    let server = try Example("\(package)/.build/release/LeakyServer")
+    try succeed(
+      [
+        "/usr/bin/env", "swift", "build", "--package-path", package, "-c", "release",
+        "-Xswiftc", "-g", "--product", "LeakyServer", "--scratch-path", "\(package)/\(place)",
+      ] + library)
+    let server = try Example("\(package)/\(place)/release/LeakyServer")
     try server.get(pages: 1...100)
     try server.startRecording()
     try server.get(pages: 1...200)
@@ -53,6 +55,26 @@ import Testing
     #expect(first.function == "Sessions.visit(by:showing:)")
     #expect((first.addedBlocks, first.addedBytes) == (300, 300 * 16_416))
     #expect((first.liveBlocks, first.liveBytes) == (500, 500 * 16_416))
+
+    // Who asked for the page is in the same stack, behind an actor: the request's handler, and the
+    // server that has called it, as far as tasks go that are younger than the recording.
+    let diff = try run(
+      [
+        Workshop.command, "diff", "--by", "stack", "-n", "1",
+      ] + (try server.dumps(last: 2)))
+    #expect(diff.status == 0, "\(diff.errors)")
+    let stack = diff.output.split(separator: "\n").map { $0.trimmingCharacters(in: .whitespaces) }
+    let main = "\(package)/Sources/LeakyServer/main.swift"
+    let handler = try line(in: main) { $0.contains("sessions.visit(") }
+    #expect(stack[1].hasPrefix("\(source):\(try lineOfLeak(in: source)) in "), "\(diff.output)")
+    #expect(stack[2].hasPrefix("\(main):\(handler) in "), "\(diff.output)")
+    for caller in [
+      "RoutedHTTPHandler.handleRequest(", "HTTPServer.handleRequest(",
+      "HTTPServer.handleConnection(", "HTTPServer.listenForConnections",
+    ] {
+      #expect(stack.contains { $0.contains(caller) }, "\(caller): \(diff.output)")
+    }
+    #expect(!diff.output.contains("swift_job_run") && !diff.output.contains("_dispatch_"))
 
     let files = after.compared(to: before, groupedBy: .file)
     let catalog = try #require(files.first { "\($0.key)".hasSuffix("/Catalog.swift") })
@@ -161,14 +183,17 @@ import Testing
     }
   }
 
-  /// The line that a source marks, so that its header's promise follows it around.
-  private func lineOfLeak(in path: String) throws -> Int {
+  /// The only line of a source that is wanted.
+  private func line(in path: String, where isWanted: (Substring) -> Bool) throws -> Int {
     let lines = try String(contentsOfFile: path, encoding: .utf8)
       .split(separator: "\n", omittingEmptySubsequences: false)
-    let marked = lines.indices.filter {
-      lines[$0].hasSuffix("// LEAK") || lines[$0].hasSuffix("/* LEAK */")
-    }
-    return try #require(marked.count == 1 ? marked[0] + 1 : nil)
+    let wanted = lines.indices.filter { isWanted(lines[$0]) }
+    return try #require(wanted.count == 1 ? wanted[0] + 1 : nil)
+  }
+
+  /// The line that a source marks, so that its header's promise follows it around.
+  private func lineOfLeak(in path: String) throws -> Int {
+    try line(in: path) { $0.hasSuffix("// LEAK") || $0.hasSuffix("/* LEAK */") }
   }
 }
 
@@ -215,6 +240,12 @@ private final class Example {
       .symbolicate(frames, modules: snapshot.modules).frames
     let namesByFrame = Dictionary(zip(frames, names), uniquingKeysWith: { first, _ in first })
     return snapshot.replacingFrames { namesByFrame[$0] ?? [] }.folded()
+  }
+
+  /// The paths of the newest dumps, oldest first.
+  func dumps(last count: Int) throws -> [String] {
+    try #require(box.dumps.count >= count)
+    return box.dumps.suffix(count).map(\.path)
   }
 
   /// Says one line for each client to the daemon.

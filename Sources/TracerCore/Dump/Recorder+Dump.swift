@@ -111,6 +111,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     generationStart(next).pointee = GenerationStart(wall: wall, monotonic: monotonic)
     // Releasing: a block that carries the new number is younger than this dump.
     pointee.generation.store(next, ordering: .releasing)
+    pointee.birth.store(
+      BlockWord.birth(generation: next, epoch: pointee.epoch.load(ordering: .relaxed)),
+      ordering: .releasing)
     return next
   }
 

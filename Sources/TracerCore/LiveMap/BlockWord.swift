@@ -37,6 +37,17 @@ package struct BlockWord: Equatable {
       | Self.addressBits(address) | UInt64(epoch & Self.epochMask) << 58
   }
 
+  /// What the words of all blocks have in common that are born in a generation of a recording.
+  package static func birth(generation: UInt32, epoch: UInt32) -> UInt64 {
+    UInt64(generation) << 22 | UInt64(epoch & epochMask) << 58
+  }
+
+  /// A block that is not large.
+  @inline(__always)
+  init(site: UInt32, birth: UInt64, smallByteCount: UInt64, address: UInt) {
+    bits = birth | UInt64(site) | smallByteCount << 32 | Self.addressBits(address)
+  }
+
   /// The word after a large block's.
   @inline(__always)
   package init(largeByteCount: UInt64) {
@@ -57,6 +68,14 @@ package struct BlockWord: Equatable {
   @inline(__always) package var smallByteCount: UInt64 { bits >> 32 & 0xff_ffff }
   /// The size that this word keeps for the large block before it.
   @inline(__always) package var largeByteCount: UInt64 { bits & (Self.sizeFlag &- 1) }
+
+  /// The same as `isBlock`, of a block that is not large.
+  @inline(__always)
+  func isSmallBlock(at address: UInt, epoch: UInt32) -> Bool {
+    let mask: UInt64 = 3 << 56 | 7 << 58 | Self.sizeFlag | Self.largeFlag
+    let expected = Self.addressBits(address) | UInt64(epoch & Self.epochMask) << 58
+    return bits & mask == expected && site != 0
+  }
 
   /// Whether this is the entry of a block of this recording at exactly this address.
   @inline(__always)

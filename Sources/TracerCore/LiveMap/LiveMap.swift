@@ -93,6 +93,31 @@ package struct LiveMap: ~Copyable {
     return true
   }
 
+  /// Enters a block that is not large, if there is room already.
+  @inline(__always)
+  func enterQuickly(
+    _ address: UInt, site: UInt32, birth: UInt64, byteCount: UInt64
+  ) -> Bool {
+    guard address < Self.addressLimit, let shadow = shadow(address) else { return false }
+    let index = Self.index(address)
+    Self.word(shadow, index).pointee.store(
+      BlockWord(site: site, birth: birth, smallByteCount: byteCount, address: address).bits,
+      ordering: .releasing)
+    touch(shadow, index)
+    return true
+  }
+
+  /// Takes a block out that is not large; `nil` for any other, which stays.
+  @inline(__always)
+  func takeQuickly(_ address: UInt, epoch: UInt32) -> UInt64? {
+    guard address < Self.addressLimit, let shadow = shadow(address) else { return nil }
+    let cell = Self.word(shadow, Self.index(address))
+    let word = BlockWord(bits: cell.pointee.load(ordering: .relaxed))
+    guard word.isSmallBlock(at: address, epoch: epoch) else { return nil }
+    cell.pointee.store(0, ordering: .relaxed)
+    return word.smallByteCount
+  }
+
   /// Takes a block out; `nil` where none of this recording is at the address.
   @inline(__always)
   package func take(_ address: UInt, epoch: UInt32) -> (word: BlockWord, byteCount: UInt64)? {

@@ -100,14 +100,14 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   // MARK: Blocks
 
-  /// Records a block that was just handed out.
+  /// Records a block that was just handed out. `wasLookedUp` where its stack is not in the memo.
   @inline(__always)
   package func didAllocate(
     _ block: UnsafeMutableRawPointer, _ byteCount: Int,
-    _ registers: UnsafePointer<tracer_registers>
+    _ registers: UnsafePointer<tracer_registers>, wasLookedUp: Bool = false
   ) {
     guard let thread = enter() else { return didPassThrough() }
-    let site = site(thread, registers)
+    let site = wasLookedUp ? followedSite(thread, registers) : site(thread, registers)
     record(thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
     leave(thread)
   }
@@ -306,12 +306,15 @@ extension UnsafeMutablePointer where Pointee == Core {
     let blocks = tally.pointee.blocks.load(ordering: .relaxed)
     tally.pointee.blocks.store(blocks &+ 1, ordering: .relaxed)
     tally.pointee.bytes.addAlone(byteCount)
-    // Before the 32 bits are full.
-    if blocks == UInt32.max / 2 { flush(tally) }
+    if blocks >= SiteTally.blockLimit { flush(tally) }
   }
 
   @inline(never)
-  private func flush(_ tally: UnsafeMutablePointer<SiteTally>) {
+  func flush(_ tally: UnsafeMutablePointer<SiteTally>) { flushInPlace(tally) }
+
+  /// Adds a tally to its site's totals, and empties it.
+  @inline(__always)
+  func flushInPlace(_ tally: UnsafeMutablePointer<SiteTally>) {
     let site = tally.pointee.site.load(ordering: .relaxed)
     guard site != 0 else { return }
     let totals = pointee.sites.site(site)
@@ -325,9 +328,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   /// How far a thread's balance may be from what it has published, in bytes: 2 KiB among all.
-  package var publishLimit: Int64 {
-    max(256, 2048 / Int64(max(1, pointee.threads.threadCount.load(ordering: .relaxed))))
-  }
+  package var publishLimit: Int64 { pointee.threads.publishLimit.load(ordering: .relaxed) }
 
   @inline(__always)
   private func grow(_ thread: UnsafeMutablePointer<ThreadState>, _ byteCount: UInt64) {
@@ -335,7 +336,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     thread.pointee.balance = balance
     if balance > thread.pointee.balanceHigh.load(ordering: .relaxed) {
       thread.pointee.balanceHigh.store(balance, ordering: .relaxed)
-      if balance >= 256, balance >= publishLimit { publish(thread) }
+      if balance >= publishLimit { publish(thread) }
     }
   }
 
@@ -343,7 +344,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   private func shrink(_ thread: UnsafeMutablePointer<ThreadState>, _ byteCount: UInt64) {
     let balance = thread.pointee.balance &- Int64(truncatingIfNeeded: byteCount)
     thread.pointee.balance = balance
-    if balance <= -256, balance <= 0 &- publishLimit { publish(thread) }
+    if balance <= 0 &- publishLimit { publish(thread) }
   }
 
   /// Adds the thread's balance to the process's, and raises the high-water mark.

@@ -54,7 +54,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     generationStart(1).pointee = GenerationStart(
       wall: pointee.startWall, monotonic: pointee.startMonotonic)
     pointee.generation.store(1, ordering: .relaxed)
-    _ = pointee.epoch.wrappingAdd(1, ordering: .releasing)
+    let epoch = pointee.epoch.wrappingAdd(1, ordering: .releasing).newValue
+    pointee.birth.store(BlockWord.birth(generation: 1, epoch: epoch), ordering: .releasing)
     // Releasing: pairs with the acquiring load in `enter`, which then finds all of the above.
     pointee.isRecording.store(1, ordering: .releasing)
     // First those that give back: a block that is recorded must not be freed unseen.

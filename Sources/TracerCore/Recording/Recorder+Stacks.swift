@@ -12,7 +12,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) -> UInt32 {
     if let memo = thread.pointee.memo,
       memo.pointee.moduleGeneration == pointee.rows.moduleGeneration.load(ordering: .relaxed),
-      let entry = memo.remembered(registers, thread.pointee.readable)
+      let entry = rememberedEntry(memo, thread, registers)
     {
       if entry.pointee.flags & MemoEntry.isTruncated != 0 {
         thread.pointee.counters.truncatedStacks.addAlone(1)
@@ -22,9 +22,19 @@ extension UnsafeMutablePointer where Pointee == Core {
     return followedSite(thread, registers)
   }
 
+  @inline(__always)
+  private func rememberedEntry(
+    _ memo: UnsafeMutablePointer<StackCache>, _ thread: UnsafeMutablePointer<ThreadState>,
+    _ registers: UnsafePointer<tracer_registers>
+  ) -> UnsafeMutablePointer<MemoEntry>? {
+    guard let entry = memo.remembered(registers, thread.pointee.readable) else { return nil }
+    return entry.pointee.flags & MemoEntry.isElsewhere == 0 || entry.isTrueElsewhere()
+      ? entry : nil
+  }
+
   /// What a thread of its own memory does about a stack that is not in its memo.
   @inline(never)
-  private func followedSite(
+  func followedSite(
     _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32 {
     guard let cache = cache(thread) else { return walkedSite(thread, registers) }
@@ -90,13 +100,18 @@ extension UnsafeMutablePointer where Pointee == Core {
     of walk: inout StackWalk, _ thread: UnsafeMutablePointer<ThreadState>
   ) {
     var trace = ReadTrace()
-    guard
-      let origin = TaskOrigin.find(
+    // An `async let` of an `async let` and so on: each one adds frames.
+    while walk.root != 0, walk.total < StackWalk.stepLimit {
+      if let origin = TaskOrigin.find(
         root: walk.root, map: pointee.map, epoch: pointee.epoch.load(ordering: .relaxed),
         readable: &thread.pointee.readableContexts, trace: &trace)
-    else { return }
-    let site = pointee.sites.site(origin.site)
-    walk.append(site.pointee, pointee.sites.rows(of: site.pointee))
+      {
+        let site = pointee.sites.site(origin.site)
+        return walk.append(site.pointee, pointee.sites.rows(of: site.pointee))
+      }
+      guard let context = TaskOrigin.declaring(walk.root) else { return }
+      walk.follow(context, pointee.rows, &thread.pointee.readableContexts)
+    }
   }
 
   // MARK: Checking
@@ -108,7 +123,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32 {
     // Before the image follows: afterwards what is remembered may be the stack of this moment.
-    let remembered = cache.remembered(registers, thread.pointee.readable)?.pointee.site
+    let remembered = rememberedEntry(cache, thread, registers)?.pointee.site
     let followed = follow(thread, cache, registers)
     let walked = walkedSite(thread, registers)
     thread.pointee.counters.checkedStacks.addAlone(1)

@@ -9,6 +9,9 @@ package struct SiteTally: ~Copyable {
   package let site: Atomic<UInt32>
   package let blocks: Atomic<UInt32>
   package let bytes: Atomic<UInt64>
+
+  /// When to flush, long before the 32 bits are full.
+  static var blockLimit: UInt32 { .max / 2 }
 }
 
 /// One thread's counters, tallies and scratch space: 16 KiB, whatever the thread does.
@@ -99,6 +102,8 @@ package struct ThreadPool: ~Copyable {
   private let chunkCount: Atomic<UInt32>
   private let hint: Atomic<UInt32>
   package let threadCount: Atomic<UInt32>
+  /// How far a thread's balance may be from what it has published, in bytes: 2 KiB among all.
+  package let publishLimit: Atomic<Int64>
   /// Bytes that the memos of all threads may come to use.
   private let memoBytes: Atomic<Int64>
 
@@ -194,7 +199,7 @@ package struct ThreadPool: ~Copyable {
       else { continue }
       state.pointee.wasTaken.store(1, ordering: .relaxed)
       hint.store(UInt32(chunk), ordering: .relaxed)
-      _ = threadCount.wrappingAdd(1, ordering: .relaxed)
+      noteCount(threadCount.wrappingAdd(1, ordering: .relaxed).newValue)
       return state
     }
     return nil
@@ -225,7 +230,12 @@ package struct ThreadPool: ~Copyable {
     }
     state.pointee.isInside.store(0, ordering: .relaxed)
     state.pointee.owner.store(0, ordering: .releasing)
-    _ = threadCount.wrappingSubtract(1, ordering: .relaxed)
+    noteCount(threadCount.wrappingSubtract(1, ordering: .relaxed).newValue)
+  }
+
+  /// A thread that comes or goes in the same moment may have its own limit stand until the next does.
+  private func noteCount(_ count: UInt32) {
+    publishLimit.store(max(256, 2048 / Int64(max(1, count))), ordering: .relaxed)
   }
 
   private func makeChunk(_ chunk: Int) -> UnsafeMutableRawPointer? {

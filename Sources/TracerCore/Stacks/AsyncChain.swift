@@ -12,6 +12,10 @@
 // A part that has a frame keeps its context at rbp - 8. That it does so is read from its code: the
 // prologue below stores it, and LLVM writes that prologue for nothing else. No symbol is needed, so
 // that a stripped program has the same stacks, and nothing has to be known before it is met.
+//
+// Optimised without frame pointers, which the package manager never does, most parts have no such
+// frame. Theirs is the one that the executor has called, and the context is in r14 then, where most
+// leave it. The executor knows the task, and a context is believed that leads to it.
 
 import CTracerPlatform
 
@@ -48,6 +52,25 @@ package struct AsyncChain {
     let start = rules.framePointerSince &- byteCount &- 8
     guard start >= 4096, start < LiveMap.addressLimit, System.isReadable(start) else { return nil }
     return UnsafeRawPointer(bitPattern: start)?.loadUnaligned(as: UInt64.self)
+  }
+
+  /// The register that has the task, where a return address is that of an executor's call of one: DWARF's
+  /// number, or `nil`. (Job::ResumeTask is at 56 of a task, and its argument at 64.)
+  ///
+  /// Cold: a system call.
+  static func executorRegister(at counter: UInt) -> Int? {
+    guard counter > 4096 &+ 8, System.isReadable(counter &- 8),
+      let place = UnsafeRawPointer(bitPattern: counter &- 8)
+    else { return nil }
+    let code = place.loadUnaligned(as: UInt64.self)
+    // `mov 64(%rbx),%r14; call *56(%rbx)`
+    if code >> 8 == 0x38_53ff_4073_8b4c { return 3 }
+    // `mov 64(%r15),%r14; call *56(%r15)`, or another of those that are a caller's: r13, r14, r15.
+    let register = code >> 16 & 7
+    guard register >= 5, code == 0x3850_ff41_4070_8b4d | register << 16 | register << 48 else {
+      return nil
+    }
+    return Int(truncatingIfNeeded: register &+ 8)
   }
 
   private var context: UInt

@@ -74,8 +74,9 @@ package struct ReadablePages {
   /// Whether an aligned word can be read. Cost: a comparison; a system call for a page not yet seen.
   @inline(__always)
   package mutating func canRead(_ address: UInt) -> Bool {
+    // Kept one higher, so that an empty slot is no page, and not the first one.
     let page = address >> 12
-    return address & 7 == 0 && (pages[unchecked: Int(page & 15)] == page || probe(address))
+    return address & 7 == 0 && (pages[unchecked: Int(page & 15)] == page &+ 1 || probe(address))
   }
 
   @inline(never)
@@ -83,7 +84,7 @@ package struct ReadablePages {
     guard address & 7 == 0, address >= 4096, address < LiveMap.addressLimit,
       System.isReadable(address & ~4095)
     else { return false }
-    pages[unchecked: Int(address >> 12 & 15)] = address >> 12
+    pages[unchecked: Int(address >> 12 & 15)] = address >> 12 &+ 1
     return true
   }
 }

@@ -155,7 +155,7 @@ package struct RowTable: ~Copyable {
 
   /// A counter without a row at the first places to look: new, or further away, or no counter at all.
   @inline(never)
-  private func findUnmet(
+  func findUnmet(
     _ key: UInt64, own: Range<UInt64>, _ number: inout UInt32
   ) -> StepOutcome {
     guard key & ~Row.exactFlag != 0 else { return .ended(.outermost) }
@@ -206,6 +206,8 @@ package struct RowTable: ~Copyable {
     if findRules(for: key, module: module, into: &rules) {
       Self.boilDown(rules, into: row)
       if AsyncChain.isPart(rules) { row.pointee.flags.insert(.async) }
+      // Where a walk comes this far, what the executor has called may tell more by all registers.
+      if AsyncChain.executorRegister(at: UInt(key)) != nil { row.pointee.flags.insert(.complex) }
     } else if findRules(for: key | Row.exactFlag, module: module, into: &rules) {
       // The first byte of a function: no call put this address on the stack, and whoever did, such
       // as makecontext, has begun a stack with it.

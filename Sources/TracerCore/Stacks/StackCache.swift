@@ -92,6 +92,8 @@ struct StackCache: ~Copyable {
   /// What is left of a key when shifted by this is its slot.
   var nodeShift: UInt32
   var nodeCount: UInt32
+  /// The entry that was found last.
+  var last: UInt32
   /// Bytes given out of the memo's arena, and how many may be.
   var arenaUsed: UInt32
   var arenaLimit: UInt32

@@ -39,61 +39,99 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// Brings the image up to date with a stack. `.stepped` once it is; anything else is what a whole
   /// walk has to find out about, and leaves the image as it was.
   ///
-  /// Cost: a dozen instructions, about 40 for each frame that changed and 4 for each that did not.
+  /// Cost: a few dozen instructions, about 80 for each frame that changed and 4 for each that did not.
   @inline(never)
   func follow(
     _ registers: UnsafePointer<tracer_registers>, _ core: UnsafeMutablePointer<Core>,
     _ thread: UnsafeMutablePointer<ThreadState>
   ) -> StepOutcome {
     let reader = core.pointee.rows.reader
-    let own = core.pointee.ownStart..<core.pointee.ownEnd
-    thread.pointee.readable.begin(at: UInt(bitPattern: registers))
+    var range = thread.pointee.readable
+    range.begin(at: UInt(bitPattern: registers))
     var place = FramePlace(registers)
     let base = Int(pointee.awaitingTop)
     var top = Int(pointee.frameCount) &- 1
     var count = 0
-    while true {
-      let changed = meet(&top, above: base, place)
-      if changed == 0 { return compose(count, on: top, reader) }
-      if changed > 0, changed <= base &+ 1, base > 0 {
-        // All of the stack is as it was, and only who awaits it is not.
-        guard let all = take(from: top, above: base, after: count) else { return .complex }
-        top = min(base, changed &- 1)
-        return followAwaiting(all, top, core, thread, reader)
-      }
-      if changed > 0 { top = changed &- 1 }
+    var outcome = StepOutcome.stepped
+    while outcome == .stepped {
       var number: UInt32 = 0
-      var outcome = core.pointee.rows.find(place.counter, reader, own: own, &number)
-      if outcome == .stepped {
-        guard count < StackWalk.stepLimit else { return .complex }
-        stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: false)
-        count &+= 1
-        outcome = place.step(reader.rows + Int(number), &thread.pointee.readable)
+      let changed = meet(&top, above: base, place)
+      if changed == 0 {
+        thread.pointee.readable = range
+        return compose(count, on: top, reader)
       }
-      switch outcome {
-      case .stepped: continue
-      case .awaited: return followAwaiting(count, base, core, thread, reader)
-      case .ended(.outermost):
-        guard count < StackCache.frameLimit else { return .complex }
-        begin(at: place, wasRead: place.counter == 0)
-        return compose(count, on: 0, reader)
-      default: return outcome
+      if changed > 0 {
+        // Up to there all is as it was.
+        take(from: top, to: changed, &count, &place, reader)
+        top = changed &- 1
+        if changed <= base {
+          thread.pointee.readable = range
+          guard count < StackWalk.stepLimit else { return .complex }
+          return followAwaiting(count, top, core, thread, reader)
+        }
+        number = frames[changed].row
+      } else {
+        number = reader.find(place.counter)
+        if number == 0 {
+          outcome = core.pointee.rows.findUnmet(
+            place.counter, own: core.pointee.ownStart..<core.pointee.ownEnd, &number)
+          if outcome != .stepped { break }
+        }
       }
+      if count >= StackWalk.stepLimit {
+        outcome = .complex
+        break
+      }
+      stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: false)
+      count &+= 1
+      let row = reader.rows + Int(number)
+      let page = place.stackPointer >> 12
+      outcome = place.step(row, &range)
+      // What has no table is taken to keep a frame pointer, which may lead to another stack: one that
+      // is gone the next time, while the word that leads there is still the same.
+      if row.pointee.flags.contains(.guess), outcome == .stepped, place.stackPointer >> 12 != page {
+        outcome = .complex
+      }
+    }
+    thread.pointee.readable = range
+    switch outcome {
+    case .awaited: return followAwaiting(count, min(top, base), core, thread, reader)
+    case .ended(.outermost):
+      guard count < StackCache.frameLimit else { return .complex }
+      begin(at: place, wasRead: place.counter == 0)
+      return compose(count, on: 0, reader)
+    default: return outcome
     }
   }
 
-  /// Takes frames of the image as if they had been stepped, down to the one above `base`.
-  private func take(from top: Int, above base: Int, after count: Int) -> Int? {
-    guard count &+ top &- base <= StackWalk.stepLimit else { return nil }
-    var count = count
+  /// Takes frames of the image as if they had been stepped, from one that was met to the one whose
+  /// caller has changed; `place` becomes that one's.
+  @inline(__always)
+  private func take(
+    from top: Int, to changed: Int, _ count: inout Int, _ place: inout FramePlace,
+    _ reader: RowReader
+  ) {
+    let base = Int(pointee.awaitingTop)
     var frame = top
-    while frame > base {
-      stepped[count] = SteppedFrame(
-        place: frames[frame].place, row: frames[frame].row, isAwaiting: false)
+    while frame > max(changed, base), count < StackWalk.stepLimit {
+      let row = frames[frame].row
+      stepped[count] = SteppedFrame(place: place, row: row, isAwaiting: false)
       count &+= 1
       frame &-= 1
+      // What awaits it did not call it.
+      if frame == base, base > 0 { return }
+      // What rbp is has not been kept where no caller needed it.
+      let flags = (reader.rows + Int(row)).pointee.flags
+      let offset = UInt(bitPattern: Int((reader.rows + Int(row)).pointee.rbpOffset))
+      let caller = frames[frame].place
+      if flags.contains(.savesRBP) {
+        place.framePointer = stackWord(caller.stackPointer &+ offset)
+      } else if flags.contains(.savesRBPAtRBP) {
+        place.framePointer = stackWord(place.framePointer &+ offset)
+      }
+      place.stackPointer = caller.stackPointer
+      place.counter = caller.counter
     }
-    return count
   }
 
   /// Goes on with the functions that await the last frame that was stepped.
@@ -175,7 +213,15 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       readable: &thread.pointee.readableContexts, trace: &trace)
     trace.reverse()
     frames[0].checkCount = UInt32(truncatingIfNeeded: trace.count)
-    guard let origin else { return true }
+    guard let origin else {
+      // What declares an `async let` is searched for, which no few words tell.
+      var pages = ReadablePages()
+      guard TaskOrigin.letTask(root, &pages) == nil else {
+        forget()
+        return false
+      }
+      return true
+    }
     let site = core.pointee.sites.site(origin.site)
     let (kept, total) = (UInt32(site.pointee.frameCount), site.pointee.totalFrameCount)
     guard !site.pointee.isBroken, Int(total) < StackCache.frameLimit else {
@@ -337,7 +383,9 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     }
     let first = total &- limit
     return sites.intern(
-      rows + Int(first), count: limit, total: total, isBroken: false,
+      rows + Int(first), count: limit,
+      total: StackWalk.total(
+        total &- frames[0].depth, behind: frames[0].depth, limit: limit), isBroken: false,
       hash: last.pointee.hash &- hash(before: first) &* pointee.windowPower, &isNew)
   }
 

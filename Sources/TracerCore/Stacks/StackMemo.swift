@@ -25,8 +25,8 @@ struct MemoNode {
 
   @inline(__always)
   static func key(at stackPointer: UInt, after returnAddress: UInt64) -> UInt64 {
-    let seed = returnAddress ^ UInt64(stackPointer) &<< 29 ^ UInt64(stackPointer) &>> 3
-    return (seed &* 0x9E37_79B9_7F4A_7C15) | 1
+    // A stack pointer's low bits tell the most, and a product's high bits depend on all of its factor's.
+    return ((returnAddress ^ UInt64(stackPointer).byteSwapped) &* 0x9E37_79B9_7F4A_7C15) | 1
   }
 
   @inline(__always)
@@ -44,27 +44,34 @@ struct MemoEntry {
   var returnAddress: UInt64
   var stackPointer: UInt
   var framePointer: UInt
+  /// All ones where rbp is a part of it.
+  var framePointerMask: UInt
   var site: UInt32
-  /// Not 0 where more than the words is to be looked at.
+  /// Not 0 where there is more to it than the words of the stack.
   var flags: UInt32
   var groupCount: UInt32
   var elsewhereCount: UInt32
+  /// The entry that was found after this one, when last there was one.
+  var next: UInt32 = 0
   /// How far from the stack pointer the last word of the stack lies.
   var reach: UInt
-  private var padding: UInt = 0
 
-  static var needsFramePointer: UInt32 { 1 }
+  /// No site: what `rememberedSite` answers where the entry has flags.
+  static var hasMore: UInt32 { .max }
+  static var isElsewhere: UInt32 { 1 }
   static var isTruncated: UInt32 { 2 }
 
   init(
-    _ place: FramePlace, site: UInt32, flags: UInt32, groupCount: Int, elsewhereCount: Int,
-    reach: UInt
+    _ place: FramePlace, site: UInt32, needsFramePointer: Bool, isTruncated: Bool,
+    groupCount: Int, elsewhereCount: Int, reach: UInt
   ) {
     returnAddress = place.counter
     stackPointer = place.stackPointer
     framePointer = place.framePointer
+    framePointerMask = needsFramePointer ? .max : 0
     self.site = site
-    self.flags = flags
+    flags =
+      (elsewhereCount > 0 ? Self.isElsewhere : 0) | (isTruncated ? Self.isTruncated : 0)
     self.groupCount = UInt32(truncatingIfNeeded: groupCount)
     self.elsewhereCount = UInt32(truncatingIfNeeded: elsewhereCount)
     self.reach = reach
@@ -98,7 +105,7 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
       .assumingMemoryBound(to: StackCheck.self)
   }
 
-  /// Whether a walk from here would read what it read when this was remembered.
+  /// Whether a walk from here would read on the stack what it read when this was remembered.
   @inline(__always)
   func isStillTrue(
     _ registers: UnsafePointer<tracer_registers>, _ readable: ReadableRange
@@ -106,26 +113,20 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
     let stackPointer = UInt(bitPattern: registers + 1)
     guard pointee.stackPointer == stackPointer,
       pointee.returnAddress == registers.pointee.return_address,
+      (pointee.framePointer ^ UInt(registers.pointee.rbp)) & pointee.framePointerMask == 0,
       readable.covers(stackPointer &+ pointee.reach)
     else { return false }
-    if pointee.flags & MemoEntry.needsFramePointer != 0,
-      pointee.framePointer != UInt(registers.pointee.rbp)
-    {
-      return false
-    }
     var group = groups
     let end = group + Int(pointee.groupCount)
     while group < end {
       if group.pointee.differs(at: stackPointer) { return false }
       group += 1
     }
-    guard pointee.elsewhereCount > 0 else { return true }
-    return isTrueElsewhere()
+    return true
   }
 
   /// Words that are not on the stack are there only if those before them are what they were.
-  @inline(never)
-  private func isTrueElsewhere() -> Bool {
+  func isTrueElsewhere() -> Bool {
     for position in 0..<Int(pointee.elsewhereCount) {
       let check = elsewhere[position]
       if stackWord(check.address) != check.value { return false }
@@ -137,7 +138,8 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
 // MARK: Looking
 
 extension UnsafeMutablePointer where Pointee == StackCache {
-  /// The entry of the stack that begins at these registers; `nil` where it is not remembered.
+  /// The entry of the stack that begins at these registers; `nil` where it is not remembered. Whoever
+  /// finds flags in the entry has more to look at.
   ///
   /// Cost: two loads for each word of the stack, and a few for each node.
   @inline(__always)
@@ -170,6 +172,37 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       key = MemoNode.key(behind: key, word)
     }
     return nil
+  }
+
+  /// The site of the stack that begins at these registers; 0 where it is not remembered, and `hasMore`
+  /// where more is to be looked at than the stack.
+  ///
+  /// A function of its own: within a hook its loops would have to share the registers with all the
+  /// rest, and read them back from memory for every word.
+  @inline(never)
+  func rememberedSite(
+    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UInt32 {
+    // What came after the last one the last time often does again.
+    let last = entry(pointee.last)
+    let expected = entry(last.pointee.next)
+    if expected.isStillTrue(registers, thread.pointee.readable) {
+      pointee.last = last.pointee.next
+      return expected.pointee.flags == 0 ? expected.pointee.site : MemoEntry.hasMore
+    }
+    return searchedSite(registers, thread)
+  }
+
+  @inline(never)
+  private func searchedSite(
+    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UInt32 {
+    guard let entry = remembered(registers, thread.pointee.readable) else { return 0 }
+    let number = UInt32(
+      truncatingIfNeeded: (UnsafeMutableRawPointer(entry) - arena) / 16)
+    self.entry(pointee.last).pointee.next = number
+    pointee.last = number
+    return entry.pointee.flags == 0 ? entry.pointee.site : MemoEntry.hasMore
   }
 
   @inline(__always)
@@ -213,7 +246,11 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     pointee.nodeBits = nodeBits
     pointee.nodeShift = min(64 &- nodeBits, 63)
     pointee.nodeCount = 0
-    pointee.arenaUsed = 0
+    // The first entry is no stack's: no return address is 0.
+    pointee.last = 0
+    UnsafeMutableRawPointer(arena).initializeMemory(
+      as: UInt8.self, repeating: 0, count: MemoryLayout<MemoEntry>.stride)
+    pointee.arenaUsed = UInt32((MemoryLayout<MemoEntry>.stride &+ 15) & ~15)
     pointee.arenaLimit = UInt32(truncatingIfNeeded: StackCache.arenaByteCount(nodeBits))
   }
 
@@ -246,10 +283,9 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     let entry = entry(number)
     entry.initialize(
       to: MemoEntry(
-        place, site: site,
-        flags: (innermost.pointee.needsFramePointer ? MemoEntry.needsFramePointer : 0)
-          | (isTruncated ? MemoEntry.isTruncated : 0),
-        groupCount: groupCount, elsewhereCount: elsewhereCount, reach: reach))
+        place, site: site, needsFramePointer: innermost.pointee.needsFramePointer,
+        isTruncated: isTruncated, groupCount: groupCount, elsewhereCount: elsewhereCount,
+        reach: reach))
     for group in 0..<groupCount {
       entry.groups[group] = makeGroup(
         checkCount &- 1 &- 4 &* group, last: elsewhereCount, place.stackPointer)
@@ -342,7 +378,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         j &+= 1
       }
     }
-    let needed = left.pointee.flags & right.pointee.flags & MemoEntry.needsFramePointer
+    let needed = left.pointee.framePointerMask & right.pointee.framePointerMask
     return needed != 0 && left.pointee.framePointer != right.pointee.framePointer
       ? MemoNode.framePointer : MemoNode.leaf
   }

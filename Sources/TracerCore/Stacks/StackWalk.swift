@@ -186,9 +186,10 @@ package struct StackWalk {
 
   /// Goes on with those who await an async function, and not with the executor that has called it.
   @inline(never)
-  private mutating func follow(
+  package mutating func follow(
     _ context: UInt, _ rows: borrowing RowTable, _ contexts: inout ReadablePages
   ) {
+    root = 0
     var chain = AsyncChain(context: context)
     var steps = Self.stepLimit
     while steps > 0, let caller = chain.next(&contexts) {
@@ -204,12 +205,19 @@ package struct StackWalk {
 
   /// Goes on with a stack that is known: the one that made the task.
   package mutating func append(_ site: borrowing Site, _ rows: UnsafePointer<UInt32>) {
-    for position in 0..<Int(site.frameCount) {
-      total &+= 1
-      if total <= limit { (framesEnd - Int(total)).pointee = rows[position] }
+    let own = total
+    for position in 0..<min(Int(site.frameCount), Int(limit &- min(own, limit))) {
+      (framesEnd - Int(own) - position - 1).pointee = rows[position]
     }
-    total = total &+ (site.totalFrameCount &- UInt32(site.frameCount))
+    total = Self.total(own, behind: site.totalFrameCount, limit: limit)
     if site.isBroken { end = .broken }
+  }
+
+  /// The frames of a stack with those of the stack that made its task. What does not fit counts as one:
+  /// of tasks that make each other for ever, each would be a stack of its own for its length.
+  static func total(_ own: UInt32, behind origin: UInt32, limit: UInt32) -> UInt32 {
+    let sum = own &+ origin
+    return sum <= limit || origin == 0 ? sum : max(own, limit) &+ 1
   }
 
   private mutating func finishAtStepLimit() {
@@ -236,6 +244,7 @@ package struct StackWalk {
   ) {
     total = 0
     var state = RegisterState(registers.pointee, stackPointer: UInt(bitPattern: registers + 1))
+    var inner = state
     var rules = UnwindRules()
     var steps = 0
     while steps < Self.stepLimit {
@@ -244,6 +253,10 @@ package struct StackWalk {
       let number = rows.number(key, own: own)
       guard number != 0 else { return finish(.noRoom) }
       let row = rows.row(number)
+      if row.pointee.flags.contains(.complex), let context = inner.context(calledFrom: state) {
+        return follow(context, rows, &contexts)
+      }
+      inner = state
       keep(number, row)
       if row.pointee.flags.contains(.end) { return finish(.outermost) }
       if row.pointee.flags.contains(.async) {

@@ -14,8 +14,13 @@
 //
 // Only the private storage's size is the runtime's own affair. With another one nothing fits: no live
 // block begins where the task should, or what is there has other flags. A stack then ends where its
-// task does, as it does for a task that is older than the recording, and for an `async let`, whose
-// task lies in the context of whoever made it.
+// task does, as it does for a task that is older than the recording.
+//
+// The task of an `async let` is no block: it lies in the context of the function that declares it,
+// whose beginning nobody has noted. But that function awaits the task before it returns. So its
+// context is the nearest one before the task from which a chain leads to the task's parent. It begins
+// where the parent has allocated memory (StackAllocator.h: the allocation before and the slab precede
+// it); what looks like a context in the function's own is one that it hands to the runtime.
 
 import CTracerPlatform
 
@@ -24,6 +29,23 @@ package struct TaskOrigin {
   package var task: UInt
   /// The stack that made it.
   package var site: UInt32
+
+  /// What the fragments of a child, and of a child of a group, add to a task.
+  private static func headerByteCount(_ flags: UInt) -> UInt {
+    208 &+ (flags & childFlag != 0 ? 16 : 0) &+ (flags & groupChildFlag != 0 ? 8 : 0)
+  }
+
+  /// Where a task with these flags begins, if a context is the one that it begins with: up to four
+  /// places, of which at most one is right.
+  private static func places(_ root: UInt, _ result: UInt, _ flags: UInt) -> InlineArray<4, UInt> {
+    let end = headerByteCount(flags) &+ 24
+    return [
+      // With a result: its address is noted, behind the fragments, and aligned to 8 or 16.
+      result &- end, result &- ((end &+ 15) & ~15),
+      // With an empty one that nobody has noted, or with none.
+      root &- ((end &+ 32 &+ 15) & ~15), root &- ((end &+ 15) & ~15),
+    ]
+  }
 
   /// The task that begins with a context, if it was made during this recording.
   ///
@@ -39,26 +61,17 @@ package struct TaskOrigin {
     let result = trace.read(root &- 32)
     for kind in 0..<3 {
       let flags: UInt = kind == 0 ? 0 : kind == 1 ? childFlag : childFlag | groupChildFlag
-      let header: UInt = kind == 0 ? 208 : kind == 1 ? 224 : 232
-      // With a result: the place says where it begins, behind 24 bytes, and aligned to 8 or 16.
-      let withResult = (header &+ 24, (header &+ 24 &+ 15) & ~15)
-      // With none, or an empty one whose place nobody has noted.
-      let withEmpty = (header &+ 24 &+ 32 &+ 15) & ~15
-      let without = (header &+ 24 &+ 15) & ~15
-      if let site = site(
-        result &- withResult.0, flags | futureFlag, root, map, epoch, &readable, &trace)
-        ?? site(result &- withResult.1, flags | futureFlag, root, map, epoch, &readable, &trace)
-        ?? site(root &- withEmpty, flags | futureFlag, root, map, epoch, &readable, &trace)
-        ?? site(root &- without, flags, root, map, epoch, &readable, &trace)
-      {
-        return site
+      let places = places(root, result, flags)
+      for place in 0..<4 {
+        guard let word = block(places[place], holding: root, map, epoch, &trace),
+          readable.canRead(places[place] &+ 32),
+          trace.read(places[place] &+ 32) & flagMask == flags | (place < 3 ? futureFlag : 0)
+        else { continue }
+        return TaskOrigin(task: places[place], site: word.site)
       }
     }
     return nil
   }
-
-  /// Words that `find` reads at most.
-  static var readLimit: Int { 25 }
 
   /// The flags of a job. (include/swift/ABI/MetadataValues.h: JobFlags; kind 0 is a task.)
   private static var kindMask: UInt { 0xff }
@@ -67,17 +80,107 @@ package struct TaskOrigin {
   private static var groupChildFlag: UInt { 1 << 26 }
   private static var asyncLetFlag: UInt { 1 << 28 }
 
-  /// The origin of the task at an address, if there is one with these flags that holds the context.
-  private static func site(
-    _ task: UInt, _ flags: UInt, _ root: UInt, _ map: borrowing LiveMap, _ epoch: UInt32,
-    _ readable: inout ReadablePages, _ trace: inout ReadTrace
-  ) -> TaskOrigin? {
+  private static var flagMask: UInt {
+    kindMask | childFlag | futureFlag | groupChildFlag | asyncLetFlag
+  }
+
+  /// Words that `find` reads at most.
+  static var readLimit: Int { 25 }
+
+  private static func block(
+    _ task: UInt, holding root: UInt, _ map: borrowing LiveMap, _ epoch: UInt32,
+    _ trace: inout ReadTrace
+  ) -> BlockWord? {
     guard task < root, task & 15 == 0, let cell = map.cell(task) else { return nil }
     let word = BlockWord(bits: UInt64(trace.read(cell)))
     guard word.isBlock(at: task, epoch: epoch), !word.isLarge,
-      root &- task &+ 16 <= word.smallByteCount, readable.canRead(task &+ 32)
+      root &- task &+ 16 <= word.smallByteCount
     else { return nil }
-    let mask = kindMask | childFlag | futureFlag | groupChildFlag | asyncLetFlag
-    return trace.read(task &+ 32) & mask == flags ? TaskOrigin(task: task, site: word.site) : nil
+    return word
+  }
+
+  // MARK: async let
+
+  /// How far the context of a function may begin before the task of its `async let`: 25 of them.
+  private static var letByteLimit: UInt { 16384 }
+
+  /// The context of the function whose `async let` begins with a context; `nil` where there is none.
+  ///
+  /// Cost: a few loads for each 16 bytes that the function keeps before the task, a few hundred as a
+  /// rule.
+  package static func declaring(_ root: UInt) -> UInt? {
+    // Guesses, which may lead to what was unmapped since.
+    var readable = ReadablePages()
+    guard let task = letTask(root, &readable), readable.canRead(task &+ 208) else { return nil }
+    return nearest(before: task, of: stackWord(task &+ 208), &readable)
+  }
+
+  /// The task of an `async let` that begins with a context, if that is what does.
+  static func letTask(_ root: UInt, _ readable: inout ReadablePages) -> UInt? {
+    guard readable.canRead(root &- 32) else { return nil }
+    let flags = childFlag | futureFlag | asyncLetFlag
+    let places = places(root, stackWord(root &- 32), childFlag)
+    for place in 0..<3 {
+      let task = places[place]
+      guard task < root, task & 15 == 0, root &- task < letByteLimit,
+        readable.canRead(task &+ 32), stackWord(task &+ 32) & flagMask == flags
+      else { continue }
+      return task
+    }
+    return nil
+  }
+
+  /// The nearest context before an address that is a part of a task.
+  private static func nearest(
+    before address: UInt, of task: UInt, _ readable: inout ReadablePages
+  ) -> UInt? {
+    var context = address &- 16
+    while address &- context < letByteLimit {
+      guard readable.canRead(context), readable.canRead(context &+ 8) else { return nil }
+      if mayBeContext(stackWord(context), stackWord(context &+ 8)),
+        stackWord(context) == 0 || isAllocation(context, &readable),
+        chainLength(from: context, to: task, &readable) != nil
+      {
+        return context
+      }
+      context &-= 16
+    }
+    return nil
+  }
+
+  private static func isAllocation(_ address: UInt, _ readable: inout ReadablePages) -> Bool {
+    guard readable.canRead(address &- 16), readable.canRead(address &- 8) else { return false }
+    let previous = stackWord(address &- 16)
+    let slab = stackWord(address &- 8)
+    guard isSlab(slab, holding: address) else { return false }
+    // The first is behind the slab's own words and its own.
+    if previous == 0 { return address &- slab == 48 }
+    return readable.canRead(previous &+ 8)
+      && isSlab(stackWord(previous &+ 8), holding: previous)
+  }
+
+  private static func isSlab(_ slab: UInt, holding address: UInt) -> Bool {
+    slab & 15 == 0 && slab < address && address &- slab < 1 << 20
+  }
+
+  private static func mayBeContext(_ parent: UInt, _ resume: UInt) -> Bool {
+    parent & 15 == 0 && parent < LiveMap.addressLimit && (parent == 0 || parent >= 4096)
+      && resume >= 4096 && resume < LiveMap.addressLimit
+  }
+
+  /// How many contexts lead from one to where a task begins, by the task's own flags; `nil` where it is
+  /// no part of the task.
+  static func chainLength(
+    from context: UInt, to task: UInt, _ readable: inout ReadablePages
+  ) -> UInt32? {
+    var chain = AsyncChain(context: context)
+    var length: UInt32 = 0
+    while length < 4096, chain.next(&readable) != nil { length &+= 1 }
+    guard length > 0, length < 4096, !chain.isBroken, readable.canRead(chain.root &- 32),
+      readable.canRead(task &+ 32)
+    else { return nil }
+    let places = places(chain.root, stackWord(chain.root &- 32), stackWord(task &+ 32))
+    for place in 0..<4 where places[place] == task { return length }
+    return nil
   }
 }
