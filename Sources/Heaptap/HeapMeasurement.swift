@@ -68,6 +68,30 @@ package struct HeapMeasurement: Sendable {
   }
 }
 
+/// For who cannot throw what is wrong, but reports it. No block of these is somebody's growth: they are
+/// known by their type's name.
+extension HeapMeasurement {
+  typealias Outcome<Value> = Result<Value, HeapTracerError>
+
+  static func start(by caller: CallingFunction) -> Outcome<HeapMeasurement> {
+    Outcome { () throws(HeapTracerError) in try begin(by: caller) }
+  }
+
+  static func end(of start: Outcome<HeapMeasurement>) -> Outcome<End> {
+    Outcome { () throws(HeapTracerError) in try start.get().end() }
+  }
+
+  static func report(
+    _ label: String, from start: Outcome<HeapMeasurement>, until end: Outcome<End>
+  ) -> HeapTraceReport {
+    do throws(HeapTracerError) {
+      return try start.get().report(label, until: try end.get())
+    } catch {
+      return HeapTraceReport(label: label, failure: error)
+    }
+  }
+}
+
 /// Recordings that measurements have started: the last one stops what the first one started.
 private enum Recording {
   private struct State {

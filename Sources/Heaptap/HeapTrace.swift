@@ -8,8 +8,9 @@
 ///     }
 ///
 /// Blocks count that have the calling function on their stack, so that other threads' work is told
-/// apart; where that cannot be, all of the process's count, and the report says so. Threads and
-/// detached tasks that the work starts have stacks of their own, and do not count as its.
+/// apart; where that cannot be, all of the process's count, and the report says so. Threads that the
+/// work starts have stacks of their own, and do not count as its; tasks do where the tracer follows
+/// them to who made them.
 ///
 /// Starts recording where nothing is recorded, and stops it again. Without a tracer the work is done
 /// all the same, and the report says why there are no figures. Costs two snapshots and the reading
@@ -23,16 +24,10 @@ public func withHeapTrace<Value, Failure: Error>(
   _ label: String, file: String = #filePath, function: String = #function,
   report: (HeapTraceReport) -> Void, _ body: () throws(Failure) -> Value
 ) throws(Failure) -> Value {
-  let start = Outcome { () throws(HeapTracerError) in
-    try HeapMeasurement.begin(by: CallingFunction(file: file, function: function))
-  }
+  let start = HeapMeasurement.start(by: CallingFunction(file: file, function: function))
   // Also where it throws: that is when a leak is likely.
   defer {
-    report(
-      Outcome { () throws(HeapTracerError) in
-        let measurement = try start.get()
-        return try measurement.report(label, until: try measurement.end())
-      }.report(label))
+    report(HeapMeasurement.report(label, from: start, until: HeapMeasurement.end(of: start)))
   }
   return try body()
 }
@@ -49,38 +44,14 @@ public func withHeapTrace<Value, Failure: Error>(
 ) async throws(Failure) -> Value {
   // Away from the caller's stack, as the work will be after its first suspension.
   await Task.yield()
-  let start = Outcome { () throws(HeapTracerError) in
-    try HeapMeasurement.begin(by: CallingFunction(file: file, function: function))
-  }
+  let start = HeapMeasurement.start(by: CallingFunction(file: file, function: function))
   let result: Result<Value, Failure>
   do throws(Failure) {
     result = .success(try await body())
   } catch {
     result = .failure(error)
   }
-  let end = Outcome { () throws(HeapTracerError) in try start.get().end() }
-  let outcome = await Background.run {
-    Outcome { () throws(HeapTracerError) in
-      try start.get().report(label, until: try end.get())
-    }
-  }
-  report(outcome.report(label))
+  let end = HeapMeasurement.end(of: start)
+  report(await Background.run { HeapMeasurement.report(label, from: start, until: end) })
   return try result.get()
-}
-
-private typealias Outcome<Value> = Result<Value, HeapTracerError>
-
-extension Result where Failure == HeapTracerError {
-  fileprivate init(_ body: () throws(HeapTracerError) -> Success) {
-    self.init(catching: body)
-  }
-}
-
-extension Result<HeapTraceReport, HeapTracerError> {
-  fileprivate func report(_ label: String) -> HeapTraceReport {
-    switch self {
-    case .success(let report): report
-    case .failure(let error): HeapTraceReport(label: label, failure: error)
-    }
-  }
 }

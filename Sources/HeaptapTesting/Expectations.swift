@@ -15,7 +15,7 @@ import Testing
 ///
 /// The work is run a few times before, so that what a first run fills is there, and then several
 /// times while it is watched. Blocks count that have the test on their stack, so that tests which run
-/// beside it are not blamed on it; of threads and detached tasks that the work starts, none do. A
+/// beside it are not blamed on it; of threads that the work starts, none do. A
 /// failure prints the lines that grew and the stacks of the first.
 ///
 /// Throws what the work throws, and a `HeapTracerError` where the process has no tracer: a test that
