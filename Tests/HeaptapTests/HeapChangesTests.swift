@@ -63,7 +63,7 @@ import Testing
     #expect(changes.stacks.count == 1)
 
     let all = HeapChanges(from: before, to: after, by: nil)
-    #expect((all.addedBytes, all.addedBlocks) == (7070, 3))
+    #expect((all.addedBytes, all.addedBlocks) == (7070, 2))
     #expect(all.unattributedBytes == 0)
   }
 
