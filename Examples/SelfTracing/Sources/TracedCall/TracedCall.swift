@@ -19,7 +19,7 @@ func build(_ index: Index) {
 }
 
 @main struct TracedCall {
-  static func main() async throws {
+  static func main() async {
     let index = Index()
     build(index)
     let count = await withHeapTrace("later", report: { print($0.label, $0.addedBytes > 100_000) }) {
@@ -27,10 +27,13 @@ func build(_ index: Index) {
       await Task.yield()
       return index.words.count
     }
-    try HeapTracer.start()
-    try HeapTracer.track(address: 0x1000, byteCount: 4096, domain: 7)
-    let mapped = try await HeapTracer.takeSnapshot().filtered(.domain(7))
-    print(count, mapped.liveBytes, mapped.liveBlocks)
-    try HeapTracer.untrack(address: 0x1000, domain: 7)
+    do {
+      try HeapTracer.start()
+      try HeapTracer.track(address: 0x1000, byteCount: 4096, domain: 7)
+      let mapped = try await HeapTracer.takeSnapshot().filtered(.domain(7))
+      print(count, mapped.liveBytes, mapped.liveBlocks)
+    } catch {
+      print(count, error)
+    }
   }
 }
