@@ -159,7 +159,12 @@ extension UnsafeMutablePointer where Pointee == Core {
         nodeBits: pointee.threads.charge(
           from: cache.pointee.nodeBits, to: wanted, budget: memoBudget))
     }
-    if thread.pointee.memo == nil, !pointee.settings.checksStacks { thread.pointee.memo = cache }
+    if cache.pointee.pauseLeft > 0 {
+      cache.pointee.pauseLeft = cache.pointee.pauseLeft &- 1
+      thread.pointee.memo = nil
+    } else if thread.pointee.memo == nil, !pointee.settings.checksStacks {
+      thread.pointee.memo = cache
+    }
     return cache
   }
 

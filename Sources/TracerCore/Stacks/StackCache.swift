@@ -97,8 +97,9 @@ struct StackCache: ~Copyable {
   /// Bytes given out of the memo's arena, and how many may be.
   var arenaUsed: UInt32
   var arenaLimit: UInt32
-  /// One in so many, a power of two, of the stacks that could be remembered is.
-  var admissionMask: UInt32
+  /// For how many stacks the memo was last put out of use, and for how many more it is.
+  var pauseLength: UInt32
+  var pauseLeft: UInt32
   /// Walks since the memo was last emptied, and stacks that it then took in.
   var misses: UInt32
   var admitted: UInt32
@@ -119,19 +120,19 @@ struct StackCache: ~Copyable {
   static var nodesOffset: Int {
     steppedOffset &+ pages(frameLimit &* MemoryLayout<SteppedFrame>.stride)
   }
-  static var firstNodeBits: UInt32 { 9 }
-  static var maximumNodeBits: UInt32 { 14 }
+  static var firstNodeBits: UInt32 { 10 }
+  static var maximumNodeBits: UInt32 { 15 }
   static var arenaOffset: Int {
     nodesOffset &+ pages(nodeByteCount(maximumNodeBits))
   }
-  static var byteCount: Int { 2 << 20 }
+  static var byteCount: Int { 3 << 20 }
 
   /// Bytes of the slots; the last one that a hash names has neighbours too.
   static func nodeByteCount(_ bits: UInt32) -> Int {
     (1 << Int(bits) &+ MemoNode.probeLimit) &* MemoryLayout<MemoNode>.stride
   }
   static func arenaByteCount(_ bits: UInt32) -> Int {
-    bits == 0 ? 0 : min(128 << Int(bits), byteCount &- arenaOffset)
+    bits == 0 ? 0 : min(64 << Int(bits), byteCount &- arenaOffset)
   }
   /// Bytes that a memo of a size may come to use.
   static func memoByteCount(_ bits: UInt32) -> Int64 {

@@ -230,7 +230,8 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     pointee.frameCount = 0
     pointee.awaitingTop = 0
     pointee.windowLength = 0
-    pointee.admissionMask = 0
+    pointee.pauseLength = 0
+    pointee.pauseLeft = 0
     pointee.misses = 0
     pointee.admitted = 0
     pointee.allocationsBefore = 0
@@ -311,14 +312,14 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       v0: c0.value, v1: c1.value, v2: c2.value, v3: c3.value)
   }
 
-  /// Makes an entry findable; `false` where there is no room for its nodes.
+  /// Makes an entry findable, or not where its slots are taken; `false` where most slots are.
   private func enter(
     _ entry: UnsafeMutablePointer<MemoEntry>, _ number: UInt32,
     _ registers: UnsafePointer<tracer_registers>, _ readable: ReadableRange
   ) -> Bool {
     var key = MemoNode.key(at: entry.pointee.stackPointer, after: entry.pointee.returnAddress)
     for _ in 0..<MemoNode.stepLimit {
-      guard let node = slot(key) else { return false }
+      guard let node = slot(key) else { return hasFreeSlots }
       if node.pointee.key == 0 {
         node.pointee = MemoNode(key: key, discriminator: MemoNode.leaf, entry: number)
         pointee.nodeCount = pointee.nodeCount &+ 1
@@ -333,7 +334,9 @@ extension UnsafeMutablePointer where Pointee == StackCache {
           return true
         }
         let otherKey = MemoNode.key(behind: key, Self.value(discriminator, other))
-        guard let otherNode = slot(otherKey), otherNode.pointee.key == 0 else { return false }
+        guard let otherNode = slot(otherKey), otherNode.pointee.key == 0 else {
+          return hasFreeSlots
+        }
         otherNode.pointee = MemoNode(
           key: otherKey, discriminator: MemoNode.leaf, entry: node.pointee.entry)
         node.pointee.discriminator = discriminator
@@ -344,6 +347,8 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     }
     return true
   }
+
+  private var hasFreeSlots: Bool { pointee.nodeCount < 3 << (pointee.nodeBits &- 2) }
 
   /// The slot that has a key, or else one that is free; `nil` where others have them all.
   private func slot(_ key: UInt64) -> UnsafeMutablePointer<MemoNode>? {
@@ -408,26 +413,31 @@ extension UnsafeMutablePointer where Pointee == StackCache {
 
   // MARK: Room
 
-  /// Whether this stack, which was seen before, is to be remembered.
+  /// Whether this stack, which was seen before and was not remembered, is to be remembered now.
   func admits() -> Bool {
     pointee.misses = pointee.misses &+ 1
-    guard pointee.misses & pointee.admissionMask == 0 else { return false }
+    guard pointee.pauseLeft == 0 else { return false }
     pointee.admitted = pointee.admitted &+ 1
     return true
   }
 
   /// The size that the memo is to have after it was full.
   ///
-  /// It grows for whoever has a use for it. Where stacks are more than it can ever hold, few are
-  /// remembered, since remembering costs more than the walk that it saves.
+  /// It grows for whoever has a use for it. Where stacks are more than it can ever hold, nothing is
+  /// looked up or remembered for a while, and each time for longer: that costs more than the walk
+  /// that it saves.
   func nextNodeBits(_ allocations: UInt64) -> UInt32 {
     let served = allocations &- pointee.allocationsBefore
     let hits = served > UInt64(pointee.misses) ? served &- UInt64(pointee.misses) : 0
-    let pays = hits > 4 &* UInt64(pointee.admitted)
-    pointee.admissionMask = pays ? 0 : min(pointee.admissionMask &* 2 &+ 1, 63)
-    return pays || pointee.nodeBits < 12
-      ? min(max(pointee.nodeBits &+ 1, StackCache.firstNodeBits), StackCache.maximumNodeBits)
-      : pointee.nodeBits
+    let pays = hits > UInt64(pointee.admitted)
+    if pays || pointee.nodeBits < 13 {
+      pointee.pauseLength = 0
+      return min(
+        max(pointee.nodeBits &+ 1, StackCache.firstNodeBits), StackCache.maximumNodeBits)
+    }
+    pointee.pauseLength = min(max(pointee.pauseLength &* 2, 1 << 14), 1 << 20)
+    pointee.pauseLeft = pointee.pauseLength
+    return pointee.nodeBits
   }
 
   /// Forgets all stacks, and begins again with another size.
