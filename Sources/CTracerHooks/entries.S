@@ -110,6 +110,7 @@ tracer_recording_\name:
   plain free_sized
   plain free_aligned_sized
   plain malloc_usable_size
+  plain dlopen
   plain dlclose
   plain _exit
   plain _Exit

@@ -19,6 +19,7 @@ const char heaptap_tracer_version[] = "0.1.0";
 extern void tracer_did_resolve(const struct tracer_resolution *resolution, int has_boot_blocks);
 extern void tracer_did_load(void);
 extern void tracer_hook_free(void *block);
+extern void tracer_hook_dlopen(void);
 extern void tracer_hook_dlclose_before(void);
 extern void tracer_hook_dlclose_after(void);
 extern void tracer_exiting(void);
@@ -157,6 +158,12 @@ static void hook_free_aligned_sized(void *block, size_t alignment, size_t size) 
   tracer_hook_free(block);
 }
 
+/* A jump and no call: the loader searches by the RUNPATH of whom it returns to. */
+static void *hook_dlopen(const char *path, int mode) {
+  tracer_hook_dlopen();
+  __attribute__((musttail)) return tracer_originals.dlopen(path, mode);
+}
+
 /* On both sides of the call: between unmapping and the second, another thread may map new code at
  * the old addresses. */
 static int hook_dlclose(void *module) {
@@ -177,7 +184,7 @@ static void leave(int status) {
 #define NAMES(DO)                                                                                  \
   DO(malloc) DO(calloc) DO(realloc) DO(reallocarray) DO(posix_memalign) DO(aligned_alloc)          \
   DO(memalign) DO(valloc) DO(pvalloc) DO(free) DO(free_sized) DO(free_aligned_sized)               \
-  DO(malloc_usable_size) DO(dlclose) DO(_exit) DO(_Exit)
+  DO(malloc_usable_size) DO(dlopen) DO(dlclose) DO(_exit) DO(_Exit)
 #define DECLARE_ENTRY(name) extern HIDDEN void *tracer_entry_##name;
 NAMES(DECLARE_ENTRY)
 
@@ -221,6 +228,7 @@ HIDDEN void tracer_find_originals(void) {
   finding = FOUND;
   allocator_believes_sizes = !resolution.allocator_is_glibc;
   point(&tracer_entry_malloc_usable_size, plain_usable_size);
+  point(&tracer_entry_dlopen, tracer_originals.dlopen);
   point(&tracer_entry_dlclose, tracer_originals.dlclose);
   point(&tracer_entry__exit, tracer_originals.exit_now);
   point(&tracer_entry__Exit, tracer_originals.exit_now);
@@ -414,8 +422,10 @@ void tracer_switch_freeing_entries(int recording) {
                     : (void *)tracer_originals.realloc);
   point(&tracer_entry_reallocarray,
         recording ? (void *)tracer_recording_reallocarray : (void *)plain_reallocarray);
-  if (recording)
+  if (recording) {
+    point(&tracer_entry_dlopen, hook_dlopen);
     point(&tracer_entry_dlclose, hook_dlclose);
+  }
   operators_record = recording;
   has_recorded |= recording;
   for (int index = FIRST_DELETE; index < OPERATOR_COUNT; index++)

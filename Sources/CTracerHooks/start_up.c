@@ -85,6 +85,7 @@ void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
       .valloc = next_of("valloc", allocator, scope),
       .pvalloc = next_of("pvalloc", allocator, scope),
       .malloc_usable_size = next_of("malloc_usable_size", allocator, scope),
+      .dlopen = dlsym(RTLD_NEXT, "dlopen"),
       .dlclose = dlsym(RTLD_NEXT, "dlclose"),
       .exit_now = dlsym(RTLD_NEXT, "_exit"),
   };

@@ -32,6 +32,11 @@ int tracer_find_object(uint64_t address, struct tracer_object *ret_object) {
   return 0;
 }
 
+const void *tracer_program_headers(size_t *ret_count) {
+  *ret_count = getauxval(AT_PHNUM);
+  return (const void *)getauxval(AT_PHDR);
+}
+
 const char *tracer_program_path(void) { return (const char *)getauxval(AT_EXECFN); }
 
 int tracer_heap_figures(struct tracer_heap_figures *ret_figures) {

@@ -24,16 +24,20 @@ public struct FrameFolding: Hashable, Sendable {
     public var keepsFramesWithFile: Bool
     /// Whether only code fits that the compiler made, which has no line: see `Frame.isDerived`.
     public var onlyDerivedFrames: Bool
+    /// Whether what fits is to stay, whatever rules before this one say.
+    public var isException: Bool
 
     public init(
       function: Glob? = nil, module: Glob? = nil, file: Glob? = nil,
-      keepsFramesWithFile: Bool = false, onlyDerivedFrames: Bool = false
+      keepsFramesWithFile: Bool = false, onlyDerivedFrames: Bool = false,
+      isException: Bool = false
     ) {
       self.function = function
       self.module = module
       self.file = file
       self.keepsFramesWithFile = keepsFramesWithFile
       self.onlyDerivedFrames = onlyDerivedFrames
+      self.isException = isException
     }
 
     public static func function(_ pattern: Glob) -> Rule { Rule(function: pattern) }
@@ -43,7 +47,7 @@ public struct FrameFolding: Hashable, Sendable {
     public static let derivedFrames = Rule(onlyDerivedFrames: true)
   }
 
-  /// Frames that are left out at the inner end of a stack.
+  /// Frames that are left out at the inner end of a stack. Of several rules that fit, the last counts.
   public var rules: [Rule]
   /// Frames that are left out wherever in a stack they are: the ways between two functions that
   /// somebody wrote, such as from a Swift task to what made it.
@@ -61,25 +65,62 @@ public struct FrameFolding: Hashable, Sendable {
 
   /// The allocators of libc, C++ and Swift, and what Swift's standard library does inside.
   public static let standard = FrameFolding(
-    rules: [
-      // The tracer itself, should its hook be on the stack.
-      .module("libheaptap.so*"),
-      // Without debug information everything in here is between the program and its memory.
-      Rule(module: "libswiftCore.so*", keepsFramesWithFile: true),
-      // What it has special for common types, for programs that are not optimised.
-      Rule(module: "libswiftSwiftOnoneSupport.so*", keepsFramesWithFile: true),
-      // The loader, C and C++.
-      .module("ld-linux-*.so*"), .module("libc.so*"), .module("libgcc_s.so*"),
-      .module("libstdc++.so*"), .module("libc++.so*"), .module("libc++abi.so*"),
-      .file("*/include/c++/*"),
-      // Rust's library, which is made special for the program: as built, and with its sources installed.
-      .file("/rustc/*/library/*"), .file("*/rustlib/src/rust/library/*"),
-      // `[UInt8](repeating: 0, count: n)` is a function of the program once it is specialised.
-      .derivedFrames,
-    ]
-      + (cFunctions + cppFunctions + rustFunctions + swiftFunctions + swiftLibraryFunctions)
-      .map(Rule.function),
-    passages: swiftPassages.map(Rule.function))
+    rules: standardGroups.flatMap(\.rules), passages: standardGroups.flatMap(\.passages))
+
+  /// Rules of the default list that have one reason.
+  struct Group {
+    /// One line, as it is printed above them.
+    let reason: String
+    var rules: [Rule] = []
+    var passages: [Rule] = []
+  }
+
+  static let standardGroups = [
+    Group(
+      reason: "The tracer itself, should its hook be on the stack.",
+      rules: [.module("libheaptap.so*")]),
+    Group(
+      reason: "The loader, C and C++: what allocates there does it for its caller.",
+      rules: [
+        .module("ld-linux-*.so*"), .module("libc.so*"), .module("libgcc_s.so*"),
+        .module("libstdc++.so*"), .module("libc++.so*"), .module("libc++abi.so*"),
+      ]),
+    Group(
+      reason: "C++'s headers, which are compiled into the program.",
+      rules: [.file("*/include/c++/*")]),
+    Group(
+      reason: "C's allocators, where they are linked statically.", rules: functions(cFunctions)),
+    Group(
+      reason: "C++'s operators, allocators and the inside of containers, where there are no lines.",
+      rules: functions(cppFunctions)),
+    Group(
+      reason:
+        "Rust's library, made special for the program: as built, and with its sources installed.",
+      rules: [.file("/rustc/*/library/*"), .file("*/rustlib/src/rust/library/*")]),
+    Group(
+      reason: "Rust's allocators and vectors, where there are no lines.",
+      rules: functions(rustFunctions)),
+    Group(
+      reason: "Swift's library: without lines all of it is between the program and its memory.",
+      rules: [
+        Rule(module: "libswiftCore.so*", keepsFramesWithFile: true),
+        // What it has special for common types, for programs that are not optimised.
+        Rule(module: "libswiftSwiftOnoneSupport.so*", keepsFramesWithFile: true),
+      ]),
+    Group(
+      reason: "Code that Swift's compiler made without anyone writing a line.",
+      rules: [.derivedFrames]),
+    Group(reason: "Swift's allocators and its runtime.", rules: functions(swiftFunctions)),
+    Group(
+      reason: "The inside of Swift's collections, which is made special for the program.",
+      rules: functions(swiftLibraryFunctions)),
+    Group(
+      reason:
+        "Where a task ends and is made, what runs it, and thunks: wherever in a stack they are.",
+      passages: functions(swiftPassages)),
+  ]
+
+  private static func functions(_ globs: [Glob]) -> [Rule] { globs.map(Rule.function) }
 
   /// Where a task ends and is made, what runs it, and what the compiler puts between a closure or a
   /// witness and its caller.
@@ -161,7 +202,7 @@ public struct FrameFolding: Hashable, Sendable {
     of rules: [Rule], matching frame: Frame, in module: Module?
   ) -> Bool {
     let name = frame.function.map { Self.bareName(of: $0[...]) }
-    return rules.contains { rule in
+    let decisive = rules.last { rule in
       if rule.keepsFramesWithFile && frame.file != nil { return false }
       if rule.onlyDerivedFrames && !frame.isDerived { return false }
       if let glob = rule.function, !(name.map { glob.matches($0) } ?? false) { return false }
@@ -170,6 +211,7 @@ public struct FrameFolding: Hashable, Sendable {
       return rule.function != nil || rule.module != nil || rule.file != nil
         || rule.onlyDerivedFrames
     }
+    return decisive.map { !$0.isException } ?? false
   }
 
   static func bareName(of name: Substring) -> Substring {

@@ -204,7 +204,8 @@ extension Header {
   }
 
   private static let lossKeys: Set = [
-    "truncated_stacks", "broken_stacks", "sites_omitted", "omitted_bytes", "left_out_sites",
+    "truncated_stacks", "broken_stacks", "differing_stacks", "sites_omitted", "omitted_bytes",
+    "left_out_sites",
     "left_out_bytes",
   ]
 }

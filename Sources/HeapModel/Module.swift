@@ -30,6 +30,13 @@ public struct Module: Hashable, Sendable {
     path.split(separator: "/", omittingEmptySubsequences: true).last ?? Substring(path)
   }
 
+  /// Whether there was ever a file: not for `[vdso]`, `//anon`, or code made at run time, which
+  /// the kernel may show as a path that nothing can be opened by.
+  public var isBackedByFile: Bool {
+    path.hasPrefix("/")
+      && !["//", "/dev/", "/memfd:", "/SYSV", "/anon_hugepage"].contains { path.hasPrefix($0) }
+  }
+
   /// The offset in the file of the byte that lay at an address of the traced process.
   ///
   /// Wraps instead of trapping: the address may come from a damaged dump.

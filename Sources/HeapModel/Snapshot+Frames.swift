@@ -31,3 +31,24 @@ extension Snapshot {
     return builder.finish()
   }
 }
+
+extension Snapshot {
+  /// Whether functions were put in since the tracer wrote it. It names generated code itself.
+  public var hasSymbols: Bool {
+    distinctFrames.contains { $0.function != nil && module(of: $0)?.isBackedByFile == true }
+  }
+
+  /// The snapshot as the tracer wrote it: without functions, lines and inlined calls in what has a file.
+  ///
+  /// By these, its stacks are those of another snapshot without symbols.
+  public func withoutSymbols() -> Snapshot {
+    var builder = Builder(header: header, modules: modules)
+    builder.warnings = warnings
+    let numbers = distinctFrames.map { frame -> UInt32? in
+      guard module(of: frame)?.isBackedByFile == true else { return builder.index(of: frame) }
+      if frame.isInlined { return nil }
+      return builder.index(of: Frame(address: frame.address, module: frame.module))
+    }
+    return rebuilt(with: builder) { run in run.compactMap { numbers[Int($0)] }[...] }
+  }
+}

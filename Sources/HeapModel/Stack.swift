@@ -9,7 +9,8 @@ public struct Stack: RandomAccessCollection, Sendable {
   private let table: [Frame]
   private let run: ArraySlice<UInt32>
   /// This many frames are missing at the outermost end: the stack was deeper than the limit of the
-  /// recording. Of several stacks that differ only there, it is said of one.
+  /// recording. A row of a report may stand for several stacks that differ only there: of those it is
+  /// the most.
   public let missingFrames: Int
   /// Whether the outermost frame that was found could not be left, so that its caller is not known.
   /// With missing frames it was one of those: there are at least so many.
@@ -106,7 +107,7 @@ extension Stack: CustomStringConvertible, CustomDebugStringConvertible {
   }
 }
 
-extension String {
+extension StringProtocol where SubSequence == Substring {
   var trimmingSpace: Substring {
     let isSpace: (Character) -> Bool = { $0 == " " || $0 == "\t" || $0.isNewline }
     guard let first = firstIndex(where: { !isSpace($0) }) else { return "" }

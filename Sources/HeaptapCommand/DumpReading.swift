@@ -65,11 +65,15 @@ extension ReportOptions {
   /// The snapshots as reports want them: named, folded and filtered.
   func prepared(_ snapshots: [Snapshot]) throws -> [Snapshot] {
     let roots = try sources.roots()
+    // Before what takes longer: it may be wrong.
+    let folding = allFrames ? nil : try lists.folding()
     let named =
       noSymbols
       ? snapshots
       : Symbols.named(snapshots, below: roots, style: fullNames ? .full : .simplified)
-    return named.map { (allFrames ? $0 : $0.folded()).filtered(by: filters) }
+    return named.map { snapshot in
+      (folding.map { snapshot.folded(by: $0) } ?? snapshot).filtered(by: filters)
+    }
   }
 }
 
@@ -79,12 +83,14 @@ enum Symbols {
   ///
   /// - Parameters:
   ///   - roots: The directories that stand for `/`.
+  ///   - worker: What the process may do that reads the files.
   ///   - complaining: Whether what is missing is said on standard error.
   static func named(
     _ snapshots: [Snapshot], below roots: [String] = ["/"], style: Demangler.Style = .simplified,
-    complaining: Bool = true
+    worker: SymbolicateWorker.Rights = .own, complaining: Bool = true
   ) -> [Snapshot] {
-    let calls = calls(in: snapshots, below: roots, style: style, complaining: complaining)
+    let calls = calls(
+      in: snapshots, below: roots, style: style, worker: worker, complaining: complaining)
     return zip(snapshots, calls).map { snapshot, calls in
       snapshot.replacingFrames { calls[$0] ?? [] }
     }
@@ -93,7 +99,7 @@ enum Symbols {
   /// For each snapshot the calls at each of its distinct frames, innermost first.
   static func calls(
     in snapshots: [Snapshot], below roots: [String], style: Demangler.Style,
-    complaining: Bool = true
+    worker: SymbolicateWorker.Rights = .own, complaining: Bool = true
   ) -> [[Frame: [Frame]]] {
     var modules: [Module] = []
     var frames: [Frame] = []
@@ -103,7 +109,7 @@ enum Symbols {
     }
     let symbolicator = Symbolicator(
       worker: .subprocess(
-        executable: "/proc/self/exe", arguments: [SymbolicateWorker.name]),
+        executable: "/proc/self/exe", arguments: worker.arguments),
       roots: roots, style: style)
     let outcome = symbolicator.symbolicate(frames, modules: modules)
     if complaining { for warning in outcome.warnings { complain(warning.plainText) } }

@@ -9,7 +9,7 @@ enum OutputFile {
   enum Replaceable {
     case nothing
     case anyFile
-    /// This very file, whose owner and mode the new one gets.
+    /// This very file, whose owner, mode and times the new one gets.
     case file(stat)
   }
 
@@ -46,6 +46,11 @@ enum OutputFile {
       fchmod(descriptor, original.st_mode & 0o777)
     }
     try write(bytes, to: descriptor, failure)
+    if case .file(let original) = replaceable {
+      // To whoever sorts by it, what was written is no newer than what it is about.
+      let times = [original.st_atim, original.st_mtim]
+      unsafe futimens(descriptor, times)
+    }
     guard fsync(descriptor) == 0 else { throw failure(SystemError.last.words) }
 
     switch replaceable {

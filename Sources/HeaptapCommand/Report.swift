@@ -8,13 +8,14 @@ import JournalReader
 import Pprof
 import ProcessControl
 import Reports
+import Symbolication
 
 struct Report: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Tell the journal what is in dumps, with files and lines.",
     usage: """
-      heaptap report DUMP…
-      heaptap report --new [--state DIR] [--dir DIR]
+      heaptap report [--symbolize] DUMP…
+      heaptap report --new [--symbolize] [--state DIR] [--dir DIR]
       """,
     discussion: """
       Each dump becomes one entry, in the form of the tracer's own: how much, how much more than in \
@@ -22,9 +23,9 @@ struct Report: ParsableCommand {
       sites that grew most and the five largest. The tracer knows functions at most; here their files \
       and lines are read, in another process than the daemon and as 'heaptap show' reads them.
 
-      --new is what heaptap-report.service runs: each dump that is kept and was not reported yet is, \
-      once. One that cannot be read is complained of once, and the others go on. Dumps that are still \
-      being written wait for the next time.
+      --new is what heaptap-report.service runs, with --symbolize: each dump that is kept and was not \
+      reported yet is, once. One that cannot be read is complained of once, and the others go on. Dumps \
+      that are still being written wait for the next time.
 
       An entry of root's shows in 'journalctl -u UNIT'. A dump's unit is told only where more than the \
       dump says so: it is root's file, the journal has it from the process itself, or the process \
@@ -56,6 +57,12 @@ struct Report: ParsableCommand {
     completion: .directory)
   var directory: String?
 
+  @Flag(
+    help:
+      "When a dump is reported, put functions and lines into it, as 'symbolize --in-place' does.")
+  var symbolize = false
+
+  @OptionGroup var lists: FoldingLists
   @OptionGroup var sources: SymbolSources
 
   func validate() throws {
@@ -79,7 +86,7 @@ struct Report: ParsableCommand {
   }
 
   func run() throws {
-    let reporter = DumpReporter(roots: try sources.roots())
+    let reporter = DumpReporter(roots: try sources.roots(), folding: try folding())
     if new { return try reportNew(reporter) }
     var failed = false
     for path in dumps {
@@ -87,6 +94,7 @@ struct Report: ParsableCommand {
         let named = try NamedDump(path)
         try reporter.report(named.path, owner: named.ownerID, among: named.neighbours, .named)
         Output.write("told the journal of '\(path.plainText)'\n")
+        if symbolize { try reporter.putNames(into: named.path) }
       } catch let error as JournalError {
         throw error
       } catch {
@@ -95,6 +103,16 @@ struct Report: ParsableCommand {
       }
     }
     if failed { throw ExitCode(Failure.exitStatus) }
+  }
+
+  /// What is folded. With --new nobody is there to mend a list, and reports go before its taste.
+  private func folding() throws -> FrameFolding {
+    do {
+      return try lists.folding()
+    } catch  where new && lists.lists.isEmpty {
+      complain("\(error); continuing with the list that is built in")
+      return .standard
+    }
   }
 
   // MARK: What is new
@@ -136,6 +154,15 @@ struct Report: ParsableCommand {
       complain("\(error), going on with the next")
     }
     try memory.note(path, .done)
+    // After that: what is in the journal stays there, whatever becomes of this.
+    guard symbolize else { return }
+    do {
+      try reporter.putNames(into: path)
+    } catch {
+      // Its process may have removed it meanwhile, to keep no more than it was told to.
+      guard OutputFile.status(of: path) != nil else { return }
+      complain("\(error), so it stays without names")
+    }
   }
 }
 
@@ -163,18 +190,44 @@ private struct NamedDump {
 private struct DumpReporter {
   /// The directories that stand for `/`.
   let roots: [String]
+  let folding: FrameFolding
 
   func report(
     _ path: String, owner: uid_t, among files: [DumpFile], _ origin: DumpFile.Origin
   ) throws {
-    let snapshot = try Self.read(path, origin)
+    var snapshot = try Self.read(path, origin)
     let file = DumpFile(path: path) ?? DumpFile(partialPath: path)
-    let earlier = file.flatMap { Self.earlier(snapshot, $0, files) }
+    var earlier = file.flatMap { Self.earlier(snapshot, $0, files) }
+    if let other = earlier, other.hasSymbols != snapshot.hasSymbols {
+      // One of them was made self-contained: they are compared by what both have.
+      (snapshot, earlier) = (snapshot.withoutSymbols(), other.withoutSymbols())
+    }
     let summary = JournalSummary(of: snapshot, comparedTo: earlier) { few in
-      Symbols.named([few], below: roots, complaining: false)[0].folded()
+      Symbols.named([few], below: roots, worker: .confined, complaining: false)[0]
+        .folded(by: folding)
     }
     let unit = try Self.unit(of: snapshot.header, path: path, owner: owner, file: file)
     try JournalSender.send(Self.fields(snapshot, summary, path: path, unit: unit))
+  }
+
+  /// Makes a dump self-contained: with the functions and lines that are known here.
+  ///
+  /// The file keeps its name, owner, mode and times, and is replaced as a whole. What is complete
+  /// already is left as it is.
+  func putNames(into path: String) throws {
+    let dump = try DumpToName(found: path)
+    let snapshot: Snapshot
+    do throws(ProfileError) {
+      snapshot = try Snapshot(profile: dump.bytes)
+    } catch {
+      throw Failure("cannot read '\(path.plainText)': \("\(error)".plainText)")
+    }
+    let calls = Symbols.calls(
+      in: [snapshot], below: roots, style: .simplified, worker: .confined, complaining: false)[0]
+    let isNew = snapshot.distinctFrames.contains { frame in
+      frame.function == nil && calls[frame, default: []].contains { $0.function != nil }
+    }
+    if isNew { try dump.replaceByNamed(calls) }
   }
 
   private static func read(_ path: String, _ origin: DumpFile.Origin) throws -> Snapshot {

@@ -37,6 +37,8 @@ struct ReportOptions: ParsableArguments {
   @Flag(help: "Show the frames of the allocator and of the language's runtime too.")
   var allFrames = false
 
+  @OptionGroup var lists: FoldingLists
+
   @Flag(help: fullNamesHelp)
   var fullNames = false
 

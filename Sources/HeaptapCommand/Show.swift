@@ -35,10 +35,37 @@ struct Show: ParsableCommand {
     completion: .list(SortKey.allCases.map(\.rawValue)))
   var sort = SortKey.bytes.rawValue
 
+  enum Format: String, CaseIterable {
+    case text, json, folded
+  }
+
+  @Option(
+    help: ArgumentHelp(
+      "How to print: text, json, or folded: all stacks, a line each, for tools that draw flame graphs.",
+      valueName: "format"),
+    completion: .list(Format.allCases.map(\.rawValue)))
+  var format: String?
+
   @Flag(help: "Print everything that the dump says of itself, and no rows.")
   var header = false
 
-  func validate() throws { _ = try choice(of: "--sort", sort) as SortKey }
+  func validate() throws {
+    _ = try choice(of: "--sort", sort) as SortKey
+    guard let format else { return }
+    let chosen: Format = try choice(of: "--format", format)
+    if options.json && chosen != .json {
+      throw ValidationError("--json does not go with --format \(format)")
+    }
+    if options.cumulative && chosen == .folded {
+      throw ValidationError(
+        "--cumulative does not go with --format folded: a stack is all of its frames already")
+    }
+  }
+
+  /// Checked by `validate`.
+  private var chosenFormat: Format {
+    options.json ? .json : format.flatMap { Format(rawValue: $0) } ?? .text
+  }
 
   func run() throws {
     let snapshot = try DumpReference.found(for: dump).read()
@@ -46,8 +73,12 @@ struct Show: ParsableCommand {
       return Output.write("\(HeaderText(of: snapshot.header))\n")
     }
     let prepared = try options.prepared([snapshot])[0]
+    if chosenFormat == .folded {
+      return Output.write(
+        FoldedStacks(of: prepared, counting: figure).lines.map { $0 + "\n" }.joined())
+    }
     let rows = try prepared.statistics(groupedBy: options.grouping, charging: options.charging)
-    if options.json {
+    if chosenFormat == .json {
       let report = JSONReport.statistics(
         sorted(rows), of: prepared, groupedBy: options.grouping, charging: options.charging,
         limit: options.rowLimit)
@@ -58,6 +89,15 @@ struct Show: ParsableCommand {
         sorted(rows), sort == SortKey.total.rawValue ? .liveAndTotal : .live,
         limit: options.rowLimit, style: options.style),
       Summary(of: prepared.withoutWarnings, style: options.style))
+  }
+
+  /// What a line of folded stacks ends with.
+  private var figure: KeyPath<Snapshot.Sample, Int> {
+    switch SortKey(rawValue: sort)! {
+    case .bytes: \.liveBytes
+    case .blocks: \.liveBlocks
+    case .total: \.totalBytes
+    }
   }
 
   /// Rows come by bytes; equal ones keep that order.

@@ -93,34 +93,35 @@ struct Symbolize: ParsableCommand {
 
   /// - Returns: Where it was written to.
   private func write(_ dump: DumpToName, _ calls: [Frame: [Frame]]) throws -> String {
-    let target = inPlace ? dump.reference.path : output ?? dump.nameOfCopy
-    var bytes: [UInt8]
-    do throws(ProfileError) {
-      bytes = try Snapshot.profile(dump.bytes, naming: { calls[$0] ?? [] })
-      if target.hasSuffix(".gz") || inPlace && Gzip.isCompressed(dump.bytes) {
-        bytes = try Gzip.compressed(bytes)
-      }
-    } catch {
-      throw Failure("cannot name '\(dump.reference.path.plainText)': \("\(error)".plainText)")
+    if inPlace {
+      try dump.replaceByNamed(calls)
+      return dump.reference.path
     }
+    let target = output ?? dump.nameOfCopy
     try OutputFile.write(
-      bytes, to: target,
-      replacing: dump.original.map { .file($0) } ?? (force ? .anyFile : .nothing))
+      try dump.named(calls, compressed: target.hasSuffix(".gz")), to: target,
+      replacing: force ? .anyFile : .nothing)
     return target
   }
 }
 
 /// A dump with its bytes, and which file they came from.
-private struct DumpToName {
+struct DumpToName {
   let reference: DumpReference
   let bytes: [UInt8]
-  /// The file that is to be replaced by its copy with names; `nil` where none is.
-  var original: stat?
+  /// The file that the bytes are from.
+  private let original: stat
+
+  /// A dump in a directory that others may write to: no link is followed.
+  init(found path: String) throws {
+    reference = DumpReference(path: path, origin: .found)
+    (bytes, original) = try DumpFile.read(path, .found)
+  }
 
   init(_ reference: DumpReference, inPlace: Bool) throws {
     guard inPlace else {
       self.reference = reference
-      bytes = try DumpFile.contents(of: reference.path, reference.origin)
+      (bytes, original) = try DumpFile.read(reference.path, reference.origin)
       return
     }
     // The file and not a link to it: that is what is to have names.
@@ -129,9 +130,24 @@ private struct DumpToName {
       throw Failure(
         "'\(path.plainText)' is not whole and may still be written, pass --output to name a copy")
     }
-    original = OutputFile.status(of: path)
     self.reference = DumpReference(path: path, origin: .found)
-    bytes = try DumpFile.contents(of: path, .found)
+    (bytes, original) = try DumpFile.read(path, .found)
+  }
+
+  /// The bytes with names, all else as it is.
+  func named(_ calls: [Frame: [Frame]], compressed: Bool) throws -> [UInt8] {
+    do throws(ProfileError) {
+      let bytes = try Snapshot.profile(bytes, naming: { calls[$0] ?? [] })
+      return compressed ? try Gzip.compressed(bytes) : bytes
+    } catch {
+      throw Failure("cannot name '\(reference.path.plainText)': \("\(error)".plainText)")
+    }
+  }
+
+  /// Puts the bytes with names in the place of the file that they came from, and of no other.
+  func replaceByNamed(_ calls: [Frame: [Frame]]) throws {
+    let bytes = try named(calls, compressed: Gzip.isCompressed(bytes))
+    try OutputFile.write(bytes, to: reference.path, replacing: .file(original))
   }
 
   /// In the current directory; not a name that a tracer gives, or it would pass for another dump.

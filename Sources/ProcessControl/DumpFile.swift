@@ -236,6 +236,14 @@ extension DumpFile {
   public static func contents(
     of path: String, _ origin: Origin, prefix: Int? = nil
   ) throws(ProcessControlError) -> [UInt8] {
+    try read(path, origin, prefix: prefix).bytes
+  }
+
+  /// The bytes of a dump, and whose they are: the very file's that they came from, whatever lies at the
+  /// path by then.
+  package static func read(
+    _ path: String, _ origin: Origin, prefix: Int? = nil
+  ) throws(ProcessControlError) -> (bytes: [UInt8], file: stat) {
     func refusal(_ why: String) -> ProcessControlError {
       ProcessControlError(.noDump, "cannot read '\(path.plainText)': \(why)")
     }
@@ -266,6 +274,6 @@ extension DumpFile {
       throw refusal(error.words)
     }
     if contents.count > byteCountLimit { throw refusal("it is larger than 1 GiB, as no dump is") }
-    return contents
+    return (contents, file)
   }
 }

@@ -24,9 +24,13 @@ enum Kernel {
   #if arch(x86_64)
     static let futex = 202
     static let getxattr = 191
+    static let getCapabilities = 125
+    static let setCapabilities = 126
   #elseif arch(arm64)
     static let futex = 98
     static let getxattr = 8
+    static let getCapabilities = 90
+    static let setCapabilities = 91
   #else
     #error("heaptap runs on x86-64 and arm64")
   #endif
@@ -40,11 +44,11 @@ enum Kernel {
   static let sealGrow: Int32 = 4
 }
 
-private typealias SystemCall = @convention(c) (Int, Int, Int, Int, Int, Int, Int) -> Int
+typealias SystemCall = @convention(c) (Int, Int, Int, Int, Int, Int, Int) -> Int
 
 // Swift does not import variadic functions. syscall(2) takes its arguments in registers, variadic
 // or not, on both architectures, so it is called through a type that says how many there are.
-private let systemCall: SystemCall = unsafe unsafeBitCast(
+let systemCall: SystemCall = unsafe unsafeBitCast(
   dlsym(nil, "syscall"), to: SystemCall.self)
 
 func openProcessDescriptor(_ pid: Int32) throws(SystemError) -> Int32 {

@@ -170,6 +170,7 @@ public struct Summary: Sendable {
     "lost.rows": "frames unwound without the cache for want of room: slower, but whole",
     "truncated_stacks": "allocations with a stack deeper than was kept",
     "broken_stacks": "allocations whose stack ends before the outermost call",
+    "differing_stacks": "stacks that were found otherwise than by a whole walk: please report it",
     "sites_omitted": "sites left out of the dump for want of room",
     "omitted_bytes": "live at sites left out of the dump",
     "left_out_sites": "sites for which there was no room so near the limit",

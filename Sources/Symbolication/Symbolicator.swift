@@ -147,15 +147,6 @@ private struct FileOfFrames {
   }
 }
 
-extension Module {
-  /// Whether there was ever a file: not for `[vdso]`, `//anon`, or code made at run time, which
-  /// the kernel may show as a path that nothing can be opened by.
-  fileprivate var isBackedByFile: Bool {
-    path.hasPrefix("/")
-      && !["//", "/dev/", "/memfd:", "/SYSV", "/anon_hugepage"].contains { path.hasPrefix($0) }
-  }
-}
-
 /// Reads files, in this process or in workers, one after the other.
 private struct FileReader: ~Copyable {
   /// How long a worker may take to say anything. It has only itself to load.

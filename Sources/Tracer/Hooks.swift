@@ -195,10 +195,11 @@ public func willDelete(_ block: UnsafeMutableRawPointer?) { core.willDelete(bloc
 @c(tracer_did_delete)
 public func didDelete() { core.didDelete() }
 
+@c(tracer_hook_dlopen)
+public func beforeLoad() { core.pointee.rows.willLoad() }
+
 @c(tracer_hook_dlclose_before)
-public func beforeUnload() {
-  _ = core.pointee.rows.moduleGeneration.wrappingAdd(1, ordering: .acquiringAndReleasing)
-}
+public func beforeUnload() { core.pointee.rows.didUnload() }
 
 @c(tracer_hook_dlclose_after)
 public func afterUnload() { beforeUnload() }

@@ -113,4 +113,53 @@ import Testing
     // In how many places the optimiser's loop met its elements is chance.
     #expect(stripped.filter { $0.key != 18_001 } == whole.filter { $0.key != 18_001 })
   }
+
+  @Test(arguments: ["-Onone", "-O"], [["-Xcc", "-fno-omit-frame-pointer"], []])
+  func `of many tasks at a time, what is remembered of a stack is what a whole walk says`(
+    _ optimisation: String, _ frames: [String]
+  ) throws {
+    let program = try Programs.build(
+      "tasks.swift", [optimisation, "-g", "-parse-as-library"] + frames)
+    let box = try DumpBox()
+    let result = try run([program], environment: box.environment("record", ["HEAPTAP_CHECK": "1"]))
+    #expect(result.output == "5000\n", "\(result.errors)")
+    let snapshot = try box.snapshot()
+    snapshot.expectSound(truncated: true)
+    #expect(snapshot.header.integer("differing_stacks") == 0)
+    #expect(snapshot.header.integer("checked_stacks") ?? 0 > 10_000)
+    // Of the 5,000 tasks that made each other, only the first are stacks of their own.
+    #expect(snapshot.header.integer("sites") ?? .max < 3000)
+  }
+
+  @Test func `a server on SwiftNIO's event loops is as legible`() throws {
+    let package =
+      Workshop.package.appendingPathComponent("Tests/GuestTests/Programs/echo").path
+    let built = try run([
+      "/usr/bin/env", "swift", "build", "--package-path", package, "-c", "release",
+      "-Xswiftc", "-g", "--product", "echo",
+    ])
+    #expect(built.status == 0, "\(built.output)\(built.errors)")
+    let box = try DumpBox()
+    let result = try run(
+      ["\(package)/.build/release/echo"],
+      environment: box.environment("record", ["HEAPTAP_DEPTH": "256"]))
+    #expect(result.output == "5\n", "\(result.errors)")
+    let snapshot = try box.snapshot()
+    snapshot.expectSound()
+    let named = snapshot.named().folded()
+    for size in [30_000, 30_001] {
+      let sample = try #require(named.samples(ofSize: size).first)
+      let stack = named.stack(of: sample)
+      #expect(stack.last?.function == "_start")
+      #expect(!stack.contains { $0.function?.hasPrefix("_dispatch_") == true })
+      var functions: [String] = []
+      for frame in stack where frame.file?.hasSuffix("/echo/main.swift") == true && frame.line != 0
+      {
+        let name = bareName(frame.function ?? "")
+        // A function is there once for each of its closures too.
+        if functions.last != name { functions.append(name) }
+      }
+      #expect(functions == ["keep", "remember", "answer", "serve", "accept", "main"], "\(size)")
+    }
+  }
 }

@@ -58,6 +58,66 @@ extension CommandTests {
         ])
     }
 
+    @Test func `lists of one's own fold more, and have folded frames stay`() throws {
+      let reported = try Reported()
+      let directory = try Workshop.makeDirectory()
+      let own = directory.appendingPathComponent("heaptap")
+      try FileManager.default.createDirectory(at: own, withIntermediateDirectories: true)
+      try "# Ours.\ncache::Store::*\n".write(
+        to: own.appendingPathComponent("folding"), atomically: true, encoding: .utf8)
+      let list = directory.appendingPathComponent("list").path
+      func names(_ options: String..., function: String) throws -> Bool {
+        let result = try run(
+          [Workshop.command, "show", reported.dump, "--by", "function", "-n", "0"] + options,
+          environment: ["XDG_CONFIG_HOME": directory.path])
+        #expect(result.status == 0, "\(result.errors)")
+        return result.output.contains(function)
+      }
+      #expect(try !names(function: "Store::insert"))
+      #expect(try names("--all-frames", function: "operator new"))
+      // What is named by hand comes last, and so wins.
+      try "!cache::Store::insert*\n".write(toFile: list, atomically: true, encoding: .utf8)
+      #expect(try names("--folding", list, function: "Store::insert"))
+      try "!module:libstdc++.so*\n!operator new*\n".write(
+        toFile: list, atomically: true, encoding: .utf8)
+      #expect(try names("--folding", list, function: "operator new"))
+
+      let printed = try run(
+        [Workshop.command, "folding", "--folding", list],
+        environment: ["XDG_CONFIG_HOME": directory.path])
+      #expect(printed.output.hasPrefix(FrameFolding.standardList))
+      #expect(printed.output.contains("\n# Of '\(own.path)/folding':\n# Ours.\ncache::Store::*\n"))
+      #expect(
+        printed.output.hasSuffix("\n# Of '\(list)':\n!module:libstdc++.so*\n!operator new*\n"))
+
+      try "malloc\nmodul:x\n".write(toFile: list, atomically: true, encoding: .utf8)
+      for command in [["show"], ["diff", reported.dump], ["report"]] {
+        let refused = try heaptap(command + [reported.dump, "--folding", list])
+        #expect(refused.status == 2)
+        #expect(
+          refused.errors.hasPrefix(
+            "heaptap: line 2 of '\(list)' is no pattern to fold by: 'modul:'"),
+          "\(refused.errors)")
+      }
+      let absent = try heaptap("show", reported.dump, "--folding", "/nowhere/list")
+      #expect(absent.status == 2)
+      #expect(absent.errors == "heaptap: cannot read '/nowhere/list': no such file or directory\n")
+    }
+
+    @Test func `folded stacks are what flame graphs are drawn from`() throws {
+      let reported = try Reported()
+      // But for what the C++ runtime keeps since it was loaded.
+      let lines = try reported.show("--format", "folded", "--exclude", "libstdc++*").output
+        .split(separator: "\n")
+      let big = try #require(lines.first)
+      #expect(big.hasSuffix(";main 1048576"), "\(big)")
+      #expect(lines.contains { $0.hasSuffix(";cache::Store::insert(int) 1000") }, "\(lines)")
+      let blocks = try reported.show("--format", "folded", "--sort", "blocks").output
+      #expect(blocks.contains(";cache::Store::insert(int) 10\n"), "\(blocks)")
+      // All stacks have one root, that of the program.
+      #expect(Set(lines.map { $0.split(separator: ";")[0] }).count == 1, "\(lines)")
+    }
+
     @Test func `rows are what --by says`() throws {
       let reported = try Reported()
       let program = URL(fileURLWithPath: reported.program).lastPathComponent

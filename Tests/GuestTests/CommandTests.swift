@@ -54,6 +54,12 @@ import Testing
     (["show", "a", "b"], "unexpected argument 'b'"),
     (["show", "--by", "func"], "--by takes line, file, function, stack, module or generation"),
     (["show", "--sort", "size"], "--sort takes bytes, blocks or total, not 'size'"),
+    (["show", "--format", "flame"], "--format takes text, json or folded, not 'flame'"),
+    (["show", "--format", "text", "--json"], "--json does not go with --format text"),
+    (
+      ["show", "--format", "folded", "--cumulative"],
+      "--cumulative does not go with --format folded"
+    ),
     (["show", "-n", "-1"], "-n"), (["show", "-n", "many"], "many"),
     (["show", "--by", "stack", "--cumulative"], "--cumulative does not go with --by stack"),
     (["diff", "a", "b", "c"], "diff takes two dumps, one name or nothing, not 3 arguments"),
@@ -122,8 +128,8 @@ import Testing
         if line == ".It Cm list Op Fl -json" { flags.insert("--json") }
       }
     }
-    // The section says in words that this one is of `show`.
-    return subcommand == "diff" ? flags.subtracting(["--header"]) : flags
+    // The section says in words that these are of `show`.
+    return subcommand == "diff" ? flags.subtracting(["--header", "--format"]) : flags
   }
 
   private static func flags(inMacro line: Substring) -> [String] {

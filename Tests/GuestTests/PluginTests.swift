@@ -46,6 +46,27 @@ import Testing
     #expect(left.count == 3)
   }
 
+  @Test func `each dump in between names what was unloaded before it`() throws {
+    let plugins = try plugins([])
+    let headers = Workshop.package.appendingPathComponent("Sources/CHeaptap").path
+    let host = try Programs.build("host.c", ["-O1", "-g", "-DSNAPSHOTS", "-I\(headers)"])
+    let box = try DumpBox()
+    let result = try run([host] + plugins, environment: box.environment("record"))
+    let places = result.output.split(separator: "\n").dropLast()
+    #expect(Set(places).count == 1, "all at one place: \(result.output) \(result.errors)")
+    let dumps = try box.snapshots()
+    #expect(dumps.count == plugins.count + 1)
+    for (number, dump) in dumps.enumerated() {
+      let named = dump.named()
+      let modules = named.samples(through: "plugin_allocate").filter { $0.liveBytes > 1000 }
+        .compactMap { sample in
+          named.stack(of: sample).first { $0.function == "plugin_allocate" }
+            .flatMap { named.module(of: $0)?.path }
+        }
+      #expect(Set(modules) == Set(plugins.prefix(number + 1)), "dump \(number + 1)")
+    }
+  }
+
   @Test(arguments: builds, ["0", "1"])
   func `a plug-in in C++ works in a host in C that is not recorded`(
     _ options: [String], _ mode: String
@@ -55,6 +76,21 @@ import Testing
     let result = try run([host] + plugins(options), environment: box.environment(mode))
     #expect(result.output.hasSuffix("done\n"), "\(result.output) \(result.errors)")
     #expect(box.names.isEmpty)
+  }
+
+  @Test func `a program with gaps between its segments is known by its own headers`() throws {
+    // The loader then tells the segment of an address only, and the headers lie in another.
+    let options = ["-O1", "-g", "-no-pie", "-Wl,-z,max-page-size=0x200000"]
+    let program = try Programs.build("depths.c", options)
+    let box = try DumpBox()
+    _ = try run([program, "5"], environment: box.environment("record"))
+    let snapshot = try box.snapshot().named()
+    snapshot.expectSound()
+    let module = try #require(snapshot.modules.first { $0.path == program })
+    #expect(!module.buildID.isEmpty && module.fileOffset > 0)
+    let deep = try #require(snapshot.samples(ofSize: 4001).first)
+    #expect(
+      snapshot.functions(of: deep).prefix(7) == Array(repeating: "descend", count: 6) + ["main"])
   }
 
   @Test func `a library that is mapped to be read is not called`() throws {

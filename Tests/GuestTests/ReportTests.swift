@@ -80,6 +80,80 @@ struct `heaptap report` {
     #expect(!sites[0].contains("reported.cpp:") && sites[1].contains("reported.cpp:"), "\(sites)")
   }
 
+  @Test func `--symbolize puts names into a dump, which else stays what it was`() throws {
+    let box = try Self.made()
+    func facts(_ path: String) -> stat {
+      var facts = stat()
+      lstat(path, &facts)
+      return facts
+    }
+    let paths = box.dumps.map(\.path)
+    chmod(paths[0], 0o640)
+    let before = paths.map(facts)
+    // The second is compared with the first when that one has its names already.
+    let (result, entries) = try inBed(
+      "for dump in \(paths.joined(separator: " ")); do \(command) report --symbolize $dump; done")
+    #expect(result.status == 0 && result.errors.isEmpty, "\(result.errors)")
+    try #require(entries.count == 2)
+    #expect(entries[1]["growth_bytes"] as? Int == 500)
+    let site = try #require(entries[1]["site_1"] as? String)
+    #expect(site.hasPrefix("+500 bytes in 5 blocks, 1500 bytes in 15 blocks live: "), "\(site)")
+    for (path, before) in zip(paths, before) {
+      let after = facts(path)
+      #expect(after.st_mode == before.st_mode && after.st_uid == before.st_uid)
+      #expect(after.st_mtim.tv_sec == before.st_mtim.tv_sec)
+      #expect(after.st_mtim.tv_nsec == before.st_mtim.tv_nsec)
+      #expect(after.st_ino != before.st_ino && after.st_size > before.st_size)
+      let shown = try heaptap("show", "--no-symbols", "--by", "line", path)
+      #expect(shown.output.contains("obedient.c:"), "\(shown.output)")
+    }
+    #expect(box.names.count == 2, "no draft is left: \(box.names)")
+  }
+
+  @Test func `what takes no names is reported all the same, and what has them is left alone`()
+    throws
+  {
+    let box = try Self.made()
+    let paths = box.dumps.map(\.path)
+    let state = try Workshop.makeDirectory()
+    let (result, entries) = try inBed(
+      """
+      \(command) symbolize --in-place \(paths[1]) > \(state.path)/said
+      mount --bind \(box.directory.path) \(box.directory.path)
+      mount -o remount,ro,bind \(box.directory.path)
+      \(command) report --new --symbolize --state \(state.path) --dir \(box.directory.path)
+      echo "ended $?"
+      """)
+    #expect(entries.count == 2, "\(result.errors)")
+    #expect(result.output == "ended 0\n", "\(result.output) \(result.errors)")
+    #expect(
+      result.errors == """
+        heaptap: cannot write '\(paths[0])': read-only file system, so it stays without names
+
+        """)
+  }
+
+  @Test func `the process that reads binaries for --symbolize keeps no right but to read`() throws {
+    let place = try Workshop.makeDirectory()
+    let result = try run(
+      [
+        "/bin/sh", "-c",
+        """
+        mkfifo questions
+        exec 3<>questions
+        \(command) symbolicate-worker --confined <questions >said &
+        until grep -q heaptap said; do kill -0 $! || exit 1; sleep 0.01; done
+        grep -E '^Cap(Inh|Prm|Eff):' /proc/$!/status
+        kill $!
+        """,
+      ], directory: place)
+    let rights = result.output.split(separator: "\n").compactMap {
+      $0.split(separator: "\t").last.flatMap { UInt64($0, radix: 16) }
+    }
+    // CAP_DAC_READ_SEARCH is the third.
+    #expect(rights.count == 3 && rights.allSatisfy { $0 & ~4 == 0 }, "\(result.output)")
+  }
+
   @Test func `without the dump before, nothing is said of growth`() throws {
     let box = try Self.made()
     try FileManager.default.removeItem(at: box.dumps[0])

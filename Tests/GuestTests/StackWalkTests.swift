@@ -86,4 +86,14 @@ import Testing
     #expect(functions.contains { $0.hasPrefix("_dl_runtime_resolve") }, "\(functions)")
     #expect(functions.suffix(4).first == "main")
   }
+
+  /// A scheduler of fibers leaves such frames behind: the thread that began a fiber has ended.
+  @Test(arguments: [65536, 4096])
+  func `a stack that leads on into one that is gone ends there`(_ distance: Int) throws {
+    let program = try Programs.build("gone_stack.c")
+    let result = try run(
+      [program, "\(distance)"], environment: DumpBox().environment("record"))
+    #expect(result.status == 0)
+    #expect(result.output == "still here\n")
+  }
 }

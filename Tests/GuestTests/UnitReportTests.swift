@@ -34,6 +34,15 @@ import Testing
       [ "$(reports | wc -l)" = 6 ]
       [ "$(systemctl show --property=Result --value heaptap-report.service)" = success ]
       reports | grep -o '"HEAPTAP_DUMP":"[^"]*"' | cut -d'"' -f4 | sort | diff - <(sort /tmp/dumps) >&2
+      # Each dump has its names by now, belongs to whom it did, and no draft is left.
+      while read -r dump; do
+        heaptap show --no-symbols --by line -n 1 "$dump" | grep -q '/grower.c:13 in leak_one' ||
+          { echo "no names in $dump"; heaptap show --no-symbols "$dump"; exit 1; } >&2
+        [ "$(stat -c '%u %g %a' "$dump")" = "$(stat -c '%u %g 600' "$(dirname "$dump")")" ] ||
+          { stat "$dump"; exit 1; } >&2
+      done < /tmp/dumps
+      [ -z "$(find /var/lib/heaptap -name '.heaptap-*')" ]
+      [ -z "$(journalctl -u heaptap-report.service -o cat | grep 'without names')" ]
       reports
       """)
     let lines = result.output.split(separator: "\n")

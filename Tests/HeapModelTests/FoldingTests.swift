@@ -214,3 +214,95 @@ private let swiftCore = Module(
     #expect(merged.samples.map(\.liveBytes) == [1, 2])
   }
 }
+
+@Suite struct FoldingListTests {
+  private func folding(_ list: String) throws -> FrameFolding {
+    var folding = FrameFolding.standard
+    try folding.add(list: list)
+    return folding
+  }
+
+  @Test func `the default list, printed, reads as the default list`() throws {
+    var read = FrameFolding(rules: [])
+    try read.add(list: FrameFolding.standardList)
+    #expect(read == FrameFolding.standard)
+    #expect(FrameFolding.standardList.contains("# The loader, C and C++"))
+    #expect(!FrameFolding.standardList.contains("\n\n\n"))
+  }
+
+  @Test func `a list folds by function, module and file, and remarks say nothing`() throws {
+    let module = Module(start: 0, limit: 9, fileOffset: 0, path: "/opt/libpool.so.2", buildID: "")
+    let ours = try folding(
+      """
+      # Our pool.
+        pool_*\t
+
+      module:libpool.so*
+      file: */third_party/*
+      function:odd:name
+      JS:*grow *
+      std::pool::*
+      """)
+    for function in ["pool_take", "odd:name", "JS:xgrow /a.js:1:2", "std::pool::take"] {
+      #expect(ours.matches(Frame(function: function), in: nil), "\(function)")
+      #expect(!FrameFolding.standard.matches(Frame(function: function), in: nil))
+    }
+    #expect(ours.matches(Frame(module: 0), in: module))
+    #expect(ours.matches(Frame(function: "f", file: "/a/third_party/b.c", line: 1), in: nil))
+    #expect(!ours.matches(Frame(function: "f", file: "/a/b.c", line: 1), in: nil))
+    #expect(ours.matches(Frame(function: "malloc"), in: nil), "the default rules stay")
+  }
+
+  @Test func `of rules that fit the last counts, and an exception holds for passages too`() throws {
+    let first = try folding("!malloc\n!thunk for *\n")
+    #expect(!first.matches(Frame(function: "malloc"), in: nil))
+    #expect(first.matches(Frame(function: "calloc"), in: nil))
+    #expect(!first.isPassage(Frame(function: "thunk for f"), in: nil))
+    let second = try folding("!pool_*\npool_take\npassage:hop_*")
+    #expect(second.matches(Frame(function: "pool_take"), in: nil))
+    #expect(!second.matches(Frame(function: "pool_give"), in: nil))
+    #expect(second.isPassage(Frame(function: "hop_on"), in: nil))
+    #expect(!second.matches(Frame(function: "hop_on"), in: nil))
+  }
+
+  @Test(arguments: [
+    ("malloc\n!", 2, "there is no pattern; '*' stands for any text"),
+    ("module:", 1, "there is no pattern; '*' stands for any text"),
+    (
+      "# a\n\nmodul:libc.so*", 3,
+      """
+      'modul:' says nothing of a pattern; 'function:', 'module:', 'file:', 'passage:', \
+      'module-without-lines:' and 'compiler-made:' do, and 'function:modul:libc.so*' is a name
+      """
+    ),
+    ("**", 1, "it would fold every frame; 'show --by module' has the largest parts"),
+    ("a\u{1b}[31m", 1, "it has characters that no name has; patterns are text in UTF-8"),
+  ])
+  func `a line that is none says what is wrong, and where`(
+    _ list: String, _ line: Int, _ words: String
+  ) {
+    let error = #expect(throws: FrameFolding.ListError.self) { _ = try folding(list) }
+    #expect(error?.line == line)
+    #expect(error?.description == words)
+  }
+
+  @Test func `a snapshot without symbols is what the tracer wrote`() {
+    let module = Module(start: 0, limit: 99, fileOffset: 0, path: "/bin/p", buildID: "")
+    let jit = Module(start: 0, limit: 0, fileOffset: 0, path: "[jit]", buildID: "")
+    var plain = Snapshot.Builder(header: Header(), modules: [module, jit])
+    let generated = Frame(address: 50, module: 1, function: "JS:f")
+    plain.add(bytes: 7, stack: [Frame(address: 10, module: 0), generated, .lostStack])
+    let written = plain.finish()
+    let named = written.replacingFrames { frame in
+      frame.module != 0
+        ? []
+        : [
+          Frame(address: 10, module: 0, function: "inner", file: "p.c", line: 1, isInlined: true),
+          Frame(address: 10, module: 0, function: "outer", file: "p.c", line: 2),
+        ]
+    }
+    #expect(named.hasSymbols && !written.hasSymbols)
+    #expect(named.stack(of: named.samples[0]).count == 4)
+    #expect(named.withoutSymbols() == written)
+  }
+}

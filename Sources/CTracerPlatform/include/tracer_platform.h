@@ -47,6 +47,7 @@ struct tracer_originals {
   void *_Nullable (*_Nullable valloc)(size_t);
   void *_Nullable (*_Nullable pvalloc)(size_t);
   size_t (*_Nullable malloc_usable_size)(void *_Nullable);
+  void *_Nullable (*_Nullable dlopen)(const char *_Nullable, int);
   int (*_Nullable dlclose)(void *_Nonnull);
   void (*_Nullable exit_now)(int);
 };
@@ -85,6 +86,9 @@ struct tracer_object {
 /* 0 where the C library is too old to say (before glibc 2.35). */
 int tracer_can_find_objects(void);
 int tracer_find_object(uint64_t address, struct tracer_object *_Nonnull ret_object);
+
+/* The ELF program headers of the program itself, as they are mapped, and how many. */
+const void *_Nullable tracer_program_headers(size_t *_Nonnull ret_count);
 
 /* The path that the kernel was given to start this program; NULL where it does not say. */
 const char *_Nullable tracer_program_path(void);

@@ -57,6 +57,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     writeReconciliation(&encoder, &comments, facts)
     writeLimit(&encoder, &comments, facts)
     writeLosses(&encoder, &comments, facts)
+    writeGeneratedCode(&encoder, &comments)
   }
 
   // MARK: Whose

@@ -40,9 +40,14 @@ package struct DumpState: ~Copyable {
     outputByteCount + inputByteCount + textByteCount + writtenByteCount
   }
   static var orderByteCount: Int { Int(BlockWord.siteLimit) * 4 }
+  static var generatedAddressLimit: Int { Int(RowTable.limit) }
+  private static var generatedByteCount: Int {
+    generatedAddressLimit * MemoryLayout<GeneratedAddress>.stride
+  }
 
   private let workspace: Atomic<UInt>
   private let order: Atomic<UInt>
+  private let generated: Atomic<UInt>
   /// Per site: what the scan found, and where its generations begin.
   let scratch: ChunkedArena
   /// Per site and generation.
@@ -54,6 +59,10 @@ package struct DumpState: ~Copyable {
   package let written: Atomic<UInt64>
   /// For how many sites the pages that a dump needs are there.
   private var preparedSites: UInt32
+  /// For how many addresses of generated code there are.
+  private(set) var preparedAddresses: Int
+  /// What the dump that is being made knows of generated code.
+  var code: GeneratedCode
   /// The file of a dump that is under its name and not yet on disk, plus one; 0 for none.
   var unsynced: Int32
   /// What the sites had alive that the last dump had no room for.
@@ -71,12 +80,18 @@ package struct DumpState: ~Copyable {
       guard let base = System.map(Self.orderByteCount) else { return false }
       order.store(UInt(bitPattern: base), ordering: .releasing)
     }
+    if generated.load(ordering: .acquiring) == 0 {
+      guard let base = System.map(Self.generatedByteCount) else { return false }
+      generated.store(UInt(bitPattern: base), ordering: .releasing)
+    }
     return scratch.open(reserving: 0) && born.open(reserving: 2)
   }
 
   /// Gives the pages back, and forgets what the recording's snapshots found.
   mutating func discard() {
     preparedSites = 0
+    preparedAddresses = 0
+    if let base = generatedAddresses { System.discard(base, Self.generatedByteCount) }
     previous = ScanTotals()
     last = ScanTotals()
     if let base = UnsafeMutableRawPointer(bitPattern: workspace.load(ordering: .acquiring)) {
@@ -89,8 +104,9 @@ package struct DumpState: ~Copyable {
     born.discard(reserving: 2)
   }
 
-  /// Takes the pages for a dump of so many sites now, while there is memory. Costs 68 bytes a site.
-  mutating func prepare(sites: UInt32) {
+  /// Takes the pages for a dump of so many sites now, while there is memory. Costs 68 bytes a site, and
+  /// 24 for each address of generated code.
+  mutating func prepare(sites: UInt32, _ rows: borrowing RowTable) {
     guard sites >= preparedSites, preparedSites < BlockWord.siteLimit,
       let base = UnsafeMutableRawPointer(
         bitPattern: workspace.load(ordering: .acquiring)),
@@ -103,18 +119,35 @@ package struct DumpState: ~Copyable {
     scratch.prepare(words: wanted &* SiteSummary.wordCount)
     born.prepare(words: max(wanted &* BornTally.wordCount, UInt32(born.usedByteCount / 4)))
     preparedSites = wanted
+    prepareAddresses(rows)
+  }
+
+  private mutating func prepareAddresses(_ rows: borrowing RowTable) {
+    guard let base = generatedAddresses else { return }
+    var count = 0
+    rows.forEachGeneratedAddress { _ in count &+= 1 }
+    guard count > preparedAddresses else { return }
+    preparedAddresses = min(count &+ count / 4, Self.generatedAddressLimit)
+    System.touch(base, preparedAddresses &* MemoryLayout<GeneratedAddress>.stride)
   }
 
   /// What a fork's child does not have: the parent's file, in a table of descriptors of its own.
-  mutating func leaveParents() { unsynced = 0 }
+  mutating func leaveParents() {
+    unsynced = 0
+    code = GeneratedCode()
+  }
 
   /// What dumps have touched, for so many sites: their summaries, their order, the buffers.
   package func usedByteCount(sites: UInt32) -> Int {
     guard workspace.load(ordering: .relaxed) != 0, preparedSites > 0 else { return 0 }
     let perSite = (SiteSummary.wordCount &+ BornTally.wordCount &+ 1) &* 4
     return Self.workspaceByteCount + Int(max(sites, preparedSites)) * Int(perSite)
+      + preparedAddresses * MemoryLayout<GeneratedAddress>.stride
   }
 
+  var generatedAddresses: UnsafeMutablePointer<GeneratedAddress>? {
+    UnsafeMutablePointer(bitPattern: generated.load(ordering: .relaxed))
+  }
   var output: UnsafeMutableRawPointer {
     UnsafeMutableRawPointer(bitPattern: workspace.load(ordering: .relaxed)).unsafelyUnwrapped
   }

@@ -225,7 +225,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       site &+= 1
     }
     scan.siteCount = count
-    heapSort(order, count)
+    HeapSort.sort(order, count) { isBefore($0, $1) }
   }
 
   /// Largest first; of equals, the older site: a total order, so that dumps can be compared.
@@ -235,31 +235,5 @@ extension UnsafeMutablePointer where Pointee == Core {
       summary(left).pointee.liveBytes, summary(right).pointee.liveBytes
     )
     return leftBytes != rightBytes ? leftBytes > rightBytes : left < right
-  }
-
-  /// In place, without memory, and never quadratic.
-  private func heapSort(_ items: UnsafeMutablePointer<UInt32>, _ count: Int) {
-    var root = count / 2
-    while root > 0 {
-      root &-= 1
-      sift(items, root, count)
-    }
-    var end = count
-    while end > 1 {
-      end &-= 1
-      (items[0], items[end]) = (items[end], items[0])
-      sift(items, 0, end)
-    }
-  }
-
-  private func sift(_ items: UnsafeMutablePointer<UInt32>, _ start: Int, _ count: Int) {
-    var root = start
-    while 2 &* root &+ 1 < count {
-      var child = 2 &* root &+ 1
-      if child &+ 1 < count, isBefore(items[child], items[child &+ 1]) { child &+= 1 }
-      guard isBefore(items[root], items[child]) else { return }
-      (items[root], items[child]) = (items[child], items[root])
-      root = child
-    }
   }
 }

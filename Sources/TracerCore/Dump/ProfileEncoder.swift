@@ -31,7 +31,7 @@ struct ProfileEncoder: ~Copyable {
   /// The strings that every dump begins with, in this order.
   enum Fixed: UInt64 {
     case empty, allocObjects, count, allocSpace, bytes, inuseObjects, inuseSpace, space, generation
-    case truncated, frames, broken, truncatedRoot, brokenRoot, domain
+    case truncated, frames, broken, truncatedRoot, brokenRoot, generatedCode, domain
   }
 
   mutating func string(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
@@ -59,6 +59,7 @@ struct ProfileEncoder: ~Copyable {
     string("broken")
     string("[truncated]")
     string("[broken]")
+    string("[jit]")
     string("domain")
     writeValueType(1, .allocObjects, .count)
     writeValueType(1, .allocSpace, .bytes)
@@ -104,30 +105,53 @@ struct ProfileEncoder: ~Copyable {
     wire.write(6, varint: buildIndex)
   }
 
-  mutating func writeLocation(_ number: UInt64, mapping: UInt64, address: UInt64) {
+  /// The mapping of code that was generated: no file, and all of its names are in the dump.
+  mutating func writeGeneratedMapping(_ number: UInt64) {
+    let name = Fixed.generatedCode.rawValue
+    wire.beginMessage(
+      3,
+      byteCount: WireSize.field(1, varint: number) &+ WireSize.field(5, varint: name)
+        &+ WireSize.field(7, varint: 1))
+    wire.write(1, varint: number)
+    wire.write(5, varint: name)
+    wire.write(7, varint: 1)
+  }
+
+  /// - Parameter function: The number of the function, where it is known; 0 where it is not.
+  mutating func writeLocation(
+    _ number: UInt64, mapping: UInt64, address: UInt64, function: UInt64 = 0
+  ) {
+    let lineBytes = WireSize.field(1, varint: function)
     wire.beginMessage(
       4,
       byteCount: WireSize.field(1, varint: number) &+ WireSize.field(2, varint: mapping)
-        &+ WireSize.field(3, varint: address))
+        &+ WireSize.field(3, varint: address)
+        &+ (function == 0 ? 0 : WireSize.field(4, byteCount: lineBytes)))
     wire.write(1, varint: number)
     wire.write(2, varint: mapping)
     wire.write(3, varint: address)
+    if function != 0 {
+      wire.beginMessage(4, byteCount: lineBytes)
+      wire.write(1, varint: function)
+    }
+  }
+
+  mutating func writeFunction(_ number: UInt64, name: UnsafeRawBufferPointer) {
+    writeFunction(number, string(name))
+  }
+
+  private mutating func writeFunction(_ number: UInt64, _ name: UInt64) {
+    wire.beginMessage(
+      5, byteCount: WireSize.field(1, varint: number) &+ WireSize.field(2, varint: name))
+    wire.write(1, varint: number)
+    wire.write(2, varint: name)
   }
 
   /// A location that is no place in the code but a name: what stands at the root of a stack that is
   /// not whole. Its function has its number.
   mutating func writeLocation(_ number: UInt64, named name: Fixed) {
-    wire.beginMessage(
-      5,
-      byteCount: WireSize.field(1, varint: number) &+ WireSize.field(2, varint: name.rawValue))
-    wire.write(1, varint: number)
-    wire.write(2, varint: name.rawValue)
-    let lineBytes = WireSize.field(1, varint: number)
-    wire.beginMessage(
-      4, byteCount: WireSize.field(1, varint: number) &+ WireSize.field(4, byteCount: lineBytes))
-    wire.write(1, varint: number)
-    wire.beginMessage(4, byteCount: lineBytes)
-    wire.write(1, varint: number)
+    writeFunction(number, name.rawValue)
+    writeLocation(number, mapping: 0, address: 0, function: number)
   }
 
   /// How a stack ends at its outermost frame.

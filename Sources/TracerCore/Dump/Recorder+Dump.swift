@@ -42,11 +42,15 @@ extension UnsafeMutablePointer where Pointee == Core {
       if trigger == .limit { _ = gatherFacts(trigger) }
       return DumpOutcome(isWritten: false, error: ENOENT)
     }
-    defer { directory.close() }
+    defer {
+      directory.close()
+      closeGeneratedCode()
+    }
     pointee.dumps.sequence &+= 1
     // At a crossing the watch has looked just now.
     if trigger != .limit { lookAtLimits(System.monotonicTime) }
     let facts = gatherFacts(trigger)
+    findGeneratedCode(trigger)
     let outcome = writeFile(in: directory, facts, path: &path, message: &message)
     guard outcome.isWritten else {
       // Where there is no dump, nothing was left out of one.
@@ -327,6 +331,9 @@ extension UnsafeMutablePointer where Pointee == Core {
       }
       number &+= 1
     }
+    if pointee.dumps.code.namedCount > 0 {
+      encoder.writeGeneratedMapping(UInt64(ModuleTable.limit))
+    }
   }
 
   /// The path that the loader knows, or the program's own; absolute where that can be found out.
@@ -436,9 +443,11 @@ extension UnsafeMutablePointer where Pointee == Core {
       let row = pointee.rows.row(number)
       // Readers take one off every address; an interrupted instruction's is already the right one.
       let isExact = row.pointee.key & Row.exactFlag != 0
+      let module = UInt64(row.pointee.module)
+      let function = module == 0 ? generatedFunction(row, &encoder) : 0
       encoder.writeLocation(
-        UInt64(number), mapping: UInt64(row.pointee.module),
-        address: row.pointee.address &+ (isExact ? 1 : 0))
+        UInt64(number), mapping: function == 0 ? module : UInt64(ModuleTable.limit),
+        address: row.pointee.address &+ (isExact ? 1 : 0), function: function)
     }
   }
 

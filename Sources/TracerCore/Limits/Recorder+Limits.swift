@@ -102,7 +102,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   private func pause(_ look: borrowing LimitLook) -> Int {
     let second = 1_000_000_000
     if pointee.isRecording.load(ordering: .relaxed) == 1 {
-      pointee.dumps.prepare(sites: pointee.sites.limit)
+      pointee.dumps.prepare(sites: pointee.sites.limit, pointee.rows)
     }
     guard pointee.isRecording.load(ordering: .relaxed) == 1, look.fullest.isKnown || hasSizes,
       pointee.limits.crossings.isWaiting(pointee.settings.limitMarks)

@@ -53,6 +53,38 @@ package struct TextBuffer {
     for byte in bytes { append(byte < 0x20 || byte == 0x7f ? 0x3f : byte) }
   }
 
+  /// Appends foreign text of which nothing is known: what is no UTF-8 becomes `?` as well, and of a text
+  /// that does not fit no half of a character is kept.
+  package mutating func append(utf8 bytes: UnsafeRawBufferPointer) {
+    var position = 0
+    while position < bytes.count {
+      let length = Self.characterLength(UnsafeRawBufferPointer(rebasing: bytes[position...]))
+      guard count &+ max(length, 1) <= capacity else {
+        isFull = true
+        return
+      }
+      if length == 0 { append(0x3f) }
+      append(printable: UnsafeRawBufferPointer(rebasing: bytes[position..<(position &+ length)]))
+      position &+= max(length, 1)
+    }
+  }
+
+  /// The bytes of the character that a text begins with; 0 where it begins with none. (Unicode 15.0,
+  /// table 3-7.)
+  private static func characterLength(_ bytes: UnsafeRawBufferPointer) -> Int {
+    let first = bytes[0]
+    if first < 0x80 { return 1 }
+    let length = first < 0xc2 || first > 0xf4 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4
+    guard length > 0, bytes.count >= length else { return 0 }
+    for position in 1..<length where bytes[position] & 0xc0 != 0x80 { return 0 }
+    switch (first, bytes[1]) {
+    case (0xe0, ..<0xa0), (0xed, 0xa0...), (0xf0, ..<0x90), (0xf4, 0x90...): return 0
+    // U+0080 to U+009F are control characters too.
+    case (0xc2, ..<0xa0): return 0
+    default: return length
+    }
+  }
+
   package mutating func append(decimal value: UInt64, width: Int = 1) {
     var digits = InlineArray<20, UInt8>(repeating: 0x30)
     var left = value

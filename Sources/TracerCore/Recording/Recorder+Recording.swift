@@ -61,7 +61,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     // First those that give back: a block that is recorded must not be freed unseen.
     tracer_services.switch_freeing_entries?(1)
     tracer_services.switch_allocating_entries?(1)
-    pointee.dumps.prepare(sites: 0)
+    pointee.dumps.prepare(sites: 0, pointee.rows)
     if cause != .firstAllocation { noteRecordingBegan() }
     return 0
   }

@@ -180,7 +180,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// What all memos together may take: a share of what is traced, and something to begin with.
   private var memoBudget: Int64 {
-    16 << 20 &+ max(0, pointee.publishedBytes.load(ordering: .relaxed)) / 8
+    4 << 20 &+ max(0, pointee.publishedBytes.load(ordering: .relaxed)) / 8
   }
 
   /// The memo is full: it grows, or begins anew.

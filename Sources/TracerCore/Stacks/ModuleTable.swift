@@ -132,6 +132,10 @@ package struct ModuleTable: ~Copyable {
       moduleStart: object.start, moduleLimit: object.end, loadBias: object.load_bias,
       ehFrameHeader: UInt(bitPattern: object.eh_frame_header), pathOffset: 0, pathByteCount: 0,
       buildIDByteCount: 0, isReady: 0, buildID: InlineArray(repeating: 0))
+    if object.name == nil || object.name?.pointee == 0 {
+      describeProgram(object, holding: address, &module)
+      return module
+    }
     // A first segment that may only be executed is not read.
     guard System.isReadable(UInt(object.start)),
       let header = UnsafeRawPointer(bitPattern: UInt(object.start)),
@@ -142,8 +146,36 @@ package struct ModuleTable: ~Copyable {
     let entryCount = UInt64(header.loadUnaligned(fromByteOffset: 56, as: UInt16.self))
     // The headers lie in the first page of what the loader has mapped, or are not read.
     guard stride == 56, entries &+ entryCount &* stride <= 4096 else { return module }
+    readSegments(header + Int(entries), entryCount, object, holding: address, into: &module)
+    return module
+  }
+
+  /// Of a program with gaps between its segments the loader tells the one that holds the address, and
+  /// the headers lie in another: the kernel has said where they are.
+  private static func describeProgram(
+    _ object: tracer_object, holding address: UInt64, _ module: inout LoadedModule
+  ) {
+    var count = 0
+    guard let headers = tracer_program_headers(&count) else { return }
+    var whole = object
+    for position in 0..<min(count, 256) {
+      let entry = headers + position &* 56
+      guard entry.loadUnaligned(as: UInt32.self) == 1 else { continue }  // PT_LOAD
+      let start = object.load_bias &+ entry.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
+      whole.start = min(whole.start, start)
+      whole.end = max(
+        whole.end, start &+ entry.loadUnaligned(fromByteOffset: 40, as: UInt64.self))
+    }
+    (module.moduleStart, module.moduleLimit) = (whole.start, whole.end)
+    readSegments(headers, UInt64(min(count, 256)), whole, holding: address, into: &module)
+  }
+
+  private static func readSegments(
+    _ entries: UnsafeRawPointer, _ entryCount: UInt64, _ object: tracer_object,
+    holding address: UInt64, into module: inout LoadedModule
+  ) {
     for position in 0..<entryCount {
-      let entry = header + Int(entries &+ position &* stride)
+      let entry = entries + Int(position &* 56)
       let start = object.load_bias &+ entry.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
       let memorySize = entry.loadUnaligned(fromByteOffset: 40, as: UInt64.self)
       guard start >= object.start, start <= object.end, memorySize <= object.end &- start else {
@@ -159,7 +191,6 @@ package struct ModuleTable: ~Copyable {
       default: break
       }
     }
-    return module
   }
 
   private static func readBuildID(

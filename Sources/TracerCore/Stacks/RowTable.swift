@@ -59,6 +59,8 @@ package struct Row: ~Copyable {
   /// The address as it is found on the stack.
   package var address: UInt64 { key & ~Row.exactFlag }
   package static var exactFlag: UInt64 { 1 << 63 }
+  /// An address of the call itself: what a return address belongs to is the byte before it.
+  package var callAddress: UInt64 { key & Row.exactFlag != 0 ? address : address &- 1 }
 }
 
 /// The rows as one walk sees them: what stays the same from frame to frame, loaded once.
@@ -103,6 +105,8 @@ package struct RowTable: ~Copyable {
   package let modules: ModuleTable
   /// Bumped when a module is unloaded: what lay at its addresses may be other code from then on.
   package let moduleGeneration: Atomic<UInt32>
+  /// 1 once there is a row of code that lies in no module.
+  private let hasGeneratedCode: Atomic<UInt32>
 
   package func open() -> Bool {
     if base.load(ordering: .acquiring) == 0 {
@@ -119,6 +123,7 @@ package struct RowTable: ~Copyable {
     index.discard()
     System.discard(rows, Int(Self.limit) * MemoryLayout<Row>.stride)
     count.store(0, ordering: .releasing)
+    hasGeneratedCode.store(0, ordering: .relaxed)
     modules.discard()
   }
 
@@ -133,6 +138,20 @@ package struct RowTable: ~Copyable {
     UnsafeMutablePointer<Row>(
       bitPattern: base.load(ordering: .relaxed)
     ).unsafelyUnwrapped + Int(number)
+  }
+
+  /// Calls the body with the address of each call that lies in no module.
+  func forEachGeneratedAddress(_ body: (UInt64) -> Void) {
+    guard base.load(ordering: .acquiring) != 0 else { return }
+    var number: UInt32 = 1
+    while number <= rowCount {
+      let row = row(number)
+      // A row that is being made at this moment is in no dump yet.
+      if row.pointee.key != 0, row.pointee.module == 0, !row.pointee.flags.contains(.own) {
+        body(row.pointee.callAddress)
+      }
+      number &+= 1
+    }
   }
 
   @inline(__always)
@@ -179,6 +198,17 @@ package struct RowTable: ~Copyable {
     }
   }
 
+  /// To be called around the unloading of a module.
+  package func didUnload() {
+    _ = moduleGeneration.wrappingAdd(1, ordering: .acquiringAndReleasing)
+  }
+
+  /// To be called before a module is loaded: it may come to lie where generated code was until now.
+  /// Only then is there anything to be forgotten. What libc loads for itself is not told.
+  package func willLoad() {
+    if hasGeneratedCode.load(ordering: .relaxed) != 0 { didUnload() }
+  }
+
   /// Whether the module of an old row is still the one at its address.
   @inline(never)
   private func isStillTrue(_ number: UInt32, _ generation: UInt32) -> Bool {
@@ -201,6 +231,7 @@ package struct RowTable: ~Copyable {
     row.pointee.generation.store(generation, ordering: .relaxed)
     let module = modules.number(holding: key & ~Row.exactFlag)
     row.pointee.module = UInt16(truncatingIfNeeded: module)
+    if module == 0 { hasGeneratedCode.store(1, ordering: .relaxed) }
     if own.contains(key & ~Row.exactFlag) { row.pointee.flags.insert(.own) }
     var rules = UnwindRules()
     if findRules(for: key, module: module, into: &rules) {

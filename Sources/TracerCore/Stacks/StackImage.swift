@@ -85,11 +85,10 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: false)
       count &+= 1
       let row = reader.rows + Int(number)
-      let page = place.stackPointer >> 12
+      let (before, known) = (place.stackPointer, range)
       outcome = place.step(row, &range)
-      // What has no table is taken to keep a frame pointer, which may lead to another stack: one that
-      // is gone the next time, while the word that leads there is still the same.
-      if row.pointee.flags.contains(.guess), outcome == .stepped, place.stackPointer >> 12 != page {
+      if outcome == .stepped, place.wasGuessed(row, from: before) {
+        range = known
         outcome = .complex
       }
     }

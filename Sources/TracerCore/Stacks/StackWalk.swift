@@ -54,6 +54,16 @@ struct FramePlace {
       ? stepPlainly(row, &range) : stepSpecially(row, &range)
   }
 
+  /// Whether a step out of a frame has led to another page by a frame pointer alone.
+  ///
+  /// What has no table is taken to keep a frame pointer, which may lead to another stack: one that is
+  /// gone the next time, while the word that leads there is still the same. Such pages are asked for
+  /// in each walk, and what was read there is not remembered.
+  @inline(__always)
+  func wasGuessed(_ row: UnsafeMutablePointer<Row>, from stackPointer: UInt) -> Bool {
+    row.pointee.flags.contains(.guess) && self.stackPointer >> 12 != stackPointer >> 12
+  }
+
   @inline(__always)
   private mutating func stepPlainly(
     _ row: UnsafeMutablePointer<Row>, _ range: inout ReadableRange
@@ -163,6 +173,8 @@ package struct StackWalk {
   ) {
     let reader = rows.reader
     readable.begin(at: UInt(bitPattern: registers))
+    var range = readable
+    var isGuessed = false
     var place = FramePlace(registers)
     var steps = Self.stepLimit
     var outcome = StepOutcome.stepped
@@ -172,14 +184,20 @@ package struct StackWalk {
       guard outcome == .stepped else { break }
       let row = reader.rows + Int(number)
       keep(number, row)
-      outcome = place.step(row, &readable)
+      let before = place.stackPointer
+      outcome = place.step(row, &range)
+      if outcome == .stepped, !isGuessed, place.wasGuessed(row, from: before) {
+        isGuessed = true
+        // From here on nothing is known of any page.
+        range = ReadableRange()
+      }
+      if !isGuessed { readable = range }
       steps &-= 1
     } while outcome == .stepped && steps > 0
     switch outcome {
     case .ended(let end): self.end = end
     case .stepped: finishAtStepLimit()
-    case .complex:
-      walkFully(from: registers, rows: rows, readable: &readable, contexts: &contexts)
+    case .complex: walkFully(from: registers, rows: rows, contexts: &contexts)
     case .awaited(let context): follow(context, rows, &contexts)
     }
   }
@@ -240,9 +258,11 @@ package struct StackWalk {
   @inline(never)
   private mutating func walkFully(
     from registers: UnsafePointer<tracer_registers>, rows: borrowing RowTable,
-    readable: inout ReadableRange, contexts: inout ReadablePages
+    contexts: inout ReadablePages
   ) {
     total = 0
+    // It may leave the thread's stack, for one that is gone the next time.
+    var readable = ReadableRange()
     var state = RegisterState(registers.pointee, stackPointer: UInt(bitPattern: registers + 1))
     var inner = state
     var rules = UnwindRules()

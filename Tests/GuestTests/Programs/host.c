@@ -7,6 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#ifdef SNAPSHOTS
+#include <heaptap.h>
+#endif
+
 int main(int count, char **arguments) {
   for (int i = 1; i < count; i++) {
     void *plugin = dlopen(arguments[i], RTLD_NOW | RTLD_LOCAL);
@@ -22,6 +26,9 @@ int main(int count, char **arguments) {
     run((size_t)(30000 + i));
     give(run(100));
     dlclose(plugin);
+#ifdef SNAPSHOTS
+    heaptap_snapshot();
+#endif
   }
   puts("done");
   return 0;

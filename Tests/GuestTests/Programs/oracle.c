@@ -22,11 +22,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libunwind.h>
+#include <link.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { DEPTH = 1024, SEEN = 1 << 16, SHOWN = 20 };
@@ -54,7 +56,7 @@ static int is_debugged;
 static unsigned long every, limit = -1UL, new_limit;
 static struct counts *counts;
 static pid_t counted_pid;
-static unsigned long calls, sampled, new_ones, shown;
+static unsigned long calls, sampled, new_ones, shown, shown_known;
 static unsigned char seen[SEEN / 8];
 static __thread int is_inside;
 
@@ -82,7 +84,7 @@ static void begin_process(void) {
   strncpy(fresh->program, program_invocation_short_name, sizeof fresh->program - 1);
   counts = fresh;
   counted_pid = getpid();
-  shown = 0;
+  shown = shown_known = 0;
 }
 
 __attribute__((constructor)) static void begin(void) {
@@ -110,11 +112,10 @@ __attribute__((constructor)) static void begin(void) {
 }
 
 /* Where a debugger looks at the same stack, from here outwards. After the frame `untabled` its guess
- * may be another than ours; after `part` it does not know the awaiting callers. */
+ * may be another than ours. */
 __attribute__((noinline, noclone)) void heaptap_oracle_sampled(const uintptr_t *frames,
-                                                               size_t count, size_t untabled,
-                                                               size_t part) {
-  __asm__ volatile("" ::"r"(frames), "r"(count), "r"(untabled), "r"(part) : "memory");
+                                                               size_t count, size_t untabled) {
+  __asm__ volatile("" ::"r"(frames), "r"(count), "r"(untabled) : "memory");
 }
 
 /* The first frame whose call is in no function's unwind table, or the count. */
@@ -165,24 +166,91 @@ static int describe(char *text, size_t room, uintptr_t address) {
                   info.dli_sname ? info.dli_sname : "");
 }
 
-/* The part of an asynchronous function after an await, by its symbol's last letters: TY0_, TQ1_. */
-static int is_async_part(uintptr_t address) {
-  Dl_info info;
-  if (!dladdr((void *)(address - 1), &info) || !info.dli_sname)
-    return 0;
-  const char *end = info.dli_sname + strlen(info.dli_sname), *start = end - 1;
-  if (end - info.dli_sname < 6 || *start != '_')
-    return 0;
-  while (start > info.dli_sname && start[-1] >= '0' && start[-1] <= '9')
-    start--;
-  return start - info.dli_sname > 2 && start[-2] == 'T' && (start[-1] == 'Y' || start[-1] == 'Q');
+/* MARK: Names of functions, also of those that no other module sees */
+
+struct symbols {
+  const struct link_map *module;
+  const Elf64_Sym *first, *end;
+  const char *names;
+};
+
+static struct symbols read_symbols(const struct link_map *module) {
+  struct symbols found = {.module = module};
+  struct stat status;
+  int file = open(*module->l_name ? module->l_name : "/proc/self/exe", O_RDONLY | O_CLOEXEC);
+  if (file < 0)
+    return found;
+  const char *bytes = MAP_FAILED;
+  if (fstat(file, &status) == 0)
+    bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, file, 0);
+  close(file);
+  if (bytes == MAP_FAILED)
+    return found;
+  const Elf64_Ehdr *header = (const void *)bytes;
+  const Elf64_Shdr *sections = (const void *)(bytes + header->e_shoff);
+  for (int i = 0; i < header->e_shnum; i++)
+    if (sections[i].sh_type == SHT_SYMTAB) {
+      found.first = (const void *)(bytes + sections[i].sh_offset);
+      found.end = found.first + sections[i].sh_size / sizeof *found.end;
+      found.names = bytes + sections[sections[i].sh_link].sh_offset;
+    }
+  return found;
 }
 
-static size_t first_async_part(const uintptr_t *frames, size_t count) {
+/* The function that a call before an address is in; "" where nothing says so. */
+static const char *name_of(uintptr_t address) {
+  static __thread struct symbols known[64];
+  Dl_info info;
+  const struct link_map *module;
+  if (!dladdr1((void *)(address - 1), &info, (void **)&module, RTLD_DL_LINKMAP))
+    return "";
   size_t i = 0;
-  while (i < count && !is_async_part(frames[i]))
+  while (i < 63 && known[i].module && known[i].module != module)
     i++;
-  return i;
+  if (known[i].module != module)
+    known[i] = read_symbols(module);
+  uintptr_t wanted = address - 1 - module->l_addr;
+  for (const Elf64_Sym *symbol = known[i].first; symbol < known[i].end; symbol++)
+    if (ELF64_ST_TYPE(symbol->st_info) == STT_FUNC && wanted - symbol->st_value < symbol->st_size)
+      return known[i].names + symbol->st_name;
+  return info.dli_sname ? info.dli_sname : "";
+}
+
+/* Whether a mangled name's own type, and not that of a parameter, has the effect of awaiting: `Ya`,
+ * maybe other effects, and then a function, its generic signature, or a closure.
+ * (docs/ABI/Mangling.rst of Swift's sources) */
+static int awaits(const char *name) {
+  while ((name = strstr(name, "Ya"))) {
+    name += 2;
+    const char *end = name;
+    while (*end == 'K' || (*end == 'Y' && end[1]))
+      end += *end == 'K' ? 1 : 2;
+    if ((*end && strchr("FlrR", *end)) || !strncmp(end, "cf", 2) || !strncmp(end, "XEf", 3))
+      return 1;
+  }
+  return 0;
+}
+
+/* Whether a function is what follows an await, TY0_ or TQ1_ by its last letters. */
+static int is_part(const char *name) {
+  size_t end = strlen(name);
+  if (end < 5 || name[--end] != '_')
+    return 0;
+  while (end > 2 && name[end - 1] >= '0' && name[end - 1] <= '9')
+    end--;
+  return end > 2 && name[end - 2] == 'T' && (name[end - 1] == 'Y' || name[end - 1] == 'Q');
+}
+
+/* Whether a function is a part of one that awaits: by its last letters; the first part by its type, or,
+ * of a thunk, by the convention `H`; of the runtime's own, those that an awaiting function enters. */
+static int is_async(uintptr_t address) {
+  const char *name = name_of(address);
+  if (is_part(name))
+    return 1;
+  if (!strncmp(name, "$sI", 3))
+    return name[strcspn(name, "H_")] == 'H';
+  return (!strncmp(name, "$s", 2) && awaits(name)) || !strncmp(name, "swift_task", 10) ||
+         !strncmp(name, "swift_asyncLet", 14) || !strncmp(name, "swift_continuation", 18);
 }
 
 /* A difference that has its reason in a frame that both have. */
@@ -191,7 +259,7 @@ static uint64_t *reason(const uintptr_t *ours, size_t our_count, const uintptr_t
   size_t same = 0;
   while (same < our_count && same < their_count && ours[same] == theirs[same])
     same++;
-  if (first_async_part(ours, same) < same)
+  if (same > 0 && is_async(ours[same - 1]))
     return &counts->async;
   /* There libunwind guesses, and its guess may hold for a frame, with a stack pointer that does not
    * for the next. */
@@ -259,11 +327,13 @@ __attribute__((noinline)) static void compare(const void *block, uintptr_t calle
   const uintptr_t *ours = found + 1;
   size_t our_count = count - 1;
   if (is_debugged)
-    heaptap_oracle_sampled(ours, our_count, first_untabled(ours, our_count),
-                           first_async_part(ours, our_count));
+    heaptap_oracle_sampled(ours, our_count, first_untabled(ours, our_count));
   size_t their_count = walk(theirs, caller);
-  if (total > DEPTH || count == DEPTH)
-    their_count = our_count < their_count ? our_count : their_count;
+  /* Of a stack that is deeper than HEAPTAP_DEPTH the tracer has the innermost frames, and the count
+   * of all, as far as it counts. */
+  int is_same_total = their_count == total - 1 || their_count == DEPTH;
+  if (total > count && is_same_total)
+    their_count = our_count;
   add(&counts->compared, 1);
   add(&counts->frames, our_count);
   if (our_count == their_count && !memcmp(ours, theirs, our_count * sizeof *theirs))
@@ -271,7 +341,7 @@ __attribute__((noinline)) static void compare(const void *block, uintptr_t calle
   uint64_t *known = reason(ours, our_count, theirs, their_count);
   if (known)
     add(known, 1);
-  if (__atomic_fetch_add(&shown, 1, __ATOMIC_RELAXED) < SHOWN)
+  if (__atomic_fetch_add(known ? &shown_known : &shown, 1, __ATOMIC_RELAXED) < SHOWN)
     show(ours, our_count, theirs, their_count,
          !known                      ? ""
          : known == &counts->async   ? ", by its awaiting callers"

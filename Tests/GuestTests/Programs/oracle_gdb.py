@@ -5,6 +5,7 @@
 # gdb's own. Prints each difference, and at last `gdb COMPARED EQUAL UNTABLED ASYNC FRAMES`.
 
 import os
+import re
 import shlex
 import struct
 
@@ -16,6 +17,19 @@ compared = equal = untabled = awaiting = compared_frames = 0
 def described(pc):
     """The address with its function, of the call and not of what comes after it."""
     return gdb.execute(f"info symbol {pc - 1:#x}", to_string=True).strip().split("\n")[0]
+
+
+def is_async(name):
+    """Whether a function is a part of one that awaits, as oracle.c tells."""
+    entries = ("swift_task", "swift_asyncLet", "swift_continuation")
+    name = name.split(" ")[0]
+    if re.search("T[YQ][0-9]+_$", name):
+        return True
+    if name.startswith("$sI"):
+        return "H" in name.split("_")[0]
+    if name.startswith("$s"):
+        return re.search("Ya(Y.|K)*([FlrR]|cf|XEf)", name) is not None
+    return name.startswith(entries)
 
 
 def gdb_stack(caller):
@@ -36,9 +50,7 @@ def gdb_stack(caller):
 class Sampled(gdb.Breakpoint):
     def stop(self):
         global compared, equal, untabled, awaiting, compared_frames
-        first, count, without, part = (
-            int(gdb.parse_and_eval(name)) for name in ("$rdi", "$rsi", "$rdx", "$rcx")
-        )
+        first, count, without = (int(gdb.parse_and_eval(name)) for name in ("$rdi", "$rsi", "$rdx"))
         memory = gdb.selected_inferior().read_memory(first, 8 * count)
         ours = list(struct.unpack(f"{count}Q", memory))
         theirs = [pc for pc in gdb_stack(ours[0]) if not described(pc).endswith("/libheaptap.so")]
@@ -49,14 +61,14 @@ class Sampled(gdb.Breakpoint):
             return False
         # Where there is no unwind table gdb reads the instructions, and knows a frame pointer only
         # where its first one pushes it.
-        def parts_after(frame):
-            return frame < len(ours) and ours[: frame + 1] == theirs[: frame + 1]
-
+        same = 0
+        while same < min(len(ours), len(theirs)) and ours[same] == theirs[same]:
+            same += 1
         why = ""
-        if parts_after(part):
+        if same > 0 and is_async(described(ours[same - 1])):
             awaiting += 1
             why = ", by its awaiting callers"
-        elif parts_after(without):
+        elif without < same:
             untabled += 1
             why = ", after a function without a table"
         print(f"{len(ours)} frames, by gdb {len(theirs)}{why}")

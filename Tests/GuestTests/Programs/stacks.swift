@@ -80,21 +80,27 @@ actor Store {
   return count + String(repeating: "after", count: number + 5).count + work(number)
 }
 
-@main struct Program {
-  static func main() async throws {
-    var total = 0
-    for round in 0..<3 { total += work(round) }
-    let store = Store()
-    total += try await withThrowingTaskGroup(of: Int.self) { group in
-      for number in 0..<8 { group.addTask { await request(number, store) } }
-      return try await group.reduce(0, +)
-    }
-    async let one = request(20, store)
-    async let other = request(21, store)
-    total += await one + other
-    for await number in AsyncStream<Int>(unfolding: { kept.count < 60 ? kept.count : nil }) {
-      total += work(number)
-    }
-    print(total)
+#if SYNCHRONOUS
+  @main struct Program {
+    static func main() { print((0..<6).map(work).reduce(0, +)) }
   }
-}
+#else
+  @main struct Program {
+    static func main() async throws {
+      var total = 0
+      for round in 0..<3 { total += work(round) }
+      let store = Store()
+      total += try await withThrowingTaskGroup(of: Int.self) { group in
+        for number in 0..<8 { group.addTask { await request(number, store) } }
+        return try await group.reduce(0, +)
+      }
+      async let one = request(20, store)
+      async let other = request(21, store)
+      total += await one + other
+      for await number in AsyncStream<Int>(unfolding: { kept.count < 60 ? kept.count : nil }) {
+        total += work(number)
+      }
+      print(total)
+    }
+  }
+#endif

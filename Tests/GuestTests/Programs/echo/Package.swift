@@ -1,0 +1,18 @@
+// swift-tools-version: 6.0
+// SPDX-License-Identifier: Apache-2.0
+// A package of its own: what the guest needs, Heaptap does not.
+
+import PackageDescription
+
+let package = Package(
+  name: "echo",
+  dependencies: [.package(url: "https://github.com/apple/swift-nio", from: "2.101.2")],
+  targets: [
+    .executableTarget(
+      name: "echo",
+      dependencies: [
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+      ])
+  ]
+)
