@@ -64,13 +64,10 @@ struct DumpReference {
 extension ReportOptions {
   /// The snapshots as reports want them: named, folded and filtered.
   func prepared(_ snapshots: [Snapshot]) throws -> [Snapshot] {
-    let roots = try sources.roots()
+    let symbolicator = try sources.symbolicator(fullNames: fullNames)
     // Before what takes longer: it may be wrong.
     let folding = allFrames ? nil : try lists.folding()
-    let named =
-      noSymbols
-      ? snapshots
-      : Symbols.named(snapshots, below: roots, style: fullNames ? .full : .simplified)
+    let named = noSymbols ? snapshots : Symbols.named(snapshots, by: symbolicator)
     return named.map { snapshot in
       (folding.map { snapshot.folded(by: $0) } ?? snapshot).filtered(by: filters)
     }
@@ -81,16 +78,11 @@ extension ReportOptions {
 enum Symbols {
   /// Names the frames of all snapshots in one pass: they mostly share their files.
   ///
-  /// - Parameters:
-  ///   - roots: The directories that stand for `/`.
-  ///   - worker: What the process may do that reads the files.
-  ///   - complaining: Whether what is missing is said on standard error.
+  /// - Parameter complaining: Whether what is missing is said on standard error.
   static func named(
-    _ snapshots: [Snapshot], below roots: [String] = ["/"], style: Demangler.Style = .simplified,
-    worker: SymbolicateWorker.Rights = .own, complaining: Bool = true
+    _ snapshots: [Snapshot], by symbolicator: Symbolicator, complaining: Bool = true
   ) -> [Snapshot] {
-    let calls = calls(
-      in: snapshots, below: roots, style: style, worker: worker, complaining: complaining)
+    let calls = calls(in: snapshots, by: symbolicator, complaining: complaining)
     return zip(snapshots, calls).map { snapshot, calls in
       snapshot.replacingFrames { calls[$0] ?? [] }
     }
@@ -98,8 +90,7 @@ enum Symbols {
 
   /// For each snapshot the calls at each of its distinct frames, innermost first.
   static func calls(
-    in snapshots: [Snapshot], below roots: [String], style: Demangler.Style,
-    worker: SymbolicateWorker.Rights = .own, complaining: Bool = true
+    in snapshots: [Snapshot], by symbolicator: Symbolicator, complaining: Bool = true
   ) -> [[Frame: [Frame]]] {
     var modules: [Module] = []
     var frames: [Frame] = []
@@ -107,10 +98,6 @@ enum Symbols {
       frames += snapshot.distinctFrames.map { $0.renumbered(by: modules.count) }
       modules += snapshot.modules
     }
-    let symbolicator = Symbolicator(
-      worker: .subprocess(
-        executable: "/proc/self/exe", arguments: worker.arguments),
-      roots: roots, style: style)
     let outcome = symbolicator.symbolicate(frames, modules: modules)
     if complaining { for warning in outcome.warnings { complain(warning.plainText) } }
 

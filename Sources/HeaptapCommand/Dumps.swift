@@ -8,6 +8,7 @@ import JournalReader
 import Pprof
 import ProcessControl
 import Reports
+import Symbolication
 
 struct Dumps: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -238,7 +239,10 @@ struct DumpsInfo: ParsableCommand {
   @Flag(help: "Show modules and offsets, and read no other files than the dumps.")
   var noSymbols = false
 
+  @OptionGroup var sources: SymbolSources
+
   func run() throws {
+    let symbolicator = noSymbols ? nil : try sources.symbolicator()
     var failed = false
     for (number, entry) in try choice.entries().enumerated() {
       if number > 0 { Output.write("\n") }
@@ -249,7 +253,8 @@ struct DumpsInfo: ParsableCommand {
         continue
       }
       do {
-        try describe(DumpReference(path: entry.file.path, origin: .found).read())
+        try describe(
+          DumpReference(path: entry.file.path, origin: .found).read(), by: symbolicator)
       } catch {
         complain("\(error)")
         failed = true
@@ -258,8 +263,8 @@ struct DumpsInfo: ParsableCommand {
     if failed { throw ExitCode(Failure.exitStatus) }
   }
 
-  private func describe(_ snapshot: Snapshot) {
-    let named = (noSymbols ? snapshot : Symbols.named([snapshot])[0]).folded()
+  private func describe(_ snapshot: Snapshot, by symbolicator: Symbolicator?) {
+    let named = (symbolicator.map { Symbols.named([snapshot], by: $0)[0] } ?? snapshot).folded()
     let hasColour = Output.wantsColour(environment: .current)
     let style = TextStyle(width: Output.terminalWidth, colour: hasColour ? .ansi : .never)
     let table = TextTable(

@@ -86,7 +86,8 @@ struct Report: ParsableCommand {
   }
 
   func run() throws {
-    let reporter = DumpReporter(roots: try sources.roots(), folding: try folding())
+    let reporter = DumpReporter(
+      symbolicator: try sources.symbolicator(rights: .confined), folding: try folding())
     if new { return try reportNew(reporter) }
     var failed = false
     for path in dumps {
@@ -188,8 +189,7 @@ private struct NamedDump {
 
 /// Makes journal entries of dumps.
 private struct DumpReporter {
-  /// The directories that stand for `/`.
-  let roots: [String]
+  let symbolicator: Symbolicator
   let folding: FrameFolding
 
   func report(
@@ -203,8 +203,7 @@ private struct DumpReporter {
       (snapshot, earlier) = (snapshot.withoutSymbols(), other.withoutSymbols())
     }
     let summary = JournalSummary(of: snapshot, comparedTo: earlier) { few in
-      Symbols.named([few], below: roots, worker: .confined, complaining: false)[0]
-        .folded(by: folding)
+      Symbols.named([few], by: symbolicator, complaining: false)[0].folded(by: folding)
     }
     let unit = try Self.unit(of: snapshot.header, path: path, owner: owner, file: file)
     try JournalSender.send(Self.fields(snapshot, summary, path: path, unit: unit))
@@ -223,7 +222,7 @@ private struct DumpReporter {
       throw Failure("cannot read '\(path.plainText)': \("\(error)".plainText)")
     }
     let calls = Symbols.calls(
-      in: [snapshot], below: roots, style: .simplified, worker: .confined, complaining: false)[0]
+      in: [snapshot], by: symbolicator, complaining: false)[0]
     let isNew = snapshot.distinctFrames.contains { frame in
       frame.function == nil && calls[frame, default: []].contains { $0.function != nil }
     }

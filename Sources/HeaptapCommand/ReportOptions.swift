@@ -51,7 +51,7 @@ struct ReportOptions: ParsableArguments {
   var json = false
 
   static let fullNamesHelp: ArgumentHelp = """
-    Keep modules, types and hashes in names of Swift and Rust, and closures apart from their functions.
+    Keep modules, types and hashes in names, and closures apart from their functions.
     """
 
   func validate() throws {
@@ -108,8 +108,9 @@ let howItReads = """
   Dumps are looked for in HEAPTAP_DIR, the current directory, /var/lib/heaptap/<uid> and \
   /var/tmp/heaptap-<uid>; root looks in those of all users. Functions and lines are read from the \
   binaries, their separate debug files, or a server that DEBUGINFOD_URLS names, matched by build \
-  ID. A pattern is compared with the frame that is charged; with --cumulative, with all of them. \
-  Colours are used on a terminal, unless NO_COLOR is set or TERM is 'dumb'.
+  ID, and are kept for the next time below XDG_CACHE_HOME or ~/.cache. A pattern is compared with \
+  the frame that is charged; with --cumulative, with all of them. Colours are used on a terminal, \
+  unless NO_COLOR is set or TERM is 'dumb'.
 
   Exit status: 0 done, 2 when a dump cannot be found or read, 64 for bad usage.
   """

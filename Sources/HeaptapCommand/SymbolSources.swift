@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where binaries and their debug files are looked for.
+// Where binaries and their debug files are looked for, and where what was found is kept.
 
 import ArgumentParser
 import Glibc
 import ProcessControl
+import Symbolication
 
 struct SymbolSources: ParsableArguments {
   @Option(
@@ -13,8 +14,29 @@ struct SymbolSources: ParsableArguments {
     completion: .directory)
   var sysroot: [String] = []
 
+  @Flag(help: "Neither use nor keep what was found before, in XDG_CACHE_HOME or ~/.cache.")
+  var noCache = false
+
+  /// What names frames by these sources, in a process of its own.
+  func symbolicator(
+    fullNames: Bool = false, rights: SymbolicateWorker.Rights = .own
+  ) throws -> Symbolicator {
+    Symbolicator(
+      worker: .subprocess(executable: "/proc/self/exe", arguments: rights.arguments),
+      roots: try roots(), style: fullNames ? .full : .simplified,
+      cache: noCache ? nil : SymbolCache(maker: Self.thisBuild) { ProcessEnvironment.current[$0] })
+  }
+
+  /// What tells this build of the command from others: its file's length and time.
+  private static var thisBuild: String {
+    var status = stat()
+    guard unsafe stat("/proc/self/exe", &status) == 0 else { return Heaptap.configuration.version }
+    let time = status.st_mtim
+    return "\(Heaptap.configuration.version) \(status.st_size) \(time.tv_sec).\(time.tv_nsec)"
+  }
+
   /// The directories that stand for `/`, the first first.
-  func roots() throws -> [String] {
+  private func roots() throws -> [String] {
     try sysroot.map { directory in
       func failure(_ words: String) -> Failure {
         Failure("cannot look below '\(directory.plainText)': \(words)")

@@ -61,7 +61,7 @@ struct Symbolize: ParsableCommand {
   }
 
   func run() throws {
-    let roots = try sources.roots()
+    let symbolicator = try sources.symbolicator(fullNames: fullNames)
     var failed = false
     func trying(_ body: () throws -> Void) {
       do { try body() } catch {
@@ -77,8 +77,7 @@ struct Symbolize: ParsableCommand {
       }
     }
     // All in one pass: they mostly share their files.
-    let names = Symbols.calls(
-      in: work.map(\.snapshot), below: roots, style: fullNames ? .full : .simplified)
+    let names = Symbols.calls(in: work.map(\.snapshot), by: symbolicator)
     for ((dump, snapshot), calls) in zip(work, names) {
       trying {
         let path = try write(dump, calls)

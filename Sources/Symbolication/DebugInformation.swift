@@ -15,6 +15,11 @@ import CElfutils
   /// Whether the units ended in bytes that make no sense. Those before were kept.
   private(set) var isDamaged = false
 
+  /// Where a `.dwo` file should be that is not there; `nil` where none is missing.
+  private(set) var missingSplitFile: String?
+  /// Where the file should be that dwz moved parts to; `nil` where there is none, or it is there.
+  private(set) var missingSharedFile: String?
+
   private let units: [DebugUnit]
   private let unitNumbers: RangeTable<Int>
   /// Add this to an address of the debug information for one of libdwfl's.
@@ -45,21 +50,55 @@ import CElfutils
         break
       }
       unsafe previous = next
-      let isSplit = unsafe Int(kind) == DW_UT_skeleton && splitDie.addr != nil
-      for range in unsafe code.ranges(of: &die) { ranges.append((range, units.count)) }
+      let isSkeleton = Int(kind) == DW_UT_skeleton
+      let isSplit = unsafe isSkeleton && splitDie.addr != nil
+      let own = unsafe code.ranges(of: &die)
+      // Swift's and clang's units for modules look the same, and have no code.
+      if isSkeleton && !isSplit && !own.isEmpty && missingSplitFile == nil {
+        missingSplitFile = unsafe Self.splitFile(of: &die)
+      }
+      for range in own { ranges.append((range, units.count)) }
       units.append(unsafe DebugUnit(lines: die, scopes: isSplit ? splitDie : die, code: code))
     }
     self.units = units
     unitNumbers = RangeTable(ranges)
+    missingSharedFile = unsafe Self.missingSharedFile(of: dwarf)
+  }
+
+  /// Where the compiler put the rest of a unit, as the unit says.
+  private static func splitFile(of die: inout Dwarf_Die) -> String {
+    let name =
+      unsafe string(of: DW_AT_dwo_name, in: &die) ?? string(of: DW_AT_GNU_dwo_name, in: &die)
+    guard let name, !name.hasPrefix("/"),
+      let directory = unsafe string(of: DW_AT_comp_dir, in: &die)
+    else { return name ?? "" }
+    return directory + "/" + name
+  }
+
+  private static func missingSharedFile(of dwarf: OpaquePointer) -> String? {
+    var name: UnsafePointer<CChar>?
+    var buildID: UnsafeRawPointer?
+    guard unsafe dwelf_dwarf_gnu_debugaltlink(dwarf, &name, &buildID) > 0,
+      unsafe dwarf_getalt(dwarf) == nil, let name = unsafe name
+    else { return nil }
+    return unsafe String(cString: name)
   }
 
   /// The calls at an address, innermost first. Empty where there is no debug information.
   func calls(at address: UInt64, names: inout FunctionNames) -> [Call] {
     let address = address &- bias
-    return unitNumbers.first(at: address) { number -> [Call]? in
+    // Of functions that the linker folded into one each unit has its own. Any is right; as in other
+    // tools it is the first unit's.
+    var numbers: [Int] = []
+    _ = unitNumbers.first(at: address) { number -> Void? in
+      numbers.append(number)
+      return nil
+    }
+    for number in numbers.sorted() {
       let calls = units[number].calls(at: address, bias: bias, names: &names)
-      return calls.isEmpty ? nil : calls
-    } ?? []
+      if !calls.isEmpty { return calls }
+    }
+    return []
   }
 }
 

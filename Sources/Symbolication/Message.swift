@@ -183,7 +183,7 @@ extension ModuleAnswer {
 extension Finding {
   private enum Kind: UInt8 {
     case changed, missing, unreadable, noBuildID, buildIDNotRecorded, noDebugInformation
-    case damagedDebugInformation
+    case damagedDebugInformation, splitFileMissing, sharedFileMissing, unreadableCompression
   }
 
   fileprivate func write(to writer: inout MessageWriter) {
@@ -196,6 +196,9 @@ extension Finding {
       case .buildIDNotRecorded: (.buildIDNotRecorded, "")
       case .noDebugInformation: (.noDebugInformation, "")
       case .damagedDebugInformation: (.damagedDebugInformation, "")
+      case .splitFileMissing(let path): (.splitFileMissing, path)
+      case .sharedFileMissing(let path): (.sharedFileMissing, path)
+      case .unreadableCompression: (.unreadableCompression, "")
       }
     writer.write(kind.rawValue)
     writer.write(detail)
@@ -213,6 +216,9 @@ extension Finding {
       case .buildIDNotRecorded: .buildIDNotRecorded
       case .noDebugInformation: .noDebugInformation
       case .damagedDebugInformation: .damagedDebugInformation
+      case .splitFileMissing: .splitFileMissing(path: detail)
+      case .sharedFileMissing: .sharedFileMissing(path: detail)
+      case .unreadableCompression: .unreadableCompression
       }
   }
 }

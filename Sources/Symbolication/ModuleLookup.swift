@@ -106,7 +106,14 @@ struct ModuleLookup {
       if debugInformation?.isDamaged == true {
         findings.append(.damagedDebugInformation)
       } else if debugInformation?.isEmpty != false {
-        findings.append(.noDebugInformation)
+        let isCompressed = found.file.hasUnreadableCompression
+        findings.append(isCompressed ? .unreadableCompression : .noDebugInformation)
+      }
+      if let path = debugInformation?.missingSplitFile {
+        findings.append(.splitFileMissing(path: path))
+      }
+      if let path = debugInformation?.missingSharedFile {
+        findings.append(.sharedFileMissing(path: path))
       }
     }
     return calls

@@ -58,4 +58,10 @@ enum Finding: Hashable {
   case noDebugInformation
   /// Debug information ends in bytes that make no sense.
   case damagedDebugInformation
+  /// Debug information was split off into `.dwo` files, of which this one at least is not there.
+  case splitFileMissing(path: String)
+  /// Debug information refers to this file, which it shares with others by dwz, and which is not there.
+  case sharedFileMissing(path: String)
+  /// Debug information is compressed in a way that elfutils does not read here.
+  case unreadableCompression
 }

@@ -114,7 +114,42 @@ import Glibc
     return addresses.contains(address) ? address : nil
   }
 
+  /// Whether there is debug information, in the file or its debug file, that libdw takes for none
+  /// because of how it is compressed.
+  var hasUnreadableCompression: Bool {
+    var path: UnsafePointer<CChar>?
+    var debugPath: UnsafePointer<CChar>?
+    unsafe dwfl_module_info(module, nil, nil, nil, nil, nil, &path, &debugPath)
+    let paths = unsafe [path, debugPath].compactMap { unsafe $0.map { unsafe String(cString: $0) } }
+    return paths.contains { path in
+      guard let file = try? Descriptor.open(regularFile: path),
+        let elf = unsafe elf_begin(file.number, ELF_C_READ_MMAP, nil)
+      else { return false }
+      defer { unsafe elf_end(elf) }
+      return unsafe Self.hasUnreadableCompression(elf)
+    }
+  }
+
   // MARK: libelf
+
+  private static func hasUnreadableCompression(_ elf: OpaquePointer) -> Bool {
+    var names = 0
+    guard unsafe elf_getshdrstrndx(elf, &names) == 0 else { return false }
+    var section = unsafe elf_nextscn(elf, nil)
+    while let current = unsafe section {
+      var header = GElf_Shdr()
+      var compression = GElf_Chdr()
+      if unsafe gelf_getshdr(current, &header) != nil,
+        let name = unsafe elf_strptr(elf, names, Int(header.sh_name)),
+        unsafe strcmp(name, ".debug_info") == 0,
+        unsafe gelf_getchdr(current, &compression) != nil
+      {
+        return compression.ch_type != UInt32(ELFCOMPRESS_ZLIB)
+      }
+      unsafe section = elf_nextscn(elf, current)
+    }
+    return false
+  }
 
   private static func buildID(of elf: OpaquePointer) -> String {
     var bytes: UnsafeRawPointer?
@@ -171,7 +206,11 @@ import Glibc
     // As in libdwfl's own default: beside the file, in .debug beside it, in the debug directory
     // by path and by build ID. The standard callback asks debuginfod after these, and only if
     // DEBUGINFOD_URLS is set.
-    let directories = ["", ".debug"] + roots.map { $0.asRoot + "/usr/lib/debug" }
+    // What dwz moved to a file of its own is named by its whole path, which libdwfl does not look for
+    // below other roots: only for its name, in .dwz and where it is told.
+    let directories =
+      ["", ".debug"] + roots.map { $0.asRoot + "/usr/lib/debug" }
+      + roots.map { $0.asRoot + "/usr/lib/debug/.dwz/\(Self.architecture)" }
     unsafe debugPath = .allocate(capacity: 1)
     unsafe debugPath.initialize(to: strdup(directories.joined(separator: ":")))
 
@@ -190,6 +229,15 @@ import Glibc
     }
     unsafe self.handle = handle
   }
+
+  /// As Debian names it in paths.
+  private static let architecture: String = {
+    #if arch(arm64)
+      "aarch64-linux-gnu"
+    #else
+      "x86_64-linux-gnu"
+    #endif
+  }()
 
   deinit {
     unsafe dwfl_end(handle)

@@ -2,6 +2,7 @@
 // Names of functions by the ELF symbol table, for files without debug information.
 
 import CElfutils
+import Glibc
 
 /// The functions of a file by address, in libdwfl's address space.
 ///

@@ -21,7 +21,7 @@ public func runSymbolicationWorker() {
 /// What a worker says first, so that an executable that is none is known by its silence.
 ///
 /// Ends in the version of the messages: the two sides may be of different builds.
-let workerGreeting = "heaptap symbols 1\n"
+let workerGreeting = "heaptap symbols 2\n"
 
 private enum WorkerLimit {
   /// Debug information is mapped, and a browser's may have 2 GiB; beyond twice that, it is more

@@ -39,15 +39,18 @@ public struct Symbolicator: Sendable {
   public var style: Demangler.Style
   /// How long a worker may take over one file, downloads included. Not for `.inProcess`.
   public var secondsPerFile: UInt32
+  /// Where findings are kept for the next time; `nil`: nowhere.
+  public var cache: SymbolCache?
 
   public init(
     worker: Worker, roots: [String] = ["/"], style: Demangler.Style = .simplified,
-    secondsPerFile: UInt32 = 120
+    secondsPerFile: UInt32 = 120, cache: SymbolCache? = nil
   ) {
     self.worker = worker
     self.roots = roots
     self.style = style
     self.secondsPerFile = secondsPerFile
+    self.cache = cache
   }
 
   /// Names frames. Never fails: what cannot be named stays an address, and a warning says why.
@@ -62,9 +65,9 @@ public struct Symbolicator: Sendable {
     var warnings = WarningList()
     var reader = FileReader(symbolicator: self)
     for file in FileOfFrames.grouped(frames, modules: modules) {
-      guard let answer = reader.answer(about: file, warnings: &warnings) else { continue }
+      let answer = reader.calls(in: file, warnings: &warnings)
       for (index, offset) in file.offsetByFrame {
-        let calls = answer.calls[file.position(of: offset)]
+        let calls = answer[file.position(of: offset)]
         guard !calls.isEmpty else { continue }
         outcome.frames[index] = calls.indices.map {
           Frame(frames[index], call: calls[$0], isInlined: $0 < calls.count - 1)
@@ -135,6 +138,9 @@ private struct FileOfFrames {
     }
   }
 
+  /// The answer that knows of no call.
+  var nothing: [[Call]] { Array(repeating: [], count: offsets.count) }
+
   /// Where an offset is among the sorted ones.
   func position(of offset: UInt64) -> Int {
     var low = 0
@@ -161,11 +167,58 @@ private struct FileReader: ~Copyable {
     self.symbolicator = symbolicator
   }
 
-  mutating func answer(about file: FileOfFrames, warnings: inout WarningList) -> ModuleAnswer? {
+  /// The calls at each of a file's offsets, as far as they are known or can be found.
+  mutating func calls(in file: FileOfFrames, warnings: inout WarningList) -> [[Call]] {
+    guard let cache = symbolicator.cache, !file.buildID.isEmpty else {
+      return found(in: file, at: file.offsets, &warnings)?.calls ?? file.nothing
+    }
+    let subject = SymbolCache.Subject(buildID: file.buildID, style: symbolicator.style)
+    return calls(in: file, knowing: cache.known(about: subject), warnings: &warnings) {
+      cache.keep($0, about: subject)
+    }
+  }
+
+  private mutating func calls(
+    in file: FileOfFrames, knowing known: KnownCalls?, warnings: inout WarningList,
+    keep: (KnownCalls) -> Void
+  ) -> [[Call]] {
+    let circumstances = Circumstances.current(
+      path: file.path, buildID: file.buildID, roots: symbolicator.roots)
+    let valid = known.flatMap { $0.holds(under: circumstances) ? $0 : nil }
+    let missing = valid?.missing(of: file.offsets) ?? file.offsets
+    if let valid, missing.isEmpty {
+      warnings.add(
+        valid.answer.findings, about: file.path, name: file.name, buildID: file.buildID)
+      return valid.calls(at: file.offsets)
+    }
+    let found = found(in: file, at: missing, &warnings)
+    let fresh = found.flatMap {
+      KnownCalls(offsets: missing, answer: $0, circumstances: circumstances)
+    }
+    if let fresh, valid.map({ $0.circumstances == fresh.circumstances }) ?? true {
+      let all = valid?.merged(with: fresh) ?? fresh
+      keep(all)
+      return all.calls(at: file.offsets)
+    }
+    if let valid, !valid.isFinal, fresh?.isFinal == true {
+      // There are lines by now, though nothing had changed where they were looked for.
+      return calls(in: file, knowing: nil, warnings: &warnings, keep: keep)
+    }
+    // Another build lies at the path, or none, or it has lost its lines: what was known of the right
+    // one is right still.
+    guard let known else { return found?.calls ?? file.nothing }
+    guard let found else { return known.calls(at: file.offsets) }
+    return known.merged(with: KnownCalls(of: found, at: missing)).calls(at: file.offsets)
+  }
+
+  /// Has the file read, in this process or in a worker.
+  private mutating func found(
+    in file: FileOfFrames, at offsets: [UInt64], _ warnings: inout WarningList
+  ) -> ModuleAnswer? {
     var request = ModuleRequest(
       path: file.path, buildID: file.buildID, roots: symbolicator.roots,
       style: symbolicator.style, detail: .lines, secondsLimit: symbolicator.secondsPerFile,
-      mappingOffset: file.mappingOffset, offsets: file.offsets)
+      mappingOffset: file.mappingOffset, offsets: offsets)
     guard !isHopeless else { return nil }
     do {
       let answer = try answer(to: request)
@@ -183,7 +236,12 @@ private struct FileReader: ~Copyable {
       warnings.add(
         error, name: file.name, hasSymbols: answer != nil,
         secondsLimit: symbolicator.secondsPerFile)
-      return answer
+      // Not all that there is, so that it is not what is kept.
+      return answer.map {
+        var answer = $0
+        answer.findings.append(.damagedDebugInformation)
+        return answer
+      }
     }
   }
 

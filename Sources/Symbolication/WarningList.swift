@@ -47,6 +47,19 @@ struct WarningList {
       case .damagedDebugInformation:
         particular.append(
           "debug information of '\(path)' is damaged, continuing with what could be read")
+      case .splitFileMissing(let missing):
+        particular.append(
+          "debug information of '\(path)' was split off, and '\(missing)' is not there "
+            + "(.dwp files are not read), continuing without inlined calls")
+      case .sharedFileMissing(let missing):
+        particular.append(
+          "debug information of '\(path)' refers to '\(missing)', which is not there, "
+            + "continuing without some names")
+      case .unreadableCompression:
+        particular.append(
+          "debug information of '\(path)' is compressed in a way that elfutils does not read here, "
+            + "continuing with symbol names only. "
+            + "'objcopy --decompress-debug-sections' makes a copy that can be read")
       }
     }
   }

@@ -52,7 +52,7 @@ import Testing
     #expect(made.sum(\.totalBytes) == 3000 * 100 + 16 * 75 * sizes)
     // Sixteen ways, of which each is one call in the source; one calls two entries.
     let lines = made.map { sample in
-      named.stack(of: sample).first { $0.function?.contains("allocate(") == true }?.line
+      named.stack(of: sample).first { $0.function?.hasSuffix("::allocate") == true }?.line
     }
     #expect(Set(lines).count == 16)
     // As the program counted them.

@@ -54,7 +54,7 @@ extension CommandTests {
       #expect(
         try reported.rows() == [
           "\(reported.place("BIG")) in main: size=1024 KiB, count=1, average=1024 KiB",
-          "\(reported.place("INSERT")) in cache::Store::insert(int): size=1000 B, count=10, average=100 B",
+          "\(reported.place("INSERT")) in cache::Store::insert: size=1000 B, count=10, average=100 B",
         ])
     }
 
@@ -129,13 +129,13 @@ extension CommandTests {
       #expect(
         try reported.rows("--by", "function") == [
           "main (\(program)): size=1024 KiB, count=1, average=1024 KiB",
-          "cache::Store::insert(int) (\(program)): size=1000 B, count=10, average=100 B",
+          "cache::Store::insert (\(program)): size=1000 B, count=10, average=100 B",
         ])
       let stacks = try reported.rows("--by", "stack", "--sort", "blocks", "-n", "1")
       #expect(
         stacks.prefix(2) == [
           "size=1000 B, count=10, average=100 B",
-          "  \(reported.place("INSERT")) in cache::Store::insert(int)",
+          "  \(reported.place("INSERT")) in cache::Store::insert",
         ])
       #expect(stacks.contains { $0.hasSuffix(" in main") })
       #expect(stacks.contains("… and 1 more row"))
@@ -154,7 +154,7 @@ extension CommandTests {
       #expect(try reported.rows("-n", "1").count == 2)
       #expect(try reported.rows("-n", "1").last == "… and 1 more row")
       #expect(try reported.rows("--limit", "0").count == 2)
-      #expect(try reported.rows("--sort", "blocks")[0].contains("insert(int)"))
+      #expect(try reported.rows("--sort", "blocks")[0].contains("Store::insert"))
     }
 
     @Test func `--sort total tells also of what was freed`() throws {
@@ -163,7 +163,7 @@ extension CommandTests {
       #expect(rows[0].hasSuffix("total=1024 KiB, allocations=1"))
       #expect(
         rows[1]
-          == "\(reported.place("CHURN")) in churn(): size=0 B, count=0, total=400 KiB, allocations=40"
+          == "\(reported.place("CHURN")) in churn: size=0 B, count=0, total=400 KiB, allocations=40"
       )
     }
 
@@ -224,7 +224,7 @@ extension CommandTests {
           "total_blocks", "total_bytes",
         ])
       #expect(rows.count == 1 && rows[0]["key"] as? String == reported.place("INSERT"))
-      #expect(rows[0]["function"] as? String == "cache::Store::insert(int)")
+      #expect(rows[0]["function"] as? String == "cache::Store::insert")
       #expect(rows[0]["live_bytes"] as? Int == 1000 && rows[0]["live_blocks"] as? Int == 10)
       #expect((json["header"] as? [String: Any])?["trigger"] as? String == "exit")
       let manual = try String(
@@ -375,7 +375,7 @@ extension CommandTests {
       let box = reported.box.directory
       try copyProgram(reported.program, to: box.appendingPathComponent(program).path)
       let shown = try heaptap(["show", program], directory: box)
-      #expect(shown.status == 0 && shown.output.contains("insert(int)"), "\(shown.errors)")
+      #expect(shown.status == 0 && shown.output.contains("Store::insert"), "\(shown.errors)")
       _ = try heaptap("run", "-o", box.path, "--", reported.program)
       let diff = try heaptap(["diff", program], directory: box)
       // Two processes with one dump each: nothing of one process to compare.

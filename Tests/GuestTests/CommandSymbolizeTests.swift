@@ -42,7 +42,7 @@ extension CommandTests {
       #expect(
         shown.rows == [
           "\(reported.place("BIG")) in main: size=1024 KiB, count=1, average=1024 KiB",
-          "\(reported.place("INSERT")) in cache::Store::insert(int): size=1000 B, count=10, average=100 B",
+          "\(reported.place("INSERT")) in cache::Store::insert: size=1000 B, count=10, average=100 B",
         ])
       #expect(try !heaptap("show", output).errors.contains("reported-gone"))
       #expect(try heaptap("show", reported.dump).errors.contains("reported-gone"))
@@ -80,7 +80,7 @@ extension CommandTests {
       let rows = try pprof("-top", "-lines").split(separator: "\n")
       // The inner call, its caller that it was inlined into, and where that one was called from.
       for (function, mark) in [
-        ("cache::grow(unsigned long)", "INNER"), ("cache::Store::insert()", "OUTER"),
+        ("cache::grow", "INNER"), ("cache::Store::insert", "OUTER"),
         ("main", "MAIN"),
       ] {
         #expect(
@@ -91,7 +91,7 @@ extension CommandTests {
       }
       #expect(rows.contains { $0.contains("cache::grow") && $0.contains("(inline)") }, "\(rows)")
       let list = try pprof("-list", "cache::Store::insert")
-      #expect(list.contains("ROUTINE ======================== cache::Store::insert()"), "\(list)")
+      #expect(list.contains("ROUTINE ======================== cache::Store::insert"), "\(list)")
       // Nothing but the names has come in.
       let raw = try pprof("-raw")
       #expect(raw.contains("Comment: complete=1") && raw.contains("generation:["))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files from a debuginfod server, here one that is a directory.
+// Files from a debuginfod server: a directory that passes for one, and the real one.
 
 import Foundation
 import HeapModel
@@ -50,5 +50,50 @@ struct DebuginfodTests {
 
   @Test func `without a setting no server is asked`() {
     #expect(summaries(environment: "DEBUGINFOD_URLS=''") == [["? ?:?"], ["? ?:?"]])
+  }
+
+  @Test(.enabled(if: Tool.debuginfod.isInstalled, "no debuginfod"))
+  func `a real server that runs is asked`() throws {
+    try FileManager.default.removeItem(atPath: scratch.file("nested"))
+    let port = try Self.freePort()
+    let server = Process()
+    server.executableURL = URL(fileURLWithPath: Tool.debuginfod.path)
+    server.arguments = [
+      "-F", "-d", ":memory:", "-p", "\(port)", scratch.file("server"),
+    ]
+    server.environment = ["PATH": "/usr/bin:/bin", "HOME": scratch.path]
+    server.standardOutput = FileHandle.nullDevice
+    server.standardError = FileHandle.nullDevice
+    try server.run()
+    defer {
+      server.terminate()
+      server.waitUntilExit()
+    }
+    // It answers before it has looked at its files, and until then knows none; and that would be
+    // remembered, so that each question has a cache of its own.
+    var found: [[String]] = []
+    for attempt in 0..<600 where found != LinesTests.expected {
+      if attempt > 0 { usleep(100_000) }
+      found = summaries(
+        environment: "DEBUGINFOD_URLS='http://127.0.0.1:\(port)' "
+          + "DEBUGINFOD_CACHE_PATH='\(scratch.file("cache-\(attempt)"))'")
+    }
+    #expect(found == LinesTests.expected)
+  }
+
+  private static func freePort() throws -> UInt16 {
+    let number = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    defer { close(number) }
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = INADDR_LOOPBACK.bigEndian
+    var byteCount = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let status = unsafe withUnsafeMutablePointer(to: &address) { address in
+      unsafe address.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        unsafe bind(number, $0, byteCount) | getsockname(number, $0, &byteCount)
+      }
+    }
+    guard status == 0 else { throw ToolFailure(description: "no free port") }
+    return UInt16(bigEndian: address.sin_port)
   }
 }

@@ -21,7 +21,8 @@ import Testing
     func hasPath(_ frames: [Frame]) -> Bool {
       frames.contains { ["/", "<"].contains($0.file?.first) }
     }
-    let compared = zip(ours, theirs).filter { hasPath($0) || hasPath($1) }
+    let compared = zip(ours, theirs).compactMap { ours, theirs in theirs.map { (ours, $0) } }
+      .filter { hasPath($0) || hasPath($1) }
     let differences = compared.filter { $0 != $1 }.map { ours, theirs in
       "0x\(String(ours[0].address - MappedFile.base - 1, radix: 16)): \(ours.map(\.summary)) "
         + "in \(ours.map { $0.file ?? "?" }), not \(theirs.map(\.summary)) "

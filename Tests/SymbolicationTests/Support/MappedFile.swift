@@ -66,6 +66,9 @@ struct MappedFile {
       .map { UInt64($0) - codeOffset + codeAddress }
   }
 
+  /// Where the file says that the byte at an offset of its code is.
+  func address(ofFileOffset offset: UInt64) -> UInt64 { offset &- codeOffset &+ codeAddress }
+
   /// The frame whose call is at an address of the file.
   func frame(at address: UInt64, module: Int = 0) -> Frame {
     Frame(address: Self.base + address + 1, module: module)

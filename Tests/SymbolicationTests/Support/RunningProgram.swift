@@ -50,15 +50,6 @@ struct ProgramReport {
   }
 }
 
-extension Frame {
-  /// `function file:line`, with the last component of the file; for expectations on one line.
-  var summary: String {
-    let name = file.map { $0.split(separator: "/").last ?? "" } ?? "?"
-    return
-      "\(function ?? "?") \(name):\(line.map(String.init) ?? "?")\(isInlined ? " inlined" : "")"
-  }
-}
-
 extension ProgramReport {
   /// Of `nested.c`, with debug information and a build ID, run in a scratch directory.
   init(ofNestedCallsIn scratch: Scratch) throws {

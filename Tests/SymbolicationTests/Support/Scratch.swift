@@ -68,7 +68,8 @@ struct ToolFailure: Error, CustomStringConvertible {
 
 /// A program that tests need, and that a machine may lack.
 enum Tool: String, CaseIterable, CustomTestStringConvertible {
-  case gcc, gxx = "g++", clang, clangxx = "clang++", swiftc, objcopy, strip
+  case gcc, gxx = "g++", clang, clangxx = "clang++", swiftc, objcopy, strip, readelf, dwz, xz,
+    debuginfod
   case symbolizer = "llvm-symbolizer"
 
   var isInstalled: Bool { found != nil }

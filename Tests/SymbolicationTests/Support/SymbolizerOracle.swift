@@ -17,24 +17,35 @@ enum SymbolizerOracle {
       var FunctionName: String
       var FileName: String
       var Line: Int
+      var StartAddress: String?
     }
     var Address: String
     var Symbol: [Symbol]
+
+    /// Whether it is where a part of an asynchronous function begins, after an `await`.
+    var isResumption: Bool {
+      guard let function = self.Symbol.last, function.StartAddress == Address else { return false }
+      return function.FunctionName.contains(/T[QY][0-9]+_$/)
+    }
   }
 
   private static func path(_ name: String) -> String {
     name == "/<compiler-generated>" ? "<compiler-generated>" : name
   }
 
+  /// - Returns: `nil` for the address at which a part of an asynchronous function begins: no call
+  ///   returns there, and who awaits has the place of its `await`, which ours looks for.
   static func frames(
-    of file: MappedFile, at addresses: [UInt64], scratch: Scratch
-  ) throws -> [[Frame]] {
-    let demangler = Demangler()
+    of file: MappedFile, at addresses: [UInt64], scratch: Scratch,
+    style: Demangler.Style = .simplified
+  ) throws -> [[Frame]?] {
+    let demangler = Demangler(style: style)
     let output = try scratch.run(
       .symbolizer, "--obj=\(file.path)", "--output-style=JSON", "--no-demangle",
       input: addresses.map { "0x" + String($0, radix: 16) + "\n" }.joined())
     return try output.split(separator: "\n").enumerated().map { index, line in
       let answer = try JSONDecoder().decode(Answer.self, from: Data(line.utf8))
+      if answer.isResumption { return nil }
       let frame = file.frame(at: addresses[index])
       return answer.Symbol.enumerated().map { number, symbol in
         Frame(
@@ -45,5 +56,14 @@ enum SymbolizerOracle {
           isInlined: number < answer.Symbol.count - 1)
       }
     }
+  }
+}
+
+extension Frame {
+  /// `function file:line`, with the last component of the file; for expectations on one line.
+  var summary: String {
+    let name = file.map { $0.split(separator: "/").last ?? "" } ?? "?"
+    return
+      "\(function ?? "?") \(name):\(line.map(String.init) ?? "?")\(isInlined ? " inlined" : "")"
   }
 }
