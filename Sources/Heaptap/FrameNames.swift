@@ -19,18 +19,18 @@ extension Snapshot {
   /// - Parameter keepingAllFrames: Whether frames of allocators and runtimes stay.
   public func symbolicated(keepingAllFrames: Bool = false) async -> Snapshot {
     let snapshot = self
-    return await Background.run { SymbolCache.shared.symbolicated(snapshot, keepingAllFrames) }
+    return await Background.run { FrameNames.shared.symbolicated(snapshot, keepingAllFrames) }
   }
 
   /// The same for who may wait: it blocks the calling thread.
   public func symbolicatedBlocking(keepingAllFrames: Bool = false) -> Snapshot {
-    SymbolCache.shared.symbolicated(self, keepingAllFrames)
+    FrameNames.shared.symbolicated(self, keepingAllFrames)
   }
 }
 
 /// What is known of the places in files that snapshots have named so far.
-private final class SymbolCache: Sendable {
-  static let shared = SymbolCache()
+private final class FrameNames: Sendable {
+  static let shared = FrameNames()
 
   /// A place in a file, in whatever process and wherever the file lay.
   private struct Place: Hashable {
