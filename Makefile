@@ -67,7 +67,7 @@ stage:
 	  $(datadir)/fish/vendor_completions.d $(unitdir) $(tmpfilesdir)
 	install -m 0755 $(RELEASE)/heaptap-cli $(bindir)/heaptap
 	install -m 0644 $(RELEASE)/libheaptap.so $(libdir)/libheaptap.so
-	install -m 0644 Sources/CTracerHooks/include/heaptap.h $(includedir)/heaptap.h
+	install -m 0644 Sources/CHeaptap/heaptap.h $(includedir)/heaptap.h
 	install -m 0644 docs/man/heaptap.1 $(datadir)/man/man1/heaptap.1
 	install -m 0644 docs/man/heaptap.7 $(datadir)/man/man7/heaptap.7
 	$(RELEASE)/heaptap-cli --generate-completion-script bash \

@@ -25,6 +25,9 @@ let sealed: [SwiftSetting] =
     .enableExperimentalFeature("Embedded"),
     .unsafeFlags([
       "-wmo", "-O", "-Xfrontend", "-no-allocations", "-Xfrontend", "-function-sections",
+      // A package that depends on ours may be built with --static-swift-stdlib, and the toolchain
+      // has the embedded library beside the shared ones only.
+      "-no-static-stdlib",
     ]),
   ]
 
@@ -35,6 +38,9 @@ let package = Package(
     // product of a name, so the command is `heaptap-cli` until `make install` renames it.
     .library(name: "heaptap", type: .dynamic, targets: ["Tracer"]),
     .executable(name: "heaptap-cli", targets: ["HeaptapCommand"]),
+    // For Swift programs and their tests. Both find the tracer where it is linked or preloaded.
+    .library(name: "Heaptap", targets: ["Heaptap"]),
+    .library(name: "HeaptapTesting", targets: ["HeaptapTesting"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
@@ -42,6 +48,7 @@ let package = Package(
   targets: [
     // Between the two.
     .target(name: "CControlPage"),
+    .systemLibrary(name: "CHeaptap"),
 
     // In the daemon.
     .target(
@@ -97,6 +104,16 @@ let package = Package(
       // Other linkers repeat glibc's warnings about what Foundation's static half calls.
       linkerSettings: [.unsafeFlags(["-use-ld=lld"])]),
 
+    // In a Swift program, and in its tests.
+    .target(
+      name: "Heaptap",
+      dependencies: [
+        "CHeaptap", "HeapModel", "Pprof",
+        .target(name: "Symbolication", condition: .when(platforms: [.linux])),
+      ],
+      swiftSettings: swift),
+    .target(name: "HeaptapTesting", dependencies: ["Heaptap"], swiftSettings: swift),
+
     // Tests.
     .testTarget(name: "HeapModelTests", dependencies: ["HeapModel"], swiftSettings: swift),
     .testTarget(name: "PprofTests", dependencies: ["Pprof", "HeapModel"], swiftSettings: swift),
@@ -111,6 +128,8 @@ let package = Package(
     .testTarget(
       name: "JournalReaderTests", dependencies: ["JournalReader", "HeapModel"],
       swiftSettings: swift),
+    .testTarget(
+      name: "HeaptapTests", dependencies: ["Heaptap", "HeapModel"], swiftSettings: swift),
     .testTarget(
       name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"],
       exclude: ["Trees"]),

@@ -186,4 +186,20 @@ tracer_recording_\name:
   operator_delete _ZdlPvSt11align_val_tRKSt9nothrow_t, 18
   operator_delete _ZdaPvSt11align_val_tRKSt9nothrow_t, 19
 
+/* heaptap_track(domain, address, size): the block's stack begins at its caller. */
+  .text
+  .balign 16
+  .globl heaptap_track
+  .type heaptap_track, @function
+heaptap_track:
+  .cfi_startproc
+  endbr64
+  push_registers
+  leaq 8(%rsp), %rcx
+  call tracer_track
+  drop_registers
+  ret
+  .cfi_endproc
+  .size heaptap_track, . - heaptap_track
+
   .section .note.GNU-stack, "", @progbits

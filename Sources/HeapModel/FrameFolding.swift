@@ -102,7 +102,11 @@ public struct FrameFolding: Hashable, Sendable {
       rules: functions(rustFunctions)),
     Group(
       reason: "Swift's library: without lines all of it is between the program and its memory.",
-      rules: [Rule(module: "libswiftCore.so*", keepsFramesWithFile: true)]),
+      rules: [
+        Rule(module: "libswiftCore.so*", keepsFramesWithFile: true),
+        // What it has special for common types, for programs that are not optimised.
+        Rule(module: "libswiftSwiftOnoneSupport.so*", keepsFramesWithFile: true),
+      ]),
     Group(
       reason: "Code that Swift's compiler made without anyone writing a line.",
       rules: [.derivedFrames]),
@@ -131,7 +135,7 @@ public struct FrameFolding: Hashable, Sendable {
     "malloc", "calloc", "realloc", "reallocarray", "memalign", "aligned_alloc", "posix_memalign",
     "valloc", "pvalloc", "__libc_malloc", "__libc_calloc", "__libc_realloc", "__libc_memalign",
     "__libc_valloc", "__libc_pvalloc", "__libc_reallocarray", "__GI___libc_*", "_int_malloc",
-    "_int_realloc", "_int_memalign",
+    "_int_realloc", "_int_memalign", "heaptap_track",
   ]
 
   private static let cppFunctions: [Glob] = [
@@ -177,7 +181,7 @@ public struct FrameFolding: Hashable, Sendable {
     "__SharedStringStorage*", "_StringGuts*", "UnsafeMutablePointer.allocate*",
     "UnsafeMutablePointer<*>.allocate*", "UnsafeMutableRawPointer.allocate*",
     "UnsafeMutableBufferPointer.allocate*", "UnsafeMutableBufferPointer<*>.allocate*",
-    "UnsafeMutableRawBufferPointer.allocate*",
+    "UnsafeMutableRawBufferPointer.allocate*", "HeapTracer.track(*", "TracerCalls.track(*",
   ]
 
   /// Whether a frame is plumbing.

@@ -67,6 +67,9 @@ extension Header {
   /// and freed meanwhile, since a dump stops nobody.
   public var scannedBytes: Int? { integer("scanned_bytes") }
   public var scannedBlocks: Int? { integer("scanned_blocks") }
+  /// What the program tracks by itself, beside the heap: see `heaptap_track`.
+  public var trackedBytes: Int? { integer("tracked_bytes") }
+  public var trackedBlocks: Int? { integer("tracked_blocks") }
   /// The most that was alive at once, exact to `peakErrorBytes`.
   public var peakBytes: Int? { integer("peak_bytes") }
   public var peakErrorBytes: Int? { integer("peak_error_bytes") }

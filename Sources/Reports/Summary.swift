@@ -77,7 +77,13 @@ public struct Summary: Sendable {
     let blocks = snapshot.liveBlocks
     let average = blocks == 0 ? nil : Double(snapshot.liveBytes) / Double(blocks)
     // Filters, and files that lost their tail, leave less than the figures below are about.
-    let whole = snapshot.header.scannedBytes.map { ($0, snapshot.header.scannedBlocks) }
+    let header = snapshot.header
+    let whole = header.scannedBytes.map { bytes in
+      (
+        bytes.addingSaturated(header.trackedBytes ?? 0),
+        header.scannedBlocks.map { $0.addingSaturated(header.trackedBlocks ?? 0) }
+      )
+    }
     let isPart = whole.map { $0.0 > snapshot.liveBytes || $0.1 ?? 0 > blocks } ?? false
     let bytesOfWhole = isPart ? " of \(ByteCount(whole!.0))" : ""
     let blocksOfWhole = isPart ? whole!.1.map { " of \($0)" } ?? "" : ""

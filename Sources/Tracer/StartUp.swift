@@ -182,18 +182,28 @@ private func isReady() -> Bool {
   return true
 }
 
-@c(heaptap_start)
-public func start() -> Int32 {
+private func call(_ request: Request, _ prepare: () -> Void = {}) -> Int32 {
   guard isReady() else { return EPERM }
-  guard core.askAndWait(.start) else { return ETIMEDOUT }
-  return Int32(bitPattern: core.pointee.requests.startError.load(ordering: .relaxed))
+  return core.callWorker(request, prepare)
+}
+
+@c(heaptap_start)
+public func start(_ depth: UInt32) -> Int32 {
+  guard depth <= Settings.depthLimit else { return EINVAL }
+  return call(.start) { core.pointee.calledDepth = depth }
 }
 
 @c(heaptap_stop)
-public func stop() -> Int32 {
-  guard isReady() else { return EPERM }
-  return core.askAndWait(.stop) ? 0 : ETIMEDOUT
-}
+public func stop() -> Int32 { call(.stop) }
+
+@c(heaptap_discard)
+public func discard() -> Int32 { call(.drop) }
+
+@c(heaptap_clear)
+public func clear() -> Int32 { call(.clear) }
+
+@c(heaptap_mark)
+public func mark() -> Int32 { call(.mark) }
 
 @c(heaptap_traceback)
 public func traceback(
@@ -208,8 +218,56 @@ public func traceback(
 }
 
 @c(heaptap_snapshot)
-public func snapshot() -> Int32 {
-  guard isReady() else { return EPERM }
-  guard core.askAndWait(.snapshot) else { return ETIMEDOUT }
-  return Int32(bitPattern: core.pointee.requests.snapshotError.load(ordering: .relaxed))
+public func snapshot() -> Int32 { call(.snapshot) }
+
+@c(heaptap_snapshot_to)
+public func snapshot(to path: UnsafePointer<CChar>) -> Int32 {
+  var byteCount = 0
+  while byteCount < 4096, path[byteCount] != 0 { byteCount &+= 1 }
+  guard byteCount > 0 else { return ENOENT }
+  guard byteCount < 4096 else { return ENAMETOOLONG }
+  return call(.file) {
+    // With its NUL.
+    for position in 0...byteCount {
+      core.pointee.calledPath[position] = UInt8(bitPattern: path[position])
+    }
+  }
+}
+
+@c(heaptap_is_recording)
+public func isRecording() -> Int32 {
+  core.pointee.isRecording.load(ordering: .acquiring) == 1 ? 1 : 0
+}
+
+@c(heaptap_read_figures)
+public func readFigures(_ result: UnsafeMutableRawPointer, _ byteCount: Int) -> Int32 {
+  guard !core.pointee.isOff else { return EPERM }
+  var figures = core.recordingFigures()
+  // A program of another version knows fewer of them, or more.
+  let known = min(byteCount, RecordingFigures.count &* 8)
+  result.initializeMemory(as: UInt8.self, repeating: 0, count: max(0, byteCount))
+  withUnsafeBytes(of: &figures) { bytes in
+    if known > 0 { result.copyMemory(from: bytes.baseAddress.unsafelyUnwrapped, byteCount: known) }
+  }
+  return 0
+}
+
+@c(heaptap_reset_peak)
+public func resetPeak() -> Int32 { core.pointee.isOff ? EPERM : core.resetPeak() }
+
+/// `heaptap_track`, which CTracerHooks enters with the caller's registers.
+@c(tracer_track)
+public func track(
+  _ domain: UInt32, _ address: UInt, _ byteCount: UInt,
+  _ registers: UnsafePointer<tracer_registers>
+) -> Int32 {
+  guard !core.pointee.isOff else { return EPERM }
+  return core.track(
+    domain: domain, address: UInt64(address), byteCount: UInt64(byteCount), registers)
+}
+
+@c(heaptap_untrack)
+public func untrack(_ domain: UInt32, _ address: UInt) -> Int32 {
+  guard !core.pointee.isOff else { return EPERM }
+  return core.untrack(domain: domain, address: UInt64(address))
 }

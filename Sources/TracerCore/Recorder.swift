@@ -32,7 +32,8 @@ package struct Core: ~Copyable {
   private var exitDoneWord: UInt32
   /// The ticket up to which requests of the API are carried out.
   private var servedWord: UInt32
-  private var paddingWord: UInt32
+  /// Which call of the API has the worker to itself: see `callWorker`.
+  private var callerWord: UInt32
 
   // Read at every recorded call; written when recording starts and stops.
   package let isRecording: Atomic<UInt32>
@@ -47,6 +48,7 @@ package struct Core: ~Copyable {
   package var ownEnd: UInt64
 
   package let map: LiveMap
+  package let tracked: TrackedTable
   package let sites: SiteTable
   package let rows: RowTable
   package let threads: ThreadPool
@@ -77,6 +79,10 @@ package struct Core: ~Copyable {
   package var hasBootBlocks: Bool
   package var processID: Int32
   package let requests: Requests
+  /// The file that a call of the API wants a snapshot in: a C string.
+  package var calledPath: InlineArray<4096, UInt8>
+  /// The depth that a call of the API wants; 0 for the setting's.
+  package var calledDepth: UInt32
   package var dumps: DumpState
   package var notices: NoticeState
   package var limits: LimitState
@@ -100,6 +106,7 @@ package enum CoreWord: Int {
   case wake = 0
   case exitDone = 4
   case served = 8
+  case caller = 12
 }
 
 extension UnsafeMutablePointer where Pointee == Core {

@@ -109,6 +109,74 @@ import Testing
     #expect(passing.output.contains("compared with '\(baseline)':\n"))
   }
 
+  /// The package of programs that trace themselves, built as users would.
+  private func selfTracing(_ options: [String]) throws -> String {
+    let package = Example.path("SelfTracing")
+    try succeed(["/usr/bin/env", "swift", "build", "--package-path", package] + options)
+    return "\(package)/.build/\(options.contains("release") ? "release" : "debug")"
+  }
+
+  @Test(arguments: [[], ["-c", "release", "--static-swift-stdlib", "-Xswiftc", "-g"]])
+  func `programs of another package trace themselves without LD_PRELOAD`(_ options: [String])
+    throws
+  {
+    let products = try selfTracing(options)
+    func output(_ program: String) throws -> [String] {
+      let result = try run(["/usr/bin/timeout", "120", "\(products)/\(program)"])
+      #expect(result.status == 0, "\(program): \(result.errors)")
+      return result.output.split(separator: "\n").map(String.init)
+    }
+    let hunt = try output("LeakHunt")
+    #expect(hunt.filter { $0.hasPrefix("round") } == ["round 1", "round 2", "round 3"])
+    let leak = hunt.filter { $0.contains("LeakHunt.swift:11: ") }
+    #expect(leak.count == 3)
+    #expect(leak.allSatisfy { $0.contains("count=") }, "\(hunt)")
+
+    let report = try output("Checkpoints")
+    let figures = report.filter { $0.contains("alive") }.map { line in
+      line.split { !$0.isNumber }.compactMap { Int($0) }
+    }
+    try #require(figures.map(\.count) == [3, 3, 3, 3], "\(report)")
+    #expect((3_000_000..<3_050_000).contains(figures[0][0]), "loaded")
+    #expect((8_000_000..<8_050_000).contains(figures[1][1]), "the largest of what was freed again")
+    #expect(figures[1][2] < 50_000, "nothing of it is left")
+    #expect((500_000..<550_000).contains(figures[2][2]), "kept")
+    #expect(figures[3][0] < 50_000, "cleared")
+
+    let call = try output("TracedCall")
+    #expect(call.first?.hasPrefix("build: +508 KiB in 50") == true, "\(call)")
+    #expect(call.dropFirst().first?.contains("TracedCall.swift:10: size=5") == true, "\(call)")
+    #expect(call.suffix(2) == ["later true", "700 4096 1"])
+  }
+
+  @Test func `a program whose tracer is off works, and says why it has no figures`() throws {
+    let products = try selfTracing([])
+    let result = try run(["\(products)/TracedCall"], environment: ["HEAPTAP": "0"])
+    let why = "the heap tracer of this process is off for good: HEAPTAP is 0 or has a value"
+    #expect(result.output.hasPrefix("build: not traced, \(why)"), "\(result.output)")
+    #expect(result.output.contains("\n700 \(why)"), "the work was done all the same")
+    #expect(result.status == 0, "\(result.errors)")
+  }
+
+  @Test func `tests fail on growth, name its line and are not blamed for each other`() throws {
+    let test = [
+      "/usr/bin/env", "swift", "test", "--package-path", Example.path("SelfTracing"),
+    ]
+    let clean = try run(test)
+    #expect(clean.status == 0, "\(clean.output)\(clean.errors)")
+    let leaking = try run(
+      test + ["--skip-build", "--filter", "XCGrowthTests|import"], environment: ["LEAK": "1"])
+    #expect(leaking.status != 0)
+    let text = leaking.output + leaking.errors
+    for failure in [
+      "the heap grew: +20.0 MiB in 1", "the heap grew in 10 runs: +", "GrowthTests.swift:14: size=",
+      "testAnImportLeavesNothing : failed - the heap grew in 10 runs",
+      "testAnImportAllocatesOnce : failed - allocated ", "blocks, of which 0 are allowed",
+    ] {
+      #expect(text.contains(failure), "'\(failure)' in \(text)")
+    }
+  }
+
   private func succeed(_ command: [String]) throws {
     let result = try run(command)
     guard result.status == 0 else {

@@ -7,7 +7,7 @@ import Testing
 
 @Suite struct InterfaceTests {
   private func guest(_ source: String = "interface.c") throws -> String {
-    let headers = Workshop.package.appendingPathComponent("Sources/CTracerHooks/include").path
+    let headers = Workshop.package.appendingPathComponent("Sources/CHeaptap").path
     let products = Workshop.products.path
     return try Programs.build(
       source,

@@ -48,7 +48,7 @@ import Testing
 
   @Test func `each dump in between names what was unloaded before it`() throws {
     let plugins = try plugins([])
-    let headers = Workshop.package.appendingPathComponent("Sources/CTracerHooks/include").path
+    let headers = Workshop.package.appendingPathComponent("Sources/CHeaptap").path
     let host = try Programs.build("host.c", ["-O1", "-g", "-DSNAPSHOTS", "-I\(headers)"])
     let box = try DumpBox()
     let result = try run([host] + plugins, environment: box.environment("record"))

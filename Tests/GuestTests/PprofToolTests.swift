@@ -15,7 +15,7 @@ struct PprofToolTests {
   }
 
   private static var options: [String] {
-    let headers = Workshop.package.appendingPathComponent("Sources/CTracerHooks/include").path
+    let headers = Workshop.package.appendingPathComponent("Sources/CHeaptap").path
     let products = Workshop.products.path
     return ["-O1", "-g", "-I\(headers)", "-L\(products)", "-lheaptap", "-Wl,-rpath,\(products)"]
   }

@@ -24,7 +24,7 @@ import Testing
     let end = try #require(list.range(of: "local:"))
     let listed = list[start.upperBound..<end.lowerBound]
       .split { !($0.isLetter || $0.isNumber || $0 == "_") }.map(String.init)
-    #expect(listed.count == 41)
+    #expect(listed.count == 51)
     let exported = try lines(["nm", "-D", "--defined-only", Workshop.library])
       .compactMap { $0.split(separator: " ").last.map(String.init) }
     #expect(exported.sorted() == listed.sorted())
@@ -101,6 +101,8 @@ import Testing
       "JournalReader",
       "ArgumentParser",
     ],
+    "Heaptap": ["CHeaptap", "HeapModel", "Pprof", "Symbolication", "Darwin", "Dispatch"],
+    "HeaptapTesting": ["Heaptap", "Testing", "XCTest"],
   ]
   /// What the desk may use of the platform; the daemon's rooms may not.
   private static let platform: Set<String> = [
@@ -147,6 +149,28 @@ import Testing
             }
           #expect(!prints, "\(path): \(line)")
         }
+      }
+    }
+  }
+
+  @Test func `every behaviour of tracemalloc has tests, which are there`() throws {
+    let page = try text("docs/tracemalloc.md")
+    let table = page[try #require(page.range(of: "## Behaviours")).upperBound...]
+    let rows = table.split(separator: "\n").filter { $0.hasPrefix("| ") }.dropFirst(2)
+    let tests = try ["Tests", "Examples/SelfTracing/Tests"].flatMap { folder in
+      let root = Workshop.package.appendingPathComponent(folder)
+      return try FileManager.default.subpathsOfDirectory(atPath: root.path)
+        .filter { $0.hasSuffix(".swift") }
+        .map { try String(contentsOf: root.appendingPathComponent($0), encoding: .utf8) }
+    }
+    #expect(rows.count >= 40)
+    for row in rows {
+      // Every other part of what backticks divide is a name.
+      let names = row.split(separator: "`", omittingEmptySubsequences: false).enumerated()
+        .filter { $0.offset % 2 == 1 }.map(\.element)
+      #expect(!names.isEmpty, "\(row)")
+      for name in names {
+        #expect(tests.contains { $0.contains("func `\(name)`") }, "\(name)")
       }
     }
   }

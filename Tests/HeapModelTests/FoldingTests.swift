@@ -34,6 +34,7 @@ private let swiftCore = Module(
     "__rust_alloc", "__rustc::__rust_alloc", "alloc::alloc::alloc", "alloc::raw_vec::finish_grow",
     "<alloc::alloc::Global as core::alloc::Allocator>::allocate",
     "<alloc::raw_vec::RawVecInner>::with_capacity_in",
+    "heaptap_track", "static HeapTracer.track(address:byteCount:domain:)",
   ])
   func `plumbing is folded`(function: String) {
     #expect(FrameFolding.standard.matches(Frame(function: function), in: nil))

@@ -172,6 +172,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     comments.write(&encoder, "scanned_bytes", facts.scan.bytes)
     comments.write(&encoder, "scanned_blocks", facts.scan.blocks)
+    comments.write(&encoder, "tracked_bytes", facts.scan.trackedBytes)
+    comments.write(&encoder, "tracked_blocks", facts.scan.trackedBlocks)
     comments.write(
       &encoder, "peak_bytes", UInt64(max(0, pointee.peakBytes.load(ordering: .relaxed))))
     let threads = pointee.threads.threadCount.load(ordering: .relaxed)

@@ -104,7 +104,7 @@ package struct DumpState: ~Copyable {
     born.discard(reserving: 2)
   }
 
-  /// Takes the pages for a dump of so many sites now, while there is memory. Costs 64 bytes a site, and
+  /// Takes the pages for a dump of so many sites now, while there is memory. Costs 68 bytes a site, and
   /// 24 for each address of generated code.
   mutating func prepare(sites: UInt32, _ rows: borrowing RowTable) {
     guard sites >= preparedSites, preparedSites < BlockWord.siteLimit,

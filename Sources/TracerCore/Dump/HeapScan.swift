@@ -4,12 +4,14 @@
 import CTracerPlatform
 import Synchronization
 
-/// What a site has alive that was born in one generation.
+/// What a site has alive that was born in one generation, in one domain.
 struct BornTally {
-  static var wordCount: UInt32 { 6 }
+  static var wordCount: UInt32 { 8 }
 
   var next: UInt32
   var generation: UInt32
+  /// 0 is the heap.
+  var domain: UInt32
   var blocks: UInt64
   var bytes: UInt64
 }
@@ -66,6 +68,9 @@ struct SizeHistogram {
 struct HeapScan {
   var blocks: UInt64 = 0
   var bytes: UInt64 = 0
+  /// What the program tracks by itself, beside the heap.
+  var trackedBlocks: UInt64 = 0
+  var trackedBytes: UInt64 = 0
   var siteLimit: UInt32 = 0
   var siteCount = 0
   var histogram = SizeHistogram()
@@ -92,13 +97,21 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.map.forEachBlock(
       epoch: pointee.epoch.load(ordering: .relaxed), bornBefore: generation
     ) { _, word, byteCount in
-      guard word.site < scan.siteLimit, add(word, byteCount) else {
+      guard word.site < scan.siteLimit, add(word.site, word.generation, 0, byteCount) else {
         scan.omittedBytes = scan.omittedBytes &+ byteCount
         return
       }
       scan.blocks = scan.blocks &+ 1
       scan.bytes = scan.bytes &+ byteCount
       scan.histogram.add(byteCount)
+    }
+    pointee.tracked.forEachBlock(bornBefore: generation) { domain, site, generation, byteCount in
+      guard site < scan.siteLimit, add(site, generation, domain, byteCount) else {
+        scan.omittedBytes = scan.omittedBytes &+ byteCount
+        return
+      }
+      scan.trackedBlocks = scan.trackedBlocks &+ 1
+      scan.trackedBytes = scan.trackedBytes &+ byteCount
     }
     markPending(below: scan.siteLimit)
     sortSites(&scan)
@@ -127,12 +140,14 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   @inline(__always)
-  private func add(_ word: BlockWord, _ byteCount: UInt64) -> Bool {
-    let summary = summary(word.site)
+  private func add(
+    _ site: UInt32, _ generation: UInt32, _ domain: UInt32, _ byteCount: UInt64
+  ) -> Bool {
+    let summary = summary(site)
     var offset = summary.pointee.firstBorn
     while offset != 0 {
       let tally = bornTally(offset)
-      if tally.pointee.generation == word.generation {
+      if tally.pointee.generation == generation, tally.pointee.domain == domain {
         tally.pointee.blocks = tally.pointee.blocks &+ 1
         tally.pointee.bytes = tally.pointee.bytes &+ byteCount
         summary.pointee.add(byteCount)
@@ -142,7 +157,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     guard let made = pointee.dumps.born.allocate(BornTally.wordCount) else { return false }
     bornTally(made).pointee = BornTally(
-      next: summary.pointee.firstBorn, generation: word.generation, blocks: 1, bytes: byteCount)
+      next: summary.pointee.firstBorn, generation: generation, domain: domain, blocks: 1,
+      bytes: byteCount)
     summary.pointee.firstBorn = made
     summary.pointee.add(byteCount)
     return true

@@ -31,7 +31,7 @@ struct ProfileEncoder: ~Copyable {
   /// The strings that every dump begins with, in this order.
   enum Fixed: UInt64 {
     case empty, allocObjects, count, allocSpace, bytes, inuseObjects, inuseSpace, space, generation
-    case truncated, frames, broken, truncatedRoot, brokenRoot, generatedCode
+    case truncated, frames, broken, truncatedRoot, brokenRoot, generatedCode, domain
   }
 
   mutating func string(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
@@ -60,6 +60,7 @@ struct ProfileEncoder: ~Copyable {
     string("[truncated]")
     string("[broken]")
     string("[jit]")
+    string("domain")
     writeValueType(1, .allocObjects, .count)
     writeValueType(1, .allocSpace, .bytes)
     writeValueType(1, .inuseObjects, .count)
@@ -164,7 +165,7 @@ struct ProfileEncoder: ~Copyable {
   /// A sample: the numbers of its locations, its values, and its labels where they are not 0.
   mutating func writeSample(
     locations: UnsafePointer<UInt32>, count: Int, root: Root, values: InlineArray<4, UInt64>,
-    generation: UInt32
+    generation: UInt32, domain: UInt32
   ) {
     var locationBytes = root.location == 0 ? 0 : WireSize.varint(UInt64(root.location))
     for position in 0..<count {
@@ -175,6 +176,7 @@ struct ProfileEncoder: ~Copyable {
     let generationBytes =
       generation == 0
       ? 0 : labelByteCount(.generation, UInt64(generation), .empty)
+    let domainBytes = domain == 0 ? 0 : labelByteCount(.domain, UInt64(domain), .empty)
     let missing = UInt64(root.missingFrames)
     let truncatedBytes = missing == 0 ? 0 : labelByteCount(.truncated, missing, .frames)
     let brokenBytes = root.isBroken ? labelByteCount(.broken, 1, .empty) : 0
@@ -184,7 +186,8 @@ struct ProfileEncoder: ~Copyable {
         &+ WireSize.field(2, byteCount: valueBytes)
         &+ (generation == 0 ? 0 : WireSize.field(3, byteCount: generationBytes))
         &+ (missing == 0 ? 0 : WireSize.field(3, byteCount: truncatedBytes))
-        &+ (root.isBroken ? WireSize.field(3, byteCount: brokenBytes) : 0))
+        &+ (root.isBroken ? WireSize.field(3, byteCount: brokenBytes) : 0)
+        &+ (domain == 0 ? 0 : WireSize.field(3, byteCount: domainBytes)))
     wire.beginMessage(1, byteCount: locationBytes)
     for position in 0..<count { wire.writeVarint(UInt64(locations[position])) }
     if root.location != 0 { wire.writeVarint(UInt64(root.location)) }
@@ -193,6 +196,7 @@ struct ProfileEncoder: ~Copyable {
     if generation != 0 { writeLabel(.generation, UInt64(generation), .empty, generationBytes) }
     if missing != 0 { writeLabel(.truncated, missing, .frames, truncatedBytes) }
     if root.isBroken { writeLabel(.broken, 1, .empty, brokenBytes) }
+    if domain != 0 { writeLabel(.domain, UInt64(domain), .empty, domainBytes) }
   }
 
   private func labelByteCount(_ key: Fixed, _ number: UInt64, _ unit: Fixed) -> Int {

@@ -62,6 +62,27 @@ extension UnsafeMutablePointer where Pointee == Core {
     return outcome
   }
 
+  /// Writes a snapshot to a file of the program's choice, in the place of what was there, and begins
+  /// the next generation; 0 or an errno. It is not synced to disk: its reader is at hand.
+  package func writeDump(
+    to name: UnsafePointer<CChar>, partial: UnsafePointer<CChar>
+  ) -> Int32 {
+    guard
+      pointee.dumps.isBusy.compareExchange(
+        expected: 0, desired: 1, ordering: .acquiringAndReleasing
+      ).exchanged
+    else { return EBUSY }
+    defer { pointee.dumps.isBusy.store(0, ordering: .releasing) }
+    pointee.dumps.sequence &+= 1
+    lookAtLimits(System.monotonicTime)
+    // What a kill left unfinished; somebody else's, or a link, stays, and is an error below.
+    _ = System.call(SYS_unlinkat, Int(AT_FDCWD), Int(bitPattern: partial), 0)
+    let error = writeFile(
+      in: AT_FDCWD, name, partial, gatherFacts(.api), isSynced: false)
+    if error == 0 { _ = pointee.dumps.written.wrappingAdd(1, ordering: .relaxed) }
+    return error
+  }
+
   // MARK: Gathering
 
   private func gatherFacts(_ trigger: DumpTrigger) -> DumpFacts {
@@ -87,7 +108,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   /// Begins the next generation; the last that a word can name lasts for ever.
-  private func openGeneration(_ wall: UInt64, _ monotonic: UInt64) -> UInt32 {
+  func openGeneration(_ wall: UInt64, _ monotonic: UInt64) -> UInt32 {
     let current = pointee.generation.load(ordering: .relaxed)
     guard current < BlockWord.generationLimit else { return current &+ 1 }
     let next = current &+ 1
@@ -145,7 +166,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     (map: UInt64, sites: UInt64, rows: UInt64, threads: UInt64, dumps: UInt64, total: UInt64)
   {
     let map = UInt64(pointee.map.touchedByteCount)
-    let sites = UInt64(pointee.sites.usedByteCount)
+    let sites = UInt64(pointee.sites.usedByteCount &+ pointee.tracked.usedByteCount)
     let rows = UInt64(pointee.rows.usedByteCount)
     let threads = UInt64(pointee.threads.usedByteCount)
     let dumps = UInt64(pointee.dumps.usedByteCount(sites: pointee.sites.limit))
@@ -168,7 +189,8 @@ extension UnsafeMutablePointer where Pointee == Core {
       partial.append(".partial")
       path.append(0x2f)
       path.append(name.bytes)
-      let error = writeFile(directory, name.cString(), partial.cString(), facts)
+      let error = writeFile(
+        in: directory.descriptor, name.cString(), partial.cString(), facts, isSynced: true)
       if error == 0 { return DumpOutcome(isWritten: true, error: 0) }
       message.append("cannot write '")
       message.append(printable: path.bytes)
@@ -194,21 +216,21 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Near a limit it has its name as soon as it is whole: the page cache outlives a kill, and to wait
   /// for the disk may take longer than there is.
   private func writeFile(
-    _ directory: DumpDirectory, _ name: UnsafePointer<CChar>, _ partial: UnsafePointer<CChar>,
-    _ facts: DumpFacts
+    in directory: Int32, _ name: UnsafePointer<CChar>, _ partial: UnsafePointer<CChar>,
+    _ facts: DumpFacts, isSynced: Bool
   ) -> Int32 {
     let descriptor = System.open(
-      partial, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600, in: directory.descriptor)
+      partial, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: 0o600, in: directory)
     guard descriptor >= 0 else { return 0 &- descriptor }
     let isHurried = facts.trigger == .limit
     var error = encode(to: descriptor, facts)
-    if error == 0, !isHurried { error = Self.sync(descriptor) }
+    if error == 0, isSynced, !isHurried { error = Self.sync(descriptor) }
     if error == 0 {
       error = Int32(
         0
           &- System.call(
-            SYS_renameat2, Int(directory.descriptor), Int(bitPattern: partial),
-            Int(directory.descriptor), Int(bitPattern: name), 0))
+            SYS_renameat2, Int(directory), Int(bitPattern: partial), Int(directory),
+            Int(bitPattern: name), 0))
     }
     if error == 0, isHurried {
       pointee.dumps.unsynced = descriptor &+ 1
@@ -217,9 +239,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     System.close(descriptor)
     if error != 0 {
       _ = System.call(
-        SYS_unlinkat, Int(directory.descriptor), Int(bitPattern: partial), 0)
-    } else {
-      _ = System.call(SYS_fsync, Int(directory.descriptor))
+        SYS_unlinkat, Int(directory), Int(bitPattern: partial), 0)
+    } else if isSynced {
+      _ = System.call(SYS_fsync, Int(directory))
     }
     return error
   }
@@ -385,12 +407,13 @@ extension UnsafeMutablePointer where Pointee == Core {
       repeat {
         let born =
           offset == 0
-          ? BornTally(next: 0, generation: 0, blocks: 0, bytes: 0) : bornTally(offset).pointee
+          ? BornTally(next: 0, generation: 0, domain: 0, blocks: 0, bytes: 0)
+          : bornTally(offset).pointee
         // What is alive was allocated, whatever a running thread still holds back.
         encoder.writeSample(
           locations: frames.unsafelyUnwrapped, count: count, root: root(of: site.pointee),
           values: [max(blocks, born.blocks), max(bytes, born.bytes), born.blocks, born.bytes],
-          generation: born.generation)
+          generation: born.generation, domain: born.domain)
         blocks = 0
         bytes = 0
         offset = born.next

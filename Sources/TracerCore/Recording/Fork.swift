@@ -29,6 +29,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     // A thread that was ending in the parent does not end here: without this it would be waited for.
     pointee.retiring.store(0, ordering: .relaxed)
     pointee.retiredThreads.store(0, ordering: .relaxed)
+    pointee.tracked.unlockAll()
     let own = tracer_thread().map { UInt(bitPattern: $0) } ?? 0
     pointee.threads.forEach { thread in
       if UInt(bitPattern: thread) == own {
@@ -47,6 +48,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     pointee.requests.pending.store(0, ordering: .relaxed)
     pointee.requests.toggles.store(0, ordering: .relaxed)
+    pointee.requests.called.store(0, ordering: .relaxed)
+    word(.caller).pointee.store(0, ordering: .relaxed)
     pointee.requests.worker.store(0, ordering: .relaxed)
     pointee.requests.workerIsStarted.store(0, ordering: .relaxed)
     pointee.requests.exitAsked.store(0, ordering: .relaxed)

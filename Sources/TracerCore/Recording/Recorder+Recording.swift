@@ -26,17 +26,20 @@ extension UnsafeMutablePointer where Pointee == Core {
       guard let base = System.map(Self.generationByteCount) else { return false }
       pointee.generationStarts = UInt(bitPattern: base)
     }
-    return pointee.map.open() && pointee.sites.open() && pointee.rows.open()
-      && pointee.threads.open() && pointee.dumps.open()
+    return pointee.map.open() && pointee.tracked.open() && pointee.sites.open()
+      && pointee.rows.open() && pointee.threads.open() && pointee.dumps.open()
   }
 
   /// Starts recording; 0, or an errno. Starting what records is no error.
-  package func startRecording(_ cause: RecordingCause = .asked) -> Int32 {
+  ///
+  /// - Parameter depth: How many frames of a stack to keep; 0 for what the settings say.
+  package func startRecording(_ cause: RecordingCause = .asked, depth: UInt32 = 0) -> Int32 {
     guard pointee.isRecording.load(ordering: .acquiring) == 0 else { return 0 }
     guard openTables() else { return ENOMEM }
     // What a hook in flight may have written since the last recording gave its pages back; and all of
     // them, where a thread stayed in the tracer at the last stop, or a fork took place during it.
     pointee.map.discard()
+    pointee.tracked.discard()
     pointee.sites.discard()
     pointee.rows.discard()
     pointee.dumps.discard()
@@ -45,7 +48,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.retired.reset()
     pointee.publishedBytes.store(0, ordering: .relaxed)
     pointee.peakBytes.store(0, ordering: .relaxed)
-    pointee.depth = pointee.settings.depth
+    pointee.depth = depth != 0 ? depth : pointee.settings.depth
     pointee.startWall = System.wallTime
     pointee.startMonotonic = System.monotonicTime
     generationStart(1).pointee = GenerationStart(
@@ -98,6 +101,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     // matter: they go only when no thread is in them.
     pointee.map.discard()
     guard waitForHooks() else { return }
+    pointee.tracked.discard()
     pointee.sites.discard()
     pointee.rows.discard()
     pointee.threads.discardCaches()

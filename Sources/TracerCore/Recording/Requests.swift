@@ -11,11 +11,11 @@ package struct Requests: ~Copyable {
   package let pending: Atomic<UInt32>
   /// Signals that ask for the other state.
   package let toggles: Atomic<UInt32>
-  /// Requests of the API, of which each takes the next number as its ticket.
+  /// The request of the API, one at a time, each of which takes the next number as its ticket.
+  package let called: Atomic<UInt32>
   package let tickets: Atomic<UInt32>
-  /// The errno of the last start and of the last snapshot; 0 where they went well.
-  package let startError: Atomic<UInt32>
-  package let snapshotError: Atomic<UInt32>
+  /// What came of the last one: an errno, 0 where it went well.
+  package let callError: Atomic<UInt32>
   /// The control page; 0 where there is none.
   package let page: Atomic<UInt>
   /// The worker's thread number; 0 where none runs.
@@ -36,7 +36,11 @@ package struct Request: BitSet {
   package static var snapshot: Self { Self(rawValue: 4) }
   package static var exit: Self { Self(rawValue: 8) }
   package static var terminated: Self { Self(rawValue: 16) }
-  package static var api: Self { Self(rawValue: 32) }
+  // Of the API only.
+  package static var drop: Self { Self(rawValue: 32) }
+  package static var clear: Self { Self(rawValue: 64) }
+  package static var mark: Self { Self(rawValue: 128) }
+  package static var file: Self { Self(rawValue: 256) }
 }
 
 extension UnsafeMutablePointer where Pointee == Core {
@@ -75,22 +79,72 @@ extension UnsafeMutablePointer where Pointee == Core {
       on: UnsafeMutableRawPointer(wakeWord), while: count, nanoseconds: nanoseconds, shared: true)
   }
 
-  /// Asks the worker and waits for what comes of it, at most a minute; `false` where it did not
-  /// answer.
-  package func askAndWait(_ request: Request) -> Bool {
+  // MARK: The API
+
+  /// Has the worker carry out a request of the API, and waits for it: 0 or an errno.
+  ///
+  /// One call at a time has the worker, so that each gets its own answer and `prepare` may write
+  /// what goes with the request. ETIMEDOUT after a minute: then the request is taken back, or, where
+  /// the worker was at it already, nobody else calls before that is done.
+  package func callWorker(_ request: Request, _ prepare: () -> Void = {}) -> Int32 {
+    let deadline = System.monotonicTime &+ 60_000_000_000
+    guard lockCaller(until: deadline) else { return ETIMEDOUT }
+    prepare()
     // The request before its ticket: a worker that reads the ticket finds the request.
-    _ = pointee.requests.pending.bitwiseOr(
-      request.union(.api).rawValue, ordering: .acquiringAndReleasing)
+    pointee.requests.called.store(request.rawValue, ordering: .releasing)
     let ticket = pointee.requests.tickets.wrappingAdd(1, ordering: .acquiringAndReleasing).newValue
     wakeWorker()
-    for _ in 0..<60 {
+    while System.monotonicTime < deadline {
       let served = word(.served).pointee.load(ordering: .acquiring)
-      if Int32(bitPattern: served &- ticket) >= 0 { return true }
+      if served == ticket { break }
       System.wait(
         on: UnsafeMutableRawPointer(word(.served)), while: served, nanoseconds: 1_000_000_000,
         shared: false)
     }
-    return false
+    if word(.served).pointee.load(ordering: .acquiring) == ticket {
+      let error = Int32(bitPattern: pointee.requests.callError.load(ordering: .relaxed))
+      unlockCaller(from: Self.isCalling)
+      return error
+    }
+    if pointee.requests.called.exchange(0, ordering: .acquiringAndReleasing) != 0 {
+      unlockCaller(from: Self.isCalling)
+    } else {
+      word(.caller).pointee.store(Self.wasAbandoned, ordering: .sequentiallyConsistent)
+      // It may be done since: then it has not seen that it was to unlock.
+      if word(.served).pointee.load(ordering: .sequentiallyConsistent) == ticket {
+        unlockCaller(from: Self.wasAbandoned)
+      }
+    }
+    return ETIMEDOUT
+  }
+
+  private static var isCalling: UInt32 { 1 }
+  private static var wasAbandoned: UInt32 { 2 }
+
+  private func lockCaller(until deadline: UInt64) -> Bool {
+    while true {
+      let (exchanged, holder) = word(.caller).pointee.compareExchange(
+        expected: 0, desired: Self.isCalling, ordering: .acquiring)
+      if exchanged { return true }
+      if System.monotonicTime >= deadline { return false }
+      System.wait(
+        on: UnsafeMutableRawPointer(word(.caller)), while: holder, nanoseconds: 1_000_000_000,
+        shared: false)
+    }
+  }
+
+  private func unlockCaller(from holder: UInt32) {
+    let (exchanged, _) = word(.caller).pointee.compareExchange(
+      expected: holder, desired: 0, ordering: .releasing)
+    if exchanged { System.wake(UnsafeMutableRawPointer(word(.caller)), shared: false) }
+  }
+
+  /// Answers the call of a ticket, whether or not somebody still waits for it.
+  func answerCall(_ ticket: UInt32) {
+    guard word(.served).pointee.load(ordering: .relaxed) != ticket else { return }
+    word(.served).pointee.store(ticket, ordering: .sequentiallyConsistent)
+    System.wake(UnsafeMutableRawPointer(word(.served)), shared: false)
+    unlockCaller(from: Self.wasAbandoned)
   }
 
   // MARK: Signals

@@ -56,6 +56,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     let atEnd = Request.exit.union(.terminated).rawValue
     let commands = page?.word(ControlPage.commandsOffset).pointee.load(ordering: .acquiring) ?? 0
     return pointee.requests.pending.load(ordering: .acquiring) & ~atEnd != 0
+      || pointee.requests.called.load(ordering: .acquiring) != 0
       || pointee.requests.toggles.load(ordering: .acquiring) != 0 || commands != 0
   }
 
@@ -64,6 +65,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   private func carryOutRequests() {
     var requested: UInt32 = 0
     let ticket = pointee.requests.tickets.load(ordering: .acquiring)
+    let called = Request(rawValue: pointee.requests.called.exchange(0, ordering: .acquiring))
     var asked = Request(rawValue: pointee.requests.pending.exchange(0, ordering: .acquiring))
     var trigger = DumpTrigger.signal
     if let page {
@@ -81,11 +83,13 @@ extension UnsafeMutablePointer where Pointee == Core {
     if pointee.requests.toggles.exchange(0, ordering: .acquiring) & 1 != 0 {
       asked.insert(pointee.isRecording.load(ordering: .relaxed) != 0 ? .stop : .start)
     }
-    if asked.contains(.api) { trigger = .api }
     if asked.contains(.exit) || asked.contains(.terminated) { return carryOutExit(asked) }
-    if asked.contains(.start) { carryOutStart() }
-    if asked.contains(.snapshot) { carryOutSnapshot(trigger) }
+    if asked.contains(.start) { _ = carryOutStart() }
+    if asked.contains(.snapshot) { _ = carryOutSnapshot(trigger) }
     if asked.contains(.stop) { carryOutStop() }
+    if called.rawValue != 0 {
+      pointee.requests.callError.store(UInt32(bitPattern: carryOut(called)), ordering: .relaxed)
+    }
     if let page {
       publishCounters(on: page)
       let handled = page.word(ControlPage.handledOffset)
@@ -94,18 +98,39 @@ extension UnsafeMutablePointer where Pointee == Core {
         System.wake(UnsafeMutableRawPointer(handled), shared: true)
       }
     }
-    if word(.served).pointee.load(ordering: .relaxed) != ticket {
-      word(.served).pointee.store(ticket, ordering: .releasing)
-      System.wake(UnsafeMutableRawPointer(word(.served)), shared: false)
-    }
+    answerCall(ticket)
   }
 
-  private func carryOutStart() {
+  /// Carries out a request of the API; 0 or an errno.
+  private func carryOut(_ called: Request) -> Int32 {
+    if called.contains(.start) {
+      return carryOutStart(depth: pointee.calledDepth, isTold: isOthersAffair)
+    }
+    if called.contains(.snapshot) { return carryOutSnapshot(.api) }
+    if called.contains(.stop) {
+      carryOutStop()
+      return 0
+    }
+    if called.contains(.drop) {
+      dropRecording()
+      return 0
+    }
+    guard pointee.isRecording.load(ordering: .relaxed) != 0 else { return ESRCH }
+    if called.contains(.file) { return writeCalledFile() }
+    if called.contains(.mark) { return markGeneration() }
+    if called.contains(.clear) { return clearRecording() }
+    return EINVAL
+  }
+
+  /// Whether anyone but the program itself is to know of what it does with its own recording: not
+  /// where nobody has armed it, and a test of it may start and stop a hundred times.
+  private var isOthersAffair: Bool { pointee.settings.mode != .unset }
+
+  private func carryOutStart(depth: UInt32 = 0, isTold: Bool = true) -> Int32 {
     let wasRecording = pointee.isRecording.load(ordering: .relaxed) != 0
-    let error = startRecording()
-    pointee.requests.startError.store(UInt32(bitPattern: error), ordering: .relaxed)
+    let error = startRecording(depth: depth)
     page?.pointee.start_result = UInt32(bitPattern: error)
-    if wasRecording { return }
+    if wasRecording || !isTold { return error }
     withMessage { message in
       guard error == 0 else {
         message.append("recording did not start: the kernel gave no memory for the tables")
@@ -123,13 +148,13 @@ extension UnsafeMutablePointer where Pointee == Core {
       }
       notify(.started, message.bytes)
     }
+    return error
   }
 
-  private func carryOutSnapshot(_ trigger: DumpTrigger) {
+  private func carryOutSnapshot(_ trigger: DumpTrigger) -> Int32 {
     guard pointee.isRecording.load(ordering: .relaxed) != 0 else {
       page?.pointee.snapshot_result = TRACER_SNAPSHOT_DORMANT.rawValue
-      pointee.requests.snapshotError.store(UInt32(bitPattern: ESRCH), ordering: .relaxed)
-      return withMessage { message in
+      withMessage { message in
         message.append("no snapshot was written: nothing is being recorded (")
         if pointee.settings.startSignal != 0 {
           Settings.describe(
@@ -141,21 +166,21 @@ extension UnsafeMutablePointer where Pointee == Core {
         message.append("' starts recording)")
         notify(.trouble, message.bytes)
       }
+      return ESRCH
     }
-    snapshot(trigger, .snapshot)
+    return snapshot(trigger, .snapshot)
   }
 
-  /// Writes a dump, and tells the page and the log how it went; `false` where none was written.
+  /// Writes a dump, and tells the page and the log how it went; 0, or the errno of what went wrong.
   @discardableResult
-  func snapshot(_ trigger: DumpTrigger, _ event: NoticeEvent) -> Bool {
-    var isWritten = false
+  func snapshot(_ trigger: DumpTrigger, _ event: NoticeEvent) -> Int32 {
+    var error: Int32 = 0
     var bytes = InlineArray<2048, UInt8>(repeating: 0)
     withUnsafeMutableBytes(of: &bytes) { bytes in
       var path = TextBuffer(bytes.baseAddress.unsafelyUnwrapped, capacity: 2048)
       withMessage { message in
         let outcome = writeDump(trigger, path: &path, message: &message)
-        pointee.requests.snapshotError.store(
-          UInt32(bitPattern: outcome.error), ordering: .relaxed)
+        error = outcome.error
         guard outcome.isWritten else {
           page?.pointee.error = UInt32(bitPattern: outcome.error)
           page?.setText(ControlPage.messageOffset, capacity: 512, message.bytes)
@@ -168,21 +193,63 @@ extension UnsafeMutablePointer where Pointee == Core {
         page?.setText(ControlPage.dumpPathOffset, capacity: 4096, path.bytes)
         page?.pointee.snapshot_result = TRACER_SNAPSHOT_WRITTEN.rawValue
         tell(trigger, event, .path(path.bytes))
-        isWritten = true
       }
     }
-    return isWritten
+    return error
   }
 
   private func carryOutStop() {
     guard pointee.isRecording.load(ordering: .relaxed) != 0 else { return }
     stopAllocating()
     // Afterwards there is nothing left to take them from.
-    let figures = snapshot(.stop, .snapshot) ? figures(.stop) : nil
+    let figures = snapshot(.stop, .snapshot) == 0 ? figures(.stop) : nil
     stopRecording()
     withMessage { message in
       message.append("recording stopped; the tracer's memory was given back")
       notify(.stopped, message.bytes, figures: figures)
+    }
+  }
+
+  /// Stops recording without a last dump.
+  private func dropRecording() {
+    guard pointee.isRecording.load(ordering: .relaxed) != 0 else { return }
+    stopAllocating()
+    stopRecording()
+    guard isOthersAffair else { return }
+    withMessage { message in
+      message.append("recording stopped without a last snapshot, as the program asked;")
+      message.append(" the tracer's memory was given back")
+      notify(.stopped, message.bytes)
+    }
+  }
+
+  /// Forgets every block, as if recording had begun only now: a stop and a start, between which
+  /// nothing can be recorded that the start does not know.
+  private func clearRecording() -> Int32 {
+    let depth = pointee.depth
+    stopRecording()
+    return startRecording(depth: depth)
+  }
+
+  /// Begins the next generation; ERANGE where there is none left.
+  private func markGeneration() -> Int32 {
+    let before = pointee.generation.load(ordering: .relaxed)
+    _ = openGeneration(System.wallTime, System.monotonicTime)
+    return pointee.generation.load(ordering: .relaxed) != before ? 0 : ERANGE
+  }
+
+  /// Writes a snapshot to the file that the program has named, and tells nobody: it was asked for by
+  /// who will read it.
+  private func writeCalledFile() -> Int32 {
+    var bytes = InlineArray<4112, UInt8>(repeating: 0)
+    return withUnsafeMutableBytes(of: &bytes) {
+      var partial = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 4112)
+      return withUnsafeBytes(of: &pointee.calledPath) { path in
+        let name = path.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: CChar.self)
+        partial.append(cString: name)
+        partial.append(".partial")
+        return writeDump(to: name, partial: partial.cString())
+      }
     }
   }
 

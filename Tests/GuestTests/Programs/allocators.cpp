@@ -89,8 +89,8 @@ void check(const Block *blocks, int from, int step) {
 }
 
 void call(const char *name) {
-  auto function = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, name));
-  if (function && function() != 0) std::printf("FAILED %s\n", name);
+  auto function = reinterpret_cast<int (*)(unsigned)>(dlsym(RTLD_DEFAULT, name));
+  if (function && function(0) != 0) std::printf("FAILED %s\n", name);
 }
 
 int record() {

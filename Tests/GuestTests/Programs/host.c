@@ -9,7 +9,6 @@
 
 #ifdef SNAPSHOTS
 #include <heaptap.h>
-__attribute__((weak)) int heaptap_snapshot(void);
 #endif
 
 int main(int count, char **arguments) {

@@ -8,7 +8,7 @@ void *kept[10];
 
 int main(void) {
   int dormant = heaptap_snapshot();
-  int started = heaptap_start();
+  int started = heaptap_start(0);
   for (int i = 0; i < 10; i++)
     kept[i] = malloc(777);
   int written = heaptap_snapshot();

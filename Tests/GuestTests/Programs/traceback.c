@@ -42,7 +42,7 @@ int main(void) {
   size_t total = 77;
   void *early = calloc(1, 10);
   CHECK(heaptap_traceback(early, addresses, 64, &total) == 0 && total == 0);
-  CHECK(heaptap_start() == 0);
+  CHECK(heaptap_start(0) == 0);
   void *block = from_here(&here);
   size_t count = heaptap_traceback(block, addresses, 64, &total);
   CHECK(count > 2 && count == total && addresses[1] == here);
@@ -62,7 +62,7 @@ int main(void) {
   for (int i = 0; i < 5; i++) {
     CHECK(heaptap_stop() == 0);
     CHECK(heaptap_traceback(block, addresses, 64, &total) == 0 && total == 0);
-    CHECK(heaptap_start() == 0);
+    CHECK(heaptap_start(0) == 0);
     void *volatile other = from_here(&here);
     CHECK(heaptap_traceback(block, addresses, 64, NULL) == 0);
     free(other);

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// A recording in figures.
+
+/// A recording in figures, at one moment.
+///
+/// Where nothing is recorded all are 0, but for `depthLimit`.
+public struct HeapFigures: Hashable, Sendable {
+  public var isRecording = false
+  /// Bytes that were asked of malloc since recording began and have not been freed.
+  public var liveBytes = 0
+  public var liveBlocks = 0
+  /// The most that `liveBytes` has been. What the calling thread did is in it to the byte; of all
+  /// other threads together 2 KiB may be missing.
+  public var peakBytes = 0
+  /// What `HeapTracer.track` has told of. In none of the figures above.
+  public var trackedBytes = 0
+  public var trackedBlocks = 0
+  /// The tracer's own memory.
+  public var tracerBytes = 0
+  /// Blocks that were not recorded, or not with their stack.
+  public var lostBlocks = 0
+  /// How many frames of a stack are kept: by the recording, else by one that would start now.
+  public var depthLimit = 0
+  /// The generation that blocks are born in now, from 1.
+  public var generation = 0
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a piece of work left behind, and what it took.
+
+import HeapModel
+
+/// What a piece of work left on the heap, and what it took: the outcome of `withHeapTrace`.
+public struct HeapTraceReport: Sendable {
+  /// Whose blocks the figures are about.
+  public enum Scope: Hashable, Sendable {
+    /// Those with the function on their stack that the trace was called in: what other threads and
+    /// tasks did meanwhile is left out, but for those that ran the same function.
+    case caller
+    /// All of the process's: the function was not found on stacks, for want of debug information or
+    /// because tasks left their callers' stacks. What others did meanwhile is in the figures.
+    case process
+  }
+
+  public let label: String
+  /// Why there are no figures; `nil` where all went well. The work itself was done either way.
+  public let failure: HeapTracerError?
+  public let scope: Scope
+  /// The lines that changed, the largest change first.
+  public let lines: [StatisticDifference]
+  /// The same by whole stack, for a line that alone says too little.
+  public let stacks: [StatisticDifference]
+  /// What is alive that was not before, less what was freed that had been there.
+  public let addedBytes: Int
+  public let addedBlocks: Int
+  /// What was allocated in all, freed again or not.
+  public let allocatedBytes: Int
+  public let allocatedBlocks: Int
+  /// The most that was alive above what was at the beginning, of the whole process.
+  public let peakBytes: Int
+  /// Of the growth that is not in `addedBytes`, what is on stacks that were cut off at the depth
+  /// limit, and so may belong here. 0 where the scope is the process.
+  public let unattributedBytes: Int
+
+  init(label: String, failure: HeapTracerError) {
+    self.init(label: label, failure: failure, scope: .process, changes: nil, peakBytes: 0)
+  }
+
+  init(label: String, scope: Scope, changes: HeapChanges, peakBytes: Int) {
+    self.init(label: label, failure: nil, scope: scope, changes: changes, peakBytes: peakBytes)
+  }
+
+  private init(
+    label: String, failure: HeapTracerError?, scope: Scope, changes: HeapChanges?, peakBytes: Int
+  ) {
+    self.label = label
+    self.failure = failure
+    self.scope = scope
+    self.peakBytes = peakBytes
+    lines = changes?.lines ?? []
+    stacks = changes?.stacks ?? []
+    addedBytes = changes?.addedBytes ?? 0
+    addedBlocks = changes?.addedBlocks ?? 0
+    allocatedBytes = changes?.allocatedBytes ?? 0
+    allocatedBlocks = changes?.allocatedBlocks ?? 0
+    unattributedBytes = changes?.unattributedBytes ?? 0
+  }
+}
+
+extension HeapTraceReport: CustomStringConvertible {
+  /// A sentence, and below it the five lines that changed most.
+  public var description: String { text(lines: 5, stacksOf: 0) }
+
+  /// A sentence, the lines that changed most, and below as many of these the stack that grew most.
+  public func text(lines lineLimit: Int, stacksOf stackLimit: Int) -> String {
+    if let failure { return "\(label): not traced, \(failure)" }
+    var text = "\(label): \(ByteCount(addedBytes).signed) in \(addedBlocks) blocks"
+    text += ", \(ByteCount(allocatedBytes)) allocated, peak \(ByteCount(peakBytes).signed)"
+    if scope == .process { text += " (of the whole process)" }
+    if unattributedBytes > 0 {
+      text += "; \(ByteCount(unattributedBytes)) more on stacks deeper than the depth limit"
+    }
+    for (index, line) in lines.prefix(lineLimit).enumerated() {
+      text += "\n  \(line)"
+      guard index < stackLimit else { continue }
+      let stack = stacks.first { $0.stack?.isAllocated(at: line.key) == true }?.stack
+      for frame in stack?.prefix(8) ?? Stack([]).prefix(0) {
+        let place = frame.file.map { " \($0):\(frame.line ?? 0)" } ?? ""
+        text += "\n      \(frame.function ?? Frame.unknownFile)\(place)"
+      }
+    }
+    if lines.count > lineLimit { text += "\n  … and \(lines.count - lineLimit) more lines" }
+    return text
+  }
+}
+
+extension Stack {
+  fileprivate func isAllocated(at key: Statistic.Key) -> Bool {
+    guard case .line(let file, let line) = key else { return false }
+    return first.map { $0.file == file && $0.line ?? 0 == line } ?? false
+  }
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// The same expectations as assertions of XCTest.
+
+import Heaptap
+import XCTest
+
+/// Asserts that a piece of work leaves no more on the heap than a limit: see `expectNoGrowth`.
+///
+/// An error of the work, or the want of a tracer, fails the test too.
+public func XCTAssertHeapGrowth(
+  under byteCount: Int = 0, warmUps: Int = 3, repetitions: Int = 10,
+  file: StaticString = #filePath, line: UInt = #line, function: String = #function,
+  _ body: () throws -> Void
+) {
+  do {
+    let failure = try HeapCheck.growth(
+      by: CallingFunction(file: "\(file)", function: function), warmUps: warmUps,
+      repetitions: repetitions, tolerating: byteCount, body)
+    if let failure { XCTFail(failure, file: file, line: line) }
+  } catch {
+    XCTFail("\(error)", file: file, line: line)
+  }
+}
+
+/// Asserts that a piece of work allocates no more than a budget: see `expectAllocations`.
+public func XCTAssertAllocations(
+  atMostBlocks blocks: Int? = nil, atMostBytes bytes: Int? = nil, warmUps: Int = 1,
+  file: StaticString = #filePath, line: UInt = #line, function: String = #function,
+  _ body: () throws -> Void
+) {
+  do {
+    let failure = try HeapCheck.allocations(
+      by: CallingFunction(file: "\(file)", function: function), atMostBlocks: blocks,
+      atMostBytes: bytes, warmUps: warmUps, body)
+    if let failure { XCTFail(failure, file: file, line: line) }
+  } catch {
+    XCTFail("\(error)", file: file, line: line)
+  }
+}
