@@ -174,8 +174,12 @@ extension UnsafeMutablePointer where Pointee == Core {
     comments.write(&encoder, "scanned_blocks", facts.scan.blocks)
     comments.write(&encoder, "tracked_bytes", facts.scan.trackedBytes)
     comments.write(&encoder, "tracked_blocks", facts.scan.trackedBlocks)
+    // What threads have not yet published may be more than ever was: the dump has counted it.
     comments.write(
-      &encoder, "peak_bytes", UInt64(max(0, pointee.peakBytes.load(ordering: .relaxed))))
+      &encoder, "peak_bytes",
+      UInt64(
+        max(0, max(pointee.peakBytes.load(ordering: .relaxed), Int64(bitPattern: counts.liveBytes)))
+      ))
     let threads = pointee.threads.threadCount.load(ordering: .relaxed)
     comments.write(
       &encoder, "peak_error_bytes", threads <= 1 ? 0 : UInt64(threads) &* UInt64(publishLimit))
