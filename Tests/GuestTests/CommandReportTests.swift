@@ -111,9 +111,9 @@ extension CommandTests {
         .split(separator: "\n")
       let big = try #require(lines.first)
       #expect(big.hasSuffix(";main 1048576"), "\(big)")
-      #expect(lines.contains { $0.hasSuffix(";cache::Store::insert(int) 1000") }, "\(lines)")
+      #expect(lines.contains { $0.hasSuffix(";cache::Store::insert 1000") }, "\(lines)")
       let blocks = try reported.show("--format", "folded", "--sort", "blocks").output
-      #expect(blocks.contains(";cache::Store::insert(int) 10\n"), "\(blocks)")
+      #expect(blocks.contains(";cache::Store::insert 10\n"), "\(blocks)")
       // All stacks have one root, that of the program.
       #expect(Set(lines.map { $0.split(separator: ";")[0] }).count == 1, "\(lines)")
     }
