@@ -96,4 +96,17 @@ import Testing
     #expect(result.status == 0)
     #expect(result.output == "still here\n")
   }
+
+  @Test(arguments: ["-O0", "-O2"])
+  func `a stack that begins where a larger one was is read to its own end`(_ level: String) throws {
+    let program = try Programs.build("reused_stack.c", [level])
+    for check in ["0", "1"] {
+      let box = try DumpBox()
+      let result = try run(
+        [program], environment: box.environment("record", ["HEAPTAP_CHECK": check]))
+      #expect(result.status == 0)
+      #expect(result.output == "still here\n")
+      #expect(try box.snapshot().header.integer("differing_stacks") ?? 0 == 0)
+    }
+  }
 }
