@@ -85,12 +85,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: false)
       count &+= 1
       let row = reader.rows + Int(number)
-      let (before, known) = (place.stackPointer, range)
-      outcome = place.step(row, &range)
-      if outcome == .stepped, place.wasGuessed(row, from: before) {
-        range = known
-        outcome = .complex
-      }
+      outcome = place.isGuess(row) ? .complex : place.step(row, &range)
     }
     thread.pointee.readable = range
     switch outcome {
