@@ -79,6 +79,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     walk.walk(
       from: registers, rows: pointee.rows, readable: &thread.pointee.readable,
       contexts: &thread.pointee.readableContexts)
+    if Int(walk.total) < StackWalk.stepLimit { thread.pointee.cache?.pointee.overlongStart = 0 }
     if walk.root != 0 { appendOrigin(of: &walk, thread) }
     switch walk.end {
     case .outermost:

@@ -45,6 +45,8 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     _ registers: UnsafePointer<tracer_registers>, _ core: UnsafeMutablePointer<Core>,
     _ thread: UnsafeMutablePointer<ThreadState>
   ) -> StepOutcome {
+    // Further down it is as deep: 2,048 steps in vain, before a whole walk takes them again.
+    if UInt(bitPattern: registers) <= pointee.overlongStart { return .complex }
     let reader = core.pointee.rows.reader
     var range = thread.pointee.readable
     range.begin(at: UInt(bitPattern: registers))
@@ -79,6 +81,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         }
       }
       if count >= StackWalk.stepLimit {
+        pointee.overlongStart = UInt(bitPattern: registers)
         outcome = .complex
         break
       }
