@@ -66,8 +66,8 @@ struct MemoEntry {
   /// How far from the stack pointer the last word of the stack lies.
   var reach: UInt
 
-  /// No site: what `rememberedSite` answers where the entry has flags.
-  static var hasMore: UInt32 { .max }
+  /// Added to the site that `rememberedSite` answers where the stack is but to be counted as truncated.
+  static var truncatedSite: UInt32 { 1 << 31 }
   static var isElsewhere: UInt32 { 1 }
   static var isTruncated: UInt32 { 2 }
 
@@ -162,6 +162,15 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
     return false
   }
 
+  /// The site, if all that is not on the stack is as it was, too; else 0. See `rememberedSite`.
+  @inline(__always)
+  var siteIfTrueElsewhere: UInt32 {
+    if pointee.flags == 0 { return pointee.site }
+    if pointee.flags & MemoEntry.isElsewhere != 0, !isTrueElsewhere() { return 0 }
+    return pointee.flags & MemoEntry.isTruncated == 0
+      ? pointee.site : pointee.site | MemoEntry.truncatedSite
+  }
+
   /// Words that are not on the stack are there only if those before them are what they were.
   func isTrueElsewhere() -> Bool {
     for position in 0..<Int(pointee.elsewhereCount) {
@@ -211,8 +220,8 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     return nil
   }
 
-  /// The site of the stack that begins at these registers; 0 where it is not remembered, and `hasMore`
-  /// where more is to be looked at than the stack.
+  /// The site of the stack that begins at these registers; 0 where it is not remembered. With
+  /// `truncatedSite` where the stack is a truncated one.
   ///
   /// A function of its own: within a hook its loops would have to share the registers with all the
   /// rest, and read them back from memory for every word.
@@ -225,7 +234,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     let expected = entry(last.pointee.next)
     if expected.isStillTrue(registers, thread.pointee.readable) {
       pointee.last = last.pointee.next
-      return expected.pointee.flags == 0 ? expected.pointee.site : MemoEntry.hasMore
+      return expected.siteIfTrueElsewhere
     }
     return searchedSite(registers, thread)
   }
@@ -239,7 +248,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       truncatingIfNeeded: (UnsafeMutableRawPointer(entry) - arena) / 16)
     self.entry(pointee.last).pointee.next = number
     pointee.last = number
-    return entry.pointee.flags == 0 ? entry.pointee.site : MemoEntry.hasMore
+    return entry.siteIfTrueElsewhere
   }
 
   @inline(__always)
