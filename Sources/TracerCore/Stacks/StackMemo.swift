@@ -481,7 +481,10 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// looked up or remembered for a while, and each time for longer: that costs more than the walk
   /// that it saves.
   func nextNodeBits(_ allocations: UInt64) -> UInt32 {
-    let served = allocations &- pointee.allocationsBefore
+    // The thread may be another than the one that began with this memo, and count from 0.
+    let served =
+      allocations < pointee.allocationsBefore
+      ? allocations : allocations &- pointee.allocationsBefore
     let hits = served > UInt64(pointee.misses) ? served &- UInt64(pointee.misses) : 0
     let pays = hits > UInt64(pointee.admitted)
     if pays || pointee.nodeBits < 13 {
