@@ -88,12 +88,25 @@ import Testing
   }
 
   /// A scheduler of fibers leaves such frames behind: the thread that began a fiber has ended.
-  @Test(arguments: [65536, 4096, 1024, 64])
-  func `a stack that leads on into one that is gone ends there`(_ distance: Int) throws {
+  @Test(arguments: [["65536"], ["4096"], ["1024"], ["64"], ["65536", "before"]])
+  func `a stack that leads on into one that is gone ends there`(_ arguments: [String]) throws {
     let program = try Programs.build("gone_stack.c")
     let result = try run(
-      [program, "\(distance)"], environment: DumpBox().environment("record"))
+      [program] + arguments, environment: DumpBox().environment("record"))
     #expect(result.status == 0)
     #expect(result.output == "still here\n")
+  }
+
+  @Test(arguments: ["-O0", "-O2"])
+  func `a stack that begins where a larger one was is read to its own end`(_ level: String) throws {
+    let program = try Programs.build("reused_stack.c", [level])
+    for check in ["0", "1"] {
+      let box = try DumpBox()
+      let result = try run(
+        [program], environment: box.environment("record", ["HEAPTAP_CHECK": check]))
+      #expect(result.status == 0)
+      #expect(result.output == "still here\n")
+      #expect(try box.snapshot().header.integer("differing_stacks") ?? 0 == 0)
+    }
   }
 }

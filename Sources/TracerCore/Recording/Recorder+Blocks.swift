@@ -113,7 +113,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   @inline(__always)
-  private func record(
+  func record(
     _ thread: UnsafeMutablePointer<ThreadState>, _ address: UInt, _ byteCount: UInt64,
     _ site: UInt32
   ) {

@@ -44,12 +44,16 @@ extension UnsafeMutablePointer where Pointee == Core {
       let thread = enterQuickly()
     else { return .unusual }
     let site = rememberedSite(thread, registers)
-    guard site &- 1 < MemoEntry.hasMore &- 1,
+    guard site &- 1 < MemoEntry.truncatedSite &- 1,
       pointee.map.enterQuickly(
         UInt(bitPattern: block), site: site,
         birth: pointee.birth.load(ordering: .relaxed),
         byteCount: UInt64(UInt(bitPattern: byteCount)))
     else {
+      if site >= MemoEntry.truncatedSite {
+        recordTruncated(thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
+        return .done
+      }
       leave(thread)
       return site == 0 ? .unremembered : .unusual
     }
@@ -64,6 +68,17 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     leave(thread)
     return .done
+  }
+
+  /// What is left to do for a stack that is deeper than the limit: it is not looked up again.
+  @inline(never)
+  private func recordTruncated(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ address: UInt, _ byteCount: UInt64,
+    _ site: UInt32
+  ) {
+    thread.pointee.counters.truncatedStacks.addAlone(1)
+    record(thread, address, byteCount, site & ~MemoEntry.truncatedSite)
+    leave(thread)
   }
 
   /// As `StackCache.rememberedSite`, with what the thread knows at hand.

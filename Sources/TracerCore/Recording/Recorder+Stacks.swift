@@ -79,6 +79,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     walk.walk(
       from: registers, rows: pointee.rows, readable: &thread.pointee.readable,
       contexts: &thread.pointee.readableContexts)
+    if Int(walk.total) < StackWalk.stepLimit { thread.pointee.cache?.pointee.overlongStart = 0 }
     if walk.root != 0 { appendOrigin(of: &walk, thread) }
     switch walk.end {
     case .outermost:
@@ -172,7 +173,13 @@ extension UnsafeMutablePointer where Pointee == Core {
   private func makeCache(
     _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UnsafeMutablePointer<StackCache>? {
-    guard let fresh = System.map(StackCache.byteCount) else { return nil }
+    // Where there is no room, such as at a limit of address space, the kernel is asked ever less often.
+    let allocations = thread.pointee.counters.allocatedBlocks.load(ordering: .relaxed)
+    guard allocations >= 2 &* thread.pointee.allocationsWithoutCache else { return nil }
+    guard let fresh = System.map(StackCache.byteCount) else {
+      thread.pointee.allocationsWithoutCache = allocations
+      return nil
+    }
     let cache = fresh.assumingMemoryBound(to: StackCache.self)
     thread.pointee.cache = cache
     return cache

@@ -50,6 +50,8 @@ package struct ThreadState: ~Copyable {
   var readableContexts: ReadablePages
   /// `cache`, where stacks may be looked up in it without further ado.
   var memo: UnsafeMutablePointer<StackCache>?
+  /// The thread's allocations when there was last no memory for `cache`.
+  var allocationsWithoutCache: UInt64
 
   /// What `isInside` is while the tracer itself calls what may allocate.
   static var isAtWork: UInt32 { 2 }

@@ -85,6 +85,8 @@ struct StackCache: ~Copyable {
   var windowPower: UInt64
   /// The checks that are not of words on the stack: the first ones.
   var elsewhereCount: UInt32
+  /// Where a stack began that was deeper than an image can be; 0 once one was walked that is not.
+  var overlongStart: UInt
 
   // Of the memo.
   /// 2 to this power are the slots for nodes; 0 while the memo is closed.

@@ -45,6 +45,8 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     _ registers: UnsafePointer<tracer_registers>, _ core: UnsafeMutablePointer<Core>,
     _ thread: UnsafeMutablePointer<ThreadState>
   ) -> StepOutcome {
+    // Further down it is as deep: 2,048 steps in vain, before a whole walk takes them again.
+    if UInt(bitPattern: registers) <= pointee.overlongStart { return .complex }
     let reader = core.pointee.rows.reader
     var range = thread.pointee.readable
     range.begin(at: UInt(bitPattern: registers))
@@ -79,18 +81,14 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         }
       }
       if count >= StackWalk.stepLimit {
+        pointee.overlongStart = UInt(bitPattern: registers)
         outcome = .complex
         break
       }
       stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: false)
       count &+= 1
       let row = reader.rows + Int(number)
-      let (before, known) = (place.stackPointer, range)
-      outcome = place.step(row, &range)
-      if outcome == .stepped, place.wasGuessed(row, from: before) {
-        range = known
-        outcome = .complex
-      }
+      outcome = place.isGuess(row) ? .complex : place.step(row, &range)
     }
     thread.pointee.readable = range
     switch outcome {

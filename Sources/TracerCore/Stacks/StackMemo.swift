@@ -7,15 +7,21 @@ import Synchronization
 /// A place in the search for a remembered stack.
 ///
 /// The first node is named by return address and stack pointer. Where several stacks have both in
-/// common, the node names a word of the stack in which two of them were seen to differ, and its value
-/// leads on to the next node.
+/// common, the node names the first word of the stack in which two of them were seen to differ, and its
+/// value leads on to the next node. The stacks behind a node have in common what comes before its word.
 struct MemoNode {
   /// 0 where the slot is free.
   var key: UInt64
   /// The word to look at next, from the stack pointer on; or one of the two below.
   var discriminator: Int32
-  /// Where the entry is in the arena, in units of 16 bytes, for a leaf.
+  /// Where the entry is in the arena, in units of 16 bytes; of any node but a leaf, one of those behind
+  /// it, which tells what a walk reads before that word.
   var entry: UInt32
+
+  /// Whether this asks for what comes after another discriminator.
+  func isAfter(_ other: Int32) -> Bool {
+    other != Self.leaf && (discriminator == Self.leaf || other < discriminator)
+  }
 
   static var leaf: Int32 { -1 }
   static var framePointer: Int32 { -2 }
@@ -29,9 +35,13 @@ struct MemoNode {
     return ((returnAddress ^ UInt64(stackPointer).byteSwapped) &* 0x9E37_79B9_7F4A_7C15) | 1
   }
 
+  /// The key of the node behind this one. It does not depend on what comes before, so that a node can
+  /// be put between two others.
   @inline(__always)
-  static func key(behind key: UInt64, _ word: UInt) -> UInt64 {
-    let mixed = (key ^ key &>> 29 ^ UInt64(word)) &* 0xBF58_476D_1CE4_E5B9
+  func keyBehind(_ word: UInt) -> UInt64 {
+    let name = UInt64(entry) << 32 | UInt64(UInt32(bitPattern: discriminator))
+    let mixed =
+      (name &* 0xD6E8_FEB8_6659_FD93 ^ UInt64(word)) &* 0xBF58_476D_1CE4_E5B9
     return (mixed ^ mixed &>> 32) &* 0x9E37_79B9_7F4A_7C15 | 1
   }
 }
@@ -56,8 +66,8 @@ struct MemoEntry {
   /// How far from the stack pointer the last word of the stack lies.
   var reach: UInt
 
-  /// No site: what `rememberedSite` answers where the entry has flags.
-  static var hasMore: UInt32 { .max }
+  /// Added to the site that `rememberedSite` answers where the stack is but to be counted as truncated.
+  static var truncatedSite: UInt32 { 1 << 31 }
   static var isElsewhere: UInt32 { 1 }
   static var isTruncated: UInt32 { 2 }
 
@@ -83,13 +93,23 @@ struct MemoGroup {
   var offsets: SIMD4<Int32>
   var v0, v1, v2, v3: UInt
 
+  /// One after the other: behind a word that is another one the stack may have ended since.
   @inline(__always)
   func differs(at stackPointer: UInt) -> Bool {
-    let d0 = stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.x))) ^ v0
-    let d1 = stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.y))) ^ v1
-    let d2 = stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.z))) ^ v2
-    let d3 = stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.w))) ^ v3
-    return d0 | d1 | d2 | d3 != 0
+    if stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.x))) != v0 { return true }
+    if stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.y))) != v1 { return true }
+    if stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.z))) != v2 { return true }
+    return stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.w))) != v3
+  }
+
+  @inline(__always)
+  func word(_ position: Int) -> (offset: Int32, value: UInt) {
+    switch position & 3 {
+    case 0: return (offsets.x, v0)
+    case 1: return (offsets.y, v1)
+    case 2: return (offsets.z, v2)
+    default: return (offsets.w, v3)
+    }
   }
 }
 
@@ -123,6 +143,32 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
       group += 1
     }
     return true
+  }
+
+  /// Whether a walk from here would read a word of the stack that it read when this was remembered:
+  /// all before it are what they were.
+  @inline(never)
+  func leads(to discriminator: Int32, _ registers: UnsafePointer<tracer_registers>) -> Bool {
+    guard (pointee.framePointer ^ UInt(registers.pointee.rbp)) & pointee.framePointerMask == 0
+    else {
+      return false
+    }
+    let stackPointer = UInt(bitPattern: registers + 1)
+    for position in 0..<(4 &* Int(pointee.groupCount)) {
+      let (offset, value) = groups[position / 4].word(position)
+      if offset == discriminator { return true }
+      if stackWord(stackPointer &+ UInt(bitPattern: Int(offset))) != value { return false }
+    }
+    return false
+  }
+
+  /// The site, if all that is not on the stack is as it was, too; else 0. See `rememberedSite`.
+  @inline(__always)
+  var siteIfTrueElsewhere: UInt32 {
+    if pointee.flags == 0 { return pointee.site }
+    if pointee.flags & MemoEntry.isElsewhere != 0, !isTrueElsewhere() { return 0 }
+    return pointee.flags & MemoEntry.isTruncated == 0
+      ? pointee.site : pointee.site | MemoEntry.truncatedSite
   }
 
   /// Words that are not on the stack are there only if those before them are what they were.
@@ -168,14 +214,14 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         let entry = self.entry(node.pointee.entry)
         return entry.isStillTrue(registers, readable) ? entry : nil
       }
-      guard let word = word(discriminator, registers, readable) else { return nil }
-      key = MemoNode.key(behind: key, word)
+      guard let word = word(node.pointee, registers, readable) else { return nil }
+      key = node.pointee.keyBehind(word)
     }
     return nil
   }
 
-  /// The site of the stack that begins at these registers; 0 where it is not remembered, and `hasMore`
-  /// where more is to be looked at than the stack.
+  /// The site of the stack that begins at these registers; 0 where it is not remembered. With
+  /// `truncatedSite` where the stack is a truncated one.
   ///
   /// A function of its own: within a hook its loops would have to share the registers with all the
   /// rest, and read them back from memory for every word.
@@ -188,7 +234,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     let expected = entry(last.pointee.next)
     if expected.isStillTrue(registers, thread.pointee.readable) {
       pointee.last = last.pointee.next
-      return expected.pointee.flags == 0 ? expected.pointee.site : MemoEntry.hasMore
+      return expected.siteIfTrueElsewhere
     }
     return searchedSite(registers, thread)
   }
@@ -202,7 +248,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       truncatingIfNeeded: (UnsafeMutableRawPointer(entry) - arena) / 16)
     self.entry(pointee.last).pointee.next = number
     pointee.last = number
-    return entry.pointee.flags == 0 ? entry.pointee.site : MemoEntry.hasMore
+    return entry.siteIfTrueElsewhere
   }
 
   @inline(__always)
@@ -211,13 +257,21 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   }
 
   /// The word that a node asks for, as it is now.
+  ///
+  /// What was found readable may not be so any longer: a stack that has begun where another one was may
+  /// end before that did. The stack pointer's own page is there, and any other if the walk leads to it.
   @inline(__always)
   private func word(
-    _ discriminator: Int32, _ registers: UnsafePointer<tracer_registers>, _ readable: ReadableRange
+    _ node: MemoNode, _ registers: UnsafePointer<tracer_registers>, _ readable: ReadableRange
   ) -> UInt? {
-    if discriminator == MemoNode.framePointer { return UInt(registers.pointee.rbp) }
-    let address = UInt(bitPattern: registers + 1) &+ UInt(bitPattern: Int(discriminator))
-    return readable.covers(address) ? stackWord(address) : nil
+    if node.discriminator == MemoNode.framePointer { return UInt(registers.pointee.rbp) }
+    let stackPointer = UInt(bitPattern: registers + 1)
+    let address = stackPointer &+ UInt(bitPattern: Int(node.discriminator))
+    guard
+      address >> 12 == stackPointer >> 12
+        || readable.covers(address) && entry(node.entry).leads(to: node.discriminator, registers)
+    else { return nil }
+    return stackWord(address)
   }
 }
 
@@ -325,26 +379,29 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         pointee.nodeCount = pointee.nodeCount &+ 1
         return true
       }
-      if node.pointee.discriminator == MemoNode.leaf {
-        let other = self.entry(node.pointee.entry)
-        let discriminator = Self.difference(other, entry)
-        guard discriminator != MemoNode.leaf else {
-          // The same stack, or one that differs in nothing that can be looked at first.
-          node.pointee.entry = number
-          return true
-        }
-        let otherKey = MemoNode.key(behind: key, Self.value(discriminator, other))
-        guard let otherNode = slot(otherKey), otherNode.pointee.key == 0 else {
-          return hasFreeSlots
-        }
-        otherNode.pointee = MemoNode(
-          key: otherKey, discriminator: MemoNode.leaf, entry: node.pointee.entry)
-        node.pointee.discriminator = discriminator
-        pointee.nodeCount = pointee.nodeCount &+ 1
+      let difference = Self.difference(self.entry(node.pointee.entry), entry)
+      if difference == MemoNode.leaf, node.pointee.discriminator == MemoNode.leaf {
+        // The same stack, or one that differs in nothing that can be looked at first.
+        node.pointee.entry = number
+        return true
       }
-      guard let word = word(node.pointee.discriminator, registers, readable) else { return true }
-      key = MemoNode.key(behind: key, word)
+      if node.pointee.isAfter(difference), !divide(node, at: difference) { return hasFreeSlots }
+      guard let word = word(node.pointee, registers, readable) else { return true }
+      key = node.pointee.keyBehind(word)
     }
+    return true
+  }
+
+  /// Puts a node before a node, which then asks for an earlier word; `false` where there is no slot.
+  private func divide(_ node: UnsafeMutablePointer<MemoNode>, at discriminator: Int32) -> Bool {
+    let first = MemoNode(
+      key: node.pointee.key, discriminator: discriminator, entry: node.pointee.entry)
+    let key = first.keyBehind(Self.value(discriminator, entry(first.entry)))
+    guard let other = slot(key), other.pointee.key == 0 else { return false }
+    other.pointee = MemoNode(
+      key: key, discriminator: node.pointee.discriminator, entry: first.entry)
+    node.pointee = first
+    pointee.nodeCount = pointee.nodeCount &+ 1
     return true
   }
 
@@ -358,13 +415,18 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     return nil
   }
 
-  /// The first word of the stack in which two entries differ, or what else tells them apart.
+  /// What tells two entries apart: rbp, which comes before all words, or the first word of the stack in
+  /// which they differ.
   private static func difference(
     _ left: UnsafeMutablePointer<MemoEntry>, _ right: UnsafeMutablePointer<MemoEntry>
   ) -> Int32 {
     guard left.pointee.stackPointer == right.pointee.stackPointer,
       left.pointee.returnAddress == right.pointee.returnAddress
     else { return MemoNode.leaf }
+    let needed = left.pointee.framePointerMask & right.pointee.framePointerMask
+    if needed != 0, left.pointee.framePointer != right.pointee.framePointer {
+      return MemoNode.framePointer
+    }
     var (i, j) = (0, 0)
     let (leftCount, rightCount) = (
       4 &* Int(left.pointee.groupCount), 4 &* Int(right.pointee.groupCount)
@@ -383,9 +445,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         j &+= 1
       }
     }
-    let needed = left.pointee.framePointerMask & right.pointee.framePointerMask
-    return needed != 0 && left.pointee.framePointer != right.pointee.framePointer
-      ? MemoNode.framePointer : MemoNode.leaf
+    return MemoNode.leaf
   }
 
   private static func value(
@@ -402,13 +462,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   private static func word(
     _ entry: UnsafeMutablePointer<MemoEntry>, _ position: Int
   ) -> (offset: Int32, value: UInt) {
-    let group = entry.groups + position / 4
-    switch position & 3 {
-    case 0: return (group.pointee.offsets.x, group.pointee.v0)
-    case 1: return (group.pointee.offsets.y, group.pointee.v1)
-    case 2: return (group.pointee.offsets.z, group.pointee.v2)
-    default: return (group.pointee.offsets.w, group.pointee.v3)
-    }
+    entry.groups[position / 4].word(position)
   }
 
   // MARK: Room
@@ -427,7 +481,10 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// looked up or remembered for a while, and each time for longer: that costs more than the walk
   /// that it saves.
   func nextNodeBits(_ allocations: UInt64) -> UInt32 {
-    let served = allocations &- pointee.allocationsBefore
+    // The thread may be another than the one that began with this memo, and count from 0.
+    let served =
+      allocations < pointee.allocationsBefore
+      ? allocations : allocations &- pointee.allocationsBefore
     let hits = served > UInt64(pointee.misses) ? served &- UInt64(pointee.misses) : 0
     let pays = hits > UInt64(pointee.admitted)
     if pays || pointee.nodeBits < 13 {

@@ -54,14 +54,15 @@ struct FramePlace {
       ? stepPlainly(row, &range) : stepSpecially(row, &range)
   }
 
-  /// Whether a step out of a frame has led to another page by a frame pointer alone.
+  /// Whether a step out of a frame will lead to another page by a frame pointer alone.
   ///
   /// What has no table is taken to keep a frame pointer, which may lead to another stack: one that is
-  /// gone the next time, while the word that leads there is still the same. Such pages are asked for
-  /// in each walk, and what was read there is not remembered.
+  /// gone the next time, or is already, while the word that leads there is still the same. Such pages
+  /// are asked for in each walk, and what was read there is not remembered.
   @inline(__always)
-  func wasGuessed(_ row: UnsafeMutablePointer<Row>, from stackPointer: UInt) -> Bool {
-    row.pointee.flags.contains(.guess) && self.stackPointer >> 12 != stackPointer >> 12
+  func isGuess(_ row: UnsafeMutablePointer<Row>) -> Bool {
+    row.pointee.flags.contains(.guess) && framePointer != 0
+      && (framePointer &+ 16) >> 12 != stackPointer >> 12
   }
 
   @inline(__always)
@@ -184,13 +185,12 @@ package struct StackWalk {
       guard outcome == .stepped else { break }
       let row = reader.rows + Int(number)
       keep(number, row)
-      let before = place.stackPointer
-      outcome = place.step(row, &range)
-      if outcome == .stepped, !isGuessed, place.wasGuessed(row, from: before) {
+      if !isGuessed, place.isGuess(row) {
         isGuessed = true
         // From here on nothing is known of any page.
         range = ReadableRange()
       }
+      outcome = place.step(row, &range)
       if !isGuessed { readable = range }
       steps &-= 1
     } while outcome == .stepped && steps > 0

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Runs on a stack whose outermost frame leads on to another stack, by a frame pointer alone: what a
  * scheduler of fibers leaves behind that was begun by a thread which has ended. The other stack goes
- * away between two allocations of the same stack. */
+ * away between two allocations of the same stack; or before, having been one with this stack.
+ * Usage: gone_stack [DISTANCE [before]] */
 #define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>
@@ -41,12 +42,28 @@ __attribute__((noinline)) static void allocate(void) {
 }
 
 /* Often enough to be remembered. */
+static void allocate_often(void) {
+  for (int i = 0; i < 1000; i++)
+    allocate();
+}
+
+static uintptr_t place;
+/* Has a frame on every page of both halves. */
+__attribute__((noinline)) static void descend(void) {
+  char bytes[3000];
+  __asm__ volatile("" ::"r"(bytes) : "memory");
+  place = (uintptr_t)bytes;
+  if (bytes > stacks + HALF / 2)
+    descend();
+  else
+    allocate_often();
+  __asm__ volatile("" ::: "memory");
+}
+
 static void fiber(void) {
-  for (int i = 0; i < 1000; i++)
-    allocate();
+  allocate_often();
   munmap(stacks + HALF, HALF);
-  for (int i = 0; i < 1000; i++)
-    allocate();
+  allocate_often();
   puts("still here");
 }
 
@@ -57,6 +74,13 @@ int main(int count, char **arguments) {
   uintptr_t *frame = (uintptr_t *)(stacks + HALF + distance);
   frame[0] = 0; /* the outermost one */
   frame[1] = 0;
-  on_stack(stacks + HALF - distance, fiber, frame);
+  char *top = stacks + HALF - distance;
+  if (count > 2) {
+    uintptr_t *first = (uintptr_t *)(stacks + 2 * HALF - 64);
+    on_stack(stacks + 2 * HALF - 128, descend, first);
+    munmap(stacks + HALF, HALF);
+    top = (char *)(place & ~(uintptr_t)15) + 8192;
+  }
+  on_stack(top, fiber, frame);
   return 0;
 }
