@@ -39,9 +39,11 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) -> UInt32 {
     guard let cache = cache(thread) else { return walkedSite(thread, registers) }
     if pointee.settings.checksStacks { return checkedSite(thread, cache, registers) }
-    guard let site = follow(thread, cache, registers) else {
+    guard cache.isWorthFollowing, let site = follow(thread, cache, registers) else {
+      cache.pointee.vainCount = cache.pointee.vainCount &+ 1
       return walkedSite(thread, registers)
     }
+    cache.pointee.vainCount = 0
     thread.pointee.counters.followedStacks.addAlone(1)
     if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
     if cache.imageTotal > pointee.depth { thread.pointee.counters.truncatedStacks.addAlone(1) }

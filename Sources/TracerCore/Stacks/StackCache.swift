@@ -87,6 +87,8 @@ struct StackCache: ~Copyable {
   var elsewhereCount: UInt32
   /// Where a stack began that was deeper than an image can be; 0 once one was walked that is not.
   var overlongStart: UInt
+  /// Stacks in a row that only a whole walk could tell.
+  var vainCount: UInt32
 
   // Of the memo.
   /// 2 to this power are the slots for nodes; 0 while the memo is closed.
@@ -179,6 +181,10 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   func isCurrent(_ epoch: UInt32, _ moduleGeneration: UInt32) -> Bool {
     pointee.epoch == epoch && pointee.moduleGeneration == moduleGeneration
   }
+
+  /// Whether to follow at all: where stacks are such that only a whole walk can tell them, as those
+  /// that end in a scheduler without unwind tables, that is tried with every sixteenth.
+  var isWorthFollowing: Bool { pointee.vainCount < 16 || pointee.vainCount & 15 == 0 }
 
   /// Bytes of the pages that are in use, about.
   var usedByteCount: Int {
