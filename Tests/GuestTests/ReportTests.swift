@@ -15,7 +15,10 @@ struct `heaptap report` {
   /// Runs shell text in a bed, and answers with it and the entries of reports.
   private func inBed(_ text: String) throws -> (result: Finished, entries: [[String: Any]]) {
     let journal = try Workshop.makeDirectory()
-    let result = try run(JournalBed.prefix(journal: journal) + ["sh", "-c", text])
+    let result = try run(
+      JournalBed.prefix(journal: journal) + ["sh", "-c", text],
+      // Not the tester's own, which knows the program from an earlier run.
+      environment: ["XDG_CACHE_HOME": "/dev/null"])
     let read = try heaptap("journal", "-D", journal.path, "--json")
     let entries = try read.output.split(separator: "\n").map {
       try #require(try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])
