@@ -25,6 +25,8 @@ let sealed: [SwiftSetting] =
     .enableExperimentalFeature("Embedded"),
     .unsafeFlags([
       "-wmo", "-O", "-Xfrontend", "-no-allocations", "-Xfrontend", "-function-sections",
+      // The package manager asks for them; unwinders need none, and each hook would push one.
+      "-Xcc", "-Xclang", "-Xcc", "-mframe-pointer=none",
       // A package that depends on ours may be built with --static-swift-stdlib, and the toolchain
       // has the embedded library beside the shared ones only.
       "-no-static-stdlib",

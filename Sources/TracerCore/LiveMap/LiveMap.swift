@@ -150,8 +150,11 @@ package struct LiveMap: ~Copyable {
   @inline(__always)
   private func touch(_ shadow: UnsafeMutableRawPointer, _ index: Int) {
     let pages = (shadow + Self.shadowByteCount).assumingMemoryBound(to: Atomic<UInt8>.self)
-    // Relaxed: a dump that misses the mark misses a block as young as itself.
-    pages[index >> 9].store(1, ordering: .relaxed)
+    // Relaxed: a dump that misses the mark misses a block as young as itself. Looked at first: a load is
+    // cheaper than a store, and threads share the line.
+    if pages[index >> 9].load(ordering: .relaxed) == 0 {
+      pages[index >> 9].store(1, ordering: .relaxed)
+    }
   }
 
   @inline(never)

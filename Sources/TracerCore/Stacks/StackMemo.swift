@@ -90,25 +90,32 @@ struct MemoEntry {
 
 /// Four words of a stack. Short of four, the last is there more than once.
 struct MemoGroup {
-  var offsets: SIMD4<Int32>
+  /// The offsets from the stack pointer, two in each: loads are what a comparison spends its time on.
+  private var o01, o23: UInt64
   var v0, v1, v2, v3: UInt
+
+  init(_ c0: StackCheck, _ c1: StackCheck, _ c2: StackCheck, _ c3: StackCheck, from start: UInt) {
+    o01 = UInt64(c0.address &- start) | UInt64(c1.address &- start) << 32
+    o23 = UInt64(c2.address &- start) | UInt64(c3.address &- start) << 32
+    (v0, v1, v2, v3) = (c0.value, c1.value, c2.value, c3.value)
+  }
 
   /// One after the other: behind a word that is another one the stack may have ended since.
   @inline(__always)
   func differs(at stackPointer: UInt) -> Bool {
-    if stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.x))) != v0 { return true }
-    if stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.y))) != v1 { return true }
-    if stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.z))) != v2 { return true }
-    return stackWord(stackPointer &+ UInt(bitPattern: Int(offsets.w))) != v3
+    if stackWord(stackPointer &+ UInt(o01 & 0xffff_ffff)) != v0 { return true }
+    if stackWord(stackPointer &+ UInt(o01 >> 32)) != v1 { return true }
+    if stackWord(stackPointer &+ UInt(o23 & 0xffff_ffff)) != v2 { return true }
+    return stackWord(stackPointer &+ UInt(o23 >> 32)) != v3
   }
 
   @inline(__always)
   func word(_ position: Int) -> (offset: Int32, value: UInt) {
     switch position & 3 {
-    case 0: return (offsets.x, v0)
-    case 1: return (offsets.y, v1)
-    case 2: return (offsets.z, v2)
-    default: return (offsets.w, v3)
+    case 0: return (Int32(truncatingIfNeeded: o01), v0)
+    case 1: return (Int32(truncatingIfNeeded: o01 >> 32), v1)
+    case 2: return (Int32(truncatingIfNeeded: o23), v2)
+    default: return (Int32(truncatingIfNeeded: o23 >> 32), v3)
     }
   }
 }
@@ -353,17 +360,9 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   }
 
   private func makeGroup(_ first: Int, last: Int, _ stackPointer: UInt) -> MemoGroup {
-    let c0 = checks[first]
-    let c1 = checks[max(first &- 1, last)]
-    let c2 = checks[max(first &- 2, last)]
-    let c3 = checks[max(first &- 3, last)]
-    return MemoGroup(
-      offsets: SIMD4(
-        Int32(truncatingIfNeeded: c0.address &- stackPointer),
-        Int32(truncatingIfNeeded: c1.address &- stackPointer),
-        Int32(truncatingIfNeeded: c2.address &- stackPointer),
-        Int32(truncatingIfNeeded: c3.address &- stackPointer)),
-      v0: c0.value, v1: c1.value, v2: c2.value, v3: c3.value)
+    MemoGroup(
+      checks[first], checks[max(first &- 1, last)], checks[max(first &- 2, last)],
+      checks[max(first &- 3, last)], from: stackPointer)
   }
 
   /// Makes an entry findable, or not where its slots are taken; `false` where most slots are.
