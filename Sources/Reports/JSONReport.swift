@@ -5,11 +5,11 @@ import HeapModel
 
 /// Reports as JSON, under names that stay: new ones may come, none changes its meaning or goes.
 ///
-/// Both reports are one object:
+/// Those of `show` and `diff` are one object; the others have what of it fits, and say what else:
 ///
 /// | name | value |
 /// | --- | --- |
-/// | `report` | `statistics` or `comparison` |
+/// | `report` | `statistics` or `comparison`; `survivors`, `trend`, `check` |
 /// | `by` | what a row stands for: `line`, `file`, `function`, `stack`, `module`, `generation` |
 /// | `charging` | `allocating_frame`, or `every_frame`: then rows overlap |
 /// | `total` | the snapshot's figures, named as in rows |
@@ -74,7 +74,7 @@ public enum JSONReport {
     ])
   }
 
-  private static func name(of charging: Snapshot.Charging) -> JSON {
+  static func name(of charging: Snapshot.Charging) -> JSON {
     switch charging {
     case .allocatingFrame: "allocating_frame"
     case .everyFrame: "every_frame"
@@ -92,7 +92,7 @@ public enum JSONReport {
       ])
   }
 
-  private static func row(of difference: StatisticDifference) -> JSON {
+  static func row(of difference: StatisticDifference) -> JSON {
     .object(
       members(of: difference.key, function: difference.function, stack: difference.stack) + [
         .init("live_bytes", .integer(difference.liveBytes)),
@@ -103,7 +103,7 @@ public enum JSONReport {
       ])
   }
 
-  private static func members(
+  static func members(
     of key: Statistic.Key, function: String?, stack: Stack?
   ) -> [JSON.Member] {
     var members = [JSON.Member("key", .string(key.description))]
@@ -140,7 +140,7 @@ public enum JSONReport {
   }
 
   /// Of pairs with one key the last counts, as in `Header`; remarks without a key are left out.
-  private static func object(of header: Header) -> JSON {
+  static func object(of header: Header) -> JSON {
     var seen: Set<String> = []
     let last = header.entries.reversed().filter { !$0.key.isEmpty && seen.insert($0.key).inserted }
     return .object(last.reversed().map { .init($0.key, .string($0.value)) })

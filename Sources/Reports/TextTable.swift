@@ -16,14 +16,15 @@ public struct TextTable: Sendable {
 
   /// - Parameter limit: How many rows are shown; a last line counts the others.
   /// - Parameter figures: Whether rows say as well what was allocated in total, freed or not.
+  /// - Parameter header: Of the snapshot: rows that are generations then say how old they are.
   public init(
     _ statistics: [Statistic], _ figures: Figures = .live, limit: Int? = nil,
-    style: TextStyle = .plain
+    header: Header = Header(), style: TextStyle = .plain
   ) {
     let told = statistics.filter {
       $0.liveBytes != 0 || $0.liveBlocks != 0 || figures == .liveAndTotal && $0.totalBlocks != 0
     }
-    self.init(told.map { Row($0, figures) }, limit: limit, style: style)
+    self.init(told.map { Row($0, figures, header) }, limit: limit, style: style)
   }
 
   /// What a row of statistics says.
@@ -39,6 +40,21 @@ public struct TextTable: Sendable {
       $0.liveBytes != 0 || $0.liveBlocks != 0 || $0.addedBytes != 0 || $0.addedBlocks != 0
     }
     self.init(known.map { Row($0) }, limit: limit, style: style)
+  }
+
+  /// Rows that say as well how many of some generations have left something in them.
+  public init(
+    _ survivors: [Survivor], of generations: ClosedRange<Int>, limit: Int? = nil,
+    header: Header = Header(), style: TextStyle = .plain
+  ) {
+    let rows = survivors.map { survivor in
+      var row = Row(survivor.statistic, .live, header)
+      if generations.count > 1 {
+        row.rest += ", left by \(survivor.generations.count) of \(generations.count) generations"
+      }
+      return row
+    }
+    self.init(rows, limit: limit, style: style)
   }
 
   private init(_ rows: [Row], limit: Int?, style: TextStyle) {
@@ -61,9 +77,11 @@ private struct Row {
   let stack: Stack?
   let size: String
   let change: (text: String, accent: TextStyle.Accent?)?
-  let rest: String
+  var rest: String
+  /// Behind the key.
+  var remark = ""
 
-  init(_ statistic: Statistic, _ figures: TextTable.Figures) {
+  init(_ statistic: Statistic, _ figures: TextTable.Figures, _ header: Header) {
     key = statistic.key
     function = statistic.function
     stack = statistic.stack
@@ -74,6 +92,11 @@ private struct Row {
       ? ""
       : ", total=\(ByteCount(statistic.totalBytes)), allocations=\(statistic.totalBlocks)"
     rest = ", count=\(statistic.liveBlocks)\(Self.average(statistic.averageBytes))\(total)"
+    if case .generation(let number?) = key, let age = header.age(ofGeneration: number) {
+      remark =
+        ", \(UTC.duration(nanoseconds: age.lowerBound)) to "
+        + "\(UTC.duration(nanoseconds: age.upperBound)) old"
+    }
   }
 
   init(_ difference: StatisticDifference) {
@@ -99,17 +122,23 @@ private struct Row {
     let figures = "\(size)\(change)\(rest)"
     guard case .stack(let keys) = key else {
       let figuresWidth = size.count + (self.change?.text.count ?? 0) + rest.count
-      let width = style.width.map { $0 - figuresWidth - 2 }
-      return ["\(label(key, function, width: width)): \(figures)"]
+      let width = style.width.map { $0 - figuresWidth - 2 - remark.count }
+      return ["\(key.label(function, width: width))\(remark): \(figures)"]
     }
+    return [figures] + StackLines.lines(keys, stack, style)
+  }
+}
+
+/// The frames of a row that is a stack, a line each below the row's own.
+enum StackLines {
+  static func lines(_ keys: [Statistic.Key], _ stack: Stack?, _ style: TextStyle) -> [String] {
     let functions = stack.map { $0.map(\.function) } ?? []
-    var lines = [figures]
-    for (number, key) in keys.enumerated() {
+    var lines = keys.enumerated().map { number, key in
       let function = number < functions.count ? functions[number] : nil
-      lines.append("  " + label(key, function, width: style.width.map { $0 - 2 }))
+      return "  " + key.label(function, width: style.width.map { $0 - 2 })
     }
     if keys.isEmpty { lines.append("  \(Frame.unknownFile)") }
-    if let root = stack.flatMap({ Self.root(of: $0) }) { lines.append("  … " + root) }
+    if let root = stack.flatMap({ root(of: $0) }) { lines.append("  … " + root) }
     return lines
   }
 
@@ -121,11 +150,14 @@ private struct Row {
     return "\(few)\(missing) more \(missing == 1 ? "frame" : "frames")"
   }
 
+}
+
+extension Statistic.Key {
   /// The key with the function beside a line, shortened to a width. The function gives way first,
   /// until it could not be recognised; then the path; where neither could be, the function goes.
-  private func label(_ key: Statistic.Key, _ function: String?, width: Int?) -> String {
-    let place = key.description.printable
-    guard case .line = key, let function = function?.printable else {
+  func label(_ function: String?, width: Int?) -> String {
+    let place = description.printable
+    guard case .line = self, let function = function?.printable else {
       return width.map { place.keepingEnd(max($0, 16)) } ?? place
     }
     guard let width, place.count + 4 + function.count > width else {
