@@ -63,7 +63,8 @@ private struct Dice: RandomNumberGenerator {
     let fit = fit(figures)
     #expect(fit.verdict == .undecided)
     // On the average: no line can be laid through it.
-    #expect(fit.bytesPerHour == Double(figures.last! - figures[0]) / Double(figures.count - 1))
+    let growth = Double(figures.last! - figures[0])
+    #expect(fit.bytesPerHour == growth / Double(figures.count - 1))
   }
 
   @Test func `four dumps that grow each time are the fewest that tell a leak`() {
