@@ -14,7 +14,7 @@ public enum Verdict: String, Hashable, Sendable, CaseIterable {
   case steady
   /// Gets smaller.
   case shrinks
-  /// Is larger than it was, in too few dumps to tell a leak from what will stop.
+  /// Is larger than it was, in too few dumps or steps to tell a leak from what will stop.
   case undecided
 }
 
@@ -57,21 +57,25 @@ public struct SeriesFit: Hashable, Sendable {
       (verdict, bytesPerHour, overallBytesPerHour) = (.steady, 0, 0)
       return
     }
+    let last = figures.count - 1
+    let later = max(min(figures.count / 2, figures.count - 3), 0)
     let overall = 3600 * Self.medianSlope(figures[...], seconds[...])
-    let later = max(min((figures.count - 1) / 2, figures.count - 3), 0)
     let recent = 3600 * Self.medianSlope(figures[later...], seconds[later...])
-    let trend = Self.trend(of: figures)
-    overallBytesPerHour = overall
-    if trend > 0 {
-      verdict = recent > 0 && recent >= overall / 4 ? .leak : .levelsOff
-    } else if trend < 0 || growthCount == 0 {
-      verdict = .shrinks
-    } else {
-      verdict = shrinkageCount > 0 ? .churn : .undecided
+    func average(since first: Int) -> Double {
+      let span = seconds[last] - seconds[first]
+      return span > 0 ? 3600 * (Double(figures[last]) - Double(figures[first])) / span : 0
     }
-    let span = seconds[seconds.count - 1] - seconds[0]
-    let average = 3600 * (Double(figures[figures.count - 1]) - Double(figures[0])) / span
-    bytesPerHour = verdict == .undecided && span > 0 ? average : recent
+    // What grows by steps has none between most of its dumps.
+    let hasStopped = figures.count > 3 && average(since: later) < average(since: 0) / 4
+    switch Self.trend(of: figures) {
+    case 1 where recent > 0 && recent >= overall / 4: verdict = .leak
+    case -1: verdict = .shrinks
+    case _ where growthCount == 0: verdict = .shrinks
+    case 0 where shrinkageCount > 0: verdict = .churn
+    default: verdict = hasStopped ? .levelsOff : .undecided
+    }
+    overallBytesPerHour = overall
+    bytesPerHour = verdict == .undecided ? average(since: 0) : recent
   }
 
   /// 1 if it grows, -1 if it shrinks, 0 where chance may have it so.

@@ -29,7 +29,7 @@ struct Trends: ParsableCommand {
         leak         it grows (by Mann's test, one chance in twenty to err), and still does;
         levels off   it grew, and does so at less than a quarter of its speed, or no more: a cache;
         churn        it goes up and down;
-        undecided    it grew, in fewer than four dumps or too lately to say more;
+        undecided    it grew, in fewer than four dumps, too lately or in too few steps to say more;
         steady, shrinks
 
       Four dumps can tell a leak, and more tell it better.

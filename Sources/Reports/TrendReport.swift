@@ -64,7 +64,7 @@ public struct TrendText: Sendable, CustomStringConvertible {
       text +=
         trend.moments.count < 4
         ? "; \(trend.moments.count) dumps can't tell a leak from what will stop, 4 can"
-        : "; too lately to tell a leak from what will stop"
+        : "; too lately, or in too few steps, to tell a leak from what will stop"
     }
     return style.accent(text, leaks.isEmpty ? .bold : .red)
   }

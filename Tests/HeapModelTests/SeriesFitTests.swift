@@ -44,7 +44,8 @@ private struct Dice: RandomNumberGenerator {
   @Test(arguments: [
     // Full after some hours; filled exponentially; loaded once; doubled by a table; let go of a little.
     [0, 100, 200, 300, 300, 300, 300, 300], [0, 500, 750, 875, 938, 969, 985, 993, 997, 999, 1000],
-    [0, 0, 0, 0, 100, 100, 100, 100], [64, 128, 256, 512, 1024, 1024, 1024, 1024, 1024],
+    [0, 0, 0, 0, 100, 100, 100, 100], [0, 9, 9, 9, 9, 9],
+    [64, 128, 256, 512, 1024, 1024, 1024, 1024, 1024],
     [0, 100, 200, 300, 400, 398, 399, 397, 398],
   ])
   func `what has stopped growing levels off`(figures: [Int]) {
@@ -58,8 +59,10 @@ private struct Dice: RandomNumberGenerator {
     #expect(fit(figures).verdict == .churn)
   }
 
-  @Test(arguments: [[1, 2], [1, 2, 3], [0, 0, 0, 0, 0, 0, 100], [7, 7, 8]])
-  func `what grew in too few dumps, or in the last one, is undecided`(figures: [Int]) {
+  @Test(arguments: [
+    [1, 2], [1, 2, 3], [0, 0, 0, 0, 0, 0, 100], [7, 7, 8], [1, 1, 2, 2, 2, 4, 4, 4, 4, 4, 8, 8],
+  ])
+  func `what grew in too few dumps, in the last one, or by few steps is undecided`(figures: [Int]) {
     let fit = fit(figures)
     #expect(fit.verdict == .undecided)
     // On the average: no line can be laid through it.

@@ -63,7 +63,10 @@ private let header: Header = [
   @Test(arguments: [
     ([0, 1, 2, 3, 4], "1 file leaks, +1 B/h"),
     ([0, 1], "1 file grew, +1 B/h; 2 dumps can't tell a leak from what will stop, 4 can"),
-    ([0, 0, 0, 0, 0, 0, 6], "1 file grew, +1 B/h; too lately to tell a leak from what will stop"),
+    (
+      [0, 0, 0, 0, 0, 0, 6],
+      "1 file grew, +1 B/h; too lately, or in too few steps, to tell a leak from what will stop"
+    ),
     ([0, 9, 9, 9, 9, 9, 9, 9], "nothing leaks: 1 file levels off"),
     ([5, 5, 5], "nothing leaks: 1 file is steady"), ([9, 1, 9, 1], "nothing leaks: 1 file churns"),
     ([4, 3, 2, 1], "nothing leaks: 1 file shrinks"), ([0, 0], "nothing leaks"),
