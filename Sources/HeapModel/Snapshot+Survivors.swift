@@ -36,11 +36,9 @@ extension Snapshot {
   /// Generation 1 begins with the recording, and each snapshot (or mark) opens the next one. The last is
   /// that which this snapshot ended.
   public var generations: ClosedRange<Int>? {
-    let born = samples.lazy.compactMap(\.generation)
-    guard let last = header.openedGeneration.map({ $0.addingSaturated(-1) }) ?? born.max(),
-      last >= 1
-    else { return nil }
-    return 1...max(last, born.max() ?? last)
+    let ended = header.openedGeneration.map { $0.addingSaturated(-1) } ?? 0
+    let last = max(ended, samples.lazy.compactMap(\.generation).max() ?? 0)
+    return last >= 1 ? 1...last : nil
   }
 
   /// The samples whose blocks were born in these generations.

@@ -31,8 +31,7 @@ public struct Suppressions: Hashable, Sendable {
 
   public init(list: String) throws(ListError) {
     var rules: [Rule] = []
-    for (number, text) in list.split(separator: "\n", omittingEmptySubsequences: false).enumerated()
-    {
+    for (number, text) in list.lines.enumerated() {
       let line = text.trimmingSpace
       if line.isEmpty || line.hasPrefix("#") { continue }
       guard line.hasPrefix("leak:") else {

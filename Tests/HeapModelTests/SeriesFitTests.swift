@@ -60,7 +60,7 @@ private struct Dice: RandomNumberGenerator {
   }
 
   @Test(arguments: [
-    [1, 2], [1, 2, 3], [0, 0, 0, 0, 0, 0, 100], [7, 7, 8], [1, 1, 2, 2, 2, 4, 4, 4, 4, 4, 8, 8],
+    [1, 2], [1, 2, 3], [0, 0, 0, 0, 0, 0, 100], [7, 7, 8], [1, 1, 2, 2, 2, 4, 4, 4, 4, 4, 4, 8],
   ])
   func `what grew in too few dumps, in the last one, or by few steps is undecided`(figures: [Int]) {
     let fit = fit(figures)

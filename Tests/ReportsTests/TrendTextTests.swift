@@ -49,14 +49,17 @@ private let header: Header = [
       text.description == """
         1 line leaks, +1024 KiB/h; the limit of 64.0 MiB is reached in 1 d 8 h
 
-        TREND   VERDICT             RATE  GREW IN  LIMIT IN      SIZE  LINE
-        ▁▂▄▅▇█  leak         +1024 KiB/h   5 of 5   1 d 8 h  5120 KiB  leak.c:7 in make_leak
-        ▁▄████  levels off        +0 B/h   2 of 5         -  1953 KiB  cache.c:7 in make_cache
-        ▁█▁█▁█  churn        +0 B/h   3 of 5         -  97.7 KiB  churn.c:7 in make_churn
-        ▅▅▅▅▅▅  steady            +0 B/h   0 of 5         -   5000 B  still.c:7 in make_still
+        TREND   VERDICT            RATE  GREW IN  LIMIT IN      SIZE  LINE
+        ▁▂▄▅▇█  leak        +1024 KiB/h   5 of 5   1 d 8 h  5120 KiB  leak.c:7 in make_leak
+        ▁▅████  levels off       +0 B/h   2 of 5         -  1953 KiB  cache.c:7 in make_cache
+        ▁█▁█▁█  churn            +0 B/h   3 of 5         -  97.7 KiB  churn.c:7 in make_churn
+        ▅▅▅▅▅▅  steady           +0 B/h   0 of 5         -    5000 B  still.c:7 in make_still
 
         leaky (1234)
         6 dumps in 5 h 0 min, 2026-11-21T10:27:57Z to 2026-11-21T15:27:57Z
+        total: ▁▃▅▆▇█ leak, +1024 KiB/h, size=7176 KiB, count=8
+        limit: 50 % of 64.0 MiB (/sys/fs/cgroup/memory.max), usage +0 B/h
+        lost: 2 (lost.blocks: allocations that are not counted for want of room)
         """)
   }
 
