@@ -259,11 +259,11 @@ extension CommandTests {
       let all = try check("# All of it\nleak:^main$\n")
       #expect(
         all.status == 0 && all.output.hasPrefix("within bounds: grew by 0 B"), "\(all.output)")
-      let some = try check("leak:fill_*e\nleak:nobody\n")
+      let some = try check("leak:^fill_*e\nleak:nobody\n")
       #expect(some.status == 1 && !some.output.contains(courses.place("CACHE")))
       #expect(
         some.output.hasSuffix(
-          "\n\nSuppressions used:\n  count      bytes template\n     56     229376 fill_*e\n\n"
+          "\n\nSuppressions used:\n  count      bytes template\n     56     229376 ^fill_*e\n\n"
             + "suppression not used: 'leak:nobody' (line 2)\n"), "\(some.output)")
       // By file and by module, of frames that reports fold, too.
       #expect(try check("leak:/courses.c").status == 0)
