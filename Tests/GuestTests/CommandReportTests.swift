@@ -127,7 +127,7 @@ extension CommandTests {
       #expect(try reported.rows("--by", "module") == ["\(program): \(whole)"])
       let generations = try reported.rows("--by", "generation")
       #expect(generations.count == 1)
-      #expect(generations[0].contains(/^generation 1, 0\.0 s to \d+\.\d s old: /))
+      #expect(generations[0].contains(/^generation 1, 0\.0 s to \d+\.\d s old:/))
       #expect(generations[0].hasSuffix(" old: \(whole)"))
       #expect(
         try reported.rows("--by", "function") == [
