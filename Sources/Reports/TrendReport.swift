@@ -5,7 +5,7 @@ import HeapModel
 
 /// A trend as text: a sentence that is the answer, then a line for each row.
 ///
-///     1 line leaks, +12.0 MiB/h; the limit of 512 MiB is reached in 3 h 2 min
+///     a.c:12 in grow leaks, +12.0 MiB/h; the limit of 512 MiB is reached in 3 h 2 min
 ///
 ///     TREND     VERDICT            RATE  GREW IN  LIMIT IN       SIZE  LINE
 ///     ▁▂▃▄▅▆▇█  leak        +12.0 MiB/h   7 of 7  3 h 2 min  96.0 MiB  a.c:12 in grow
@@ -38,25 +38,27 @@ public struct TrendText: Sendable, CustomStringConvertible {
     let leaks = trend.rows.filter { $0.fit.verdict == .leak }
     let undecided = trend.rows.filter { $0.fit.verdict == .undecided }
     guard let fastest = leaks.first ?? undecided.first else {
-      let words: [(Verdict, String)] = [
-        (.levelsOff, "level off"), (.churn, "churn"), (.shrinks, "shrink"), (.steady, "are steady"),
+      let words: [(Verdict, one: String, many: String)] = [
+        (.levelsOff, "levels off", "level off"), (.churn, "churns", "churn"),
+        (.shrinks, "shrinks", "shrink"), (.steady, "is steady", "are steady"),
       ]
-      let told = words.compactMap { verdict, words in
+      let told = words.compactMap { verdict, one, many in
         let count = trend.count(of: verdict)
-        return count == 0 ? nil : "\(rows(count)) \(count == 1 ? singular[verdict]! : words)"
+        return count == 0 ? nil : "\(rows(count)) \(count == 1 ? one : many)"
       }
       return "nothing leaks" + (told.isEmpty ? "" : ": " + told.joined(separator: ", "))
     }
     let those = leaks.isEmpty ? undecided : leaks
-    // Of rows that overlap, the largest is as much as all of them are.
-    let speed =
-      charging == .everyFrame
-      ? fastest.fit.bytesPerHour : those.reduce(0) { $0 + $1.fit.bytesPerHour }
-    let verb =
-      leaks.isEmpty ? "grew" : leaks.count == 1 ? "leaks" : "leak"
-    let together = those.count > 1 && charging == .allocatingFrame ? " together" : ""
-    let most = charging == .everyFrame && those.count > 1 ? "up to " : ""
-    var text = "\(rows(those.count)) \(verb), \(most)\(rate(speed))\(together)"
+    var speed = fastest.fit.bytesPerHour
+    var text = "\(place(of: fastest)) \(leaks.isEmpty ? "grew" : "leaks"), \(rate(speed))"
+    if those.count > 1 {
+      text += ", and \(those.count - 1) more \(grouping)\(those.count == 2 ? "" : "s")"
+      // Of rows that overlap, the sum says nothing.
+      if charging == .allocatingFrame {
+        speed = those.reduce(0) { $0 + $1.fit.bytesPerHour }
+        text += ", \(rate(speed)) together"
+      }
+    }
     if let left = trend.secondsLeft(atBytesPerHour: speed), let limit = trend.header.limitBytes {
       text += "; the limit of \(ByteCount(limit)) is reached in \(duration(left))"
     }
@@ -69,11 +71,22 @@ public struct TrendText: Sendable, CustomStringConvertible {
     return style.accent(text, leaks.isEmpty ? .bold : .red)
   }
 
-  private static let singular: [Verdict: String] = [
-    .levelsOff: "levels off", .churn: "churns", .shrinks: "shrinks", .steady: "is steady",
-  ]
+  /// A row by the end of its path, and a stack by its innermost frame: to be found in the table.
+  private static func place(of row: Trend.Row) -> String {
+    var (key, function) = (row.key, row.function)
+    if case .stack(let keys) = key, let innermost = keys.first {
+      (key, function) = (innermost, row.stack?.first?.function)
+    }
+    if case .line(let file, let line) = key {
+      key = .line(file: file.split(separator: "/").last.map(String.init) ?? file, line: line)
+    }
+    return key.label(function, width: nil)
+  }
 
-  static func rate(_ bytesPerHour: Double) -> String { "\(ByteCount(bytesPerHour).signed)/h" }
+  static func rate(_ bytesPerHour: Double) -> String {
+    // A damaged dump may have any figures a nanosecond apart.
+    "\(ByteCount(min(max(bytesPerHour, -0x1p62), 0x1p62)).signed)/h"
+  }
 
   static func duration(_ seconds: Double) -> String {
     let year = 365.0 * 86_400
@@ -142,9 +155,15 @@ public struct TrendText: Sendable, CustomStringConvertible {
       "total: \(chart) \(total.fit.verdict.rawValue), \(rate(total.fit.bytesPerHour)), "
         + "size=\(ByteCount(total.lastBytes)), count=\(total.liveBlocks)")
     for line in Summary.limit(trend.header, saysRate: trend.usage == nil) {
-      lines.append(line + (trend.usage.map { ", usage \(rate($0.bytesPerHour))" } ?? ""))
+      lines.append(line + (trend.usage.map { usage($0, trend) } ?? ""))
     }
     return lines + Summary.losses(trend.header, style)
+  }
+
+  /// More than what is traced may count against the limit: `, usage +15.0 MiB/h, reached in 2 h 2 min`
+  private static func usage(_ fit: SeriesFit, _ trend: Trend) -> String {
+    let left = fit.verdict == .leak ? trend.secondsLeft(atBytesPerHour: fit.bytesPerHour) : nil
+    return ", usage \(rate(fit.bytesPerHour))" + (left.map { ", reached in \(duration($0))" } ?? "")
   }
 
   /// `8 dumps in 7 h 0 min, 2026-11-21T03:27:57Z to 2026-11-21T10:27:57Z`

@@ -77,7 +77,9 @@ extension CommandTests {
       let courses = try Courses(rounds: 9)
       let named = try courses.heaptap(["trend"] + courses.dumps.reversed())
       #expect(named.status == 0 && named.errors.isEmpty, "\(named.errors)")
-      #expect(named.output.contains(/^\d lines? leaks?, \+[0-9.]+ [KM]iB\/h/), "\(named.output)")
+      #expect(
+        named.output.contains(/^courses\.c:\d+ in [a-z_]+ leaks, \+[0-9.]+ [KMG]iB\/h/),
+        "\(named.output)")
       #expect(named.output.contains("\n9 dumps in "))
       let pid = try #require(DumpFileName(courses.box.dumps[0]).pid)
       for arguments in [[], [courses.box.program], [pid]] {

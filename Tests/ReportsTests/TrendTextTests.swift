@@ -47,7 +47,7 @@ private let header: Header = [
     let text = TrendText(try trend(mixed, header: header), groupedBy: .line)
     #expect(
       text.description == """
-        1 line leaks, +1024 KiB/h; the limit of 64.0 MiB is reached in 1 d 8 h
+        leak.c:7 in make_leak leaks, +1024 KiB/h; the limit of 64.0 MiB is reached in 1 d 8 h
 
         TREND   VERDICT            RATE  GREW IN  LIMIT IN      SIZE  LINE
         ▁▂▄▅▇█  leak        +1024 KiB/h   5 of 5   1 d 8 h  5120 KiB  leak.c:7 in make_leak
@@ -63,12 +63,26 @@ private let header: Header = [
         """)
   }
 
+  @Test func `where more than what is traced grows, the limit's own speed is said as well`() throws
+  {
+    var builder = try Trend.Builder(groupedBy: .line)
+    for hour in 0..<5 {
+      var one = Snapshot.Builder(
+        header: ["limit_bytes": "10000", "limit_usage_bytes": "\(2000 + 1000 * hour)"], modules: [])
+      one.add(bytes: 100 * hour, stack: [Frame(file: "a.c", line: 1)])
+      try builder.add(one.finish(), atNanoseconds: hour * 3_600_000_000_000)
+    }
+    let lines = TrendText(builder.finish(), groupedBy: .line).lines
+    #expect(lines[0] == "a.c:1 leaks, +100 B/h; the limit of 10000 B is reached in 1 d 16 h")
+    #expect(lines.last == "limit: 60 % of 10000 B, usage +1000 B/h, reached in 4 h 0 min")
+  }
+
   @Test(arguments: [
-    ([0, 1, 2, 3, 4], "1 file leaks, +1 B/h"),
-    ([0, 1], "1 file grew, +1 B/h; 2 dumps can't tell a leak from what will stop, 4 can"),
+    ([0, 1, 2, 3, 4], "a.c leaks, +1 B/h"),
+    ([0, 1], "a.c grew, +1 B/h; 2 dumps can't tell a leak from what will stop, 4 can"),
     (
       [0, 0, 0, 0, 0, 0, 6],
-      "1 file grew, +1 B/h; too lately, or in too few steps, to tell a leak from what will stop"
+      "a.c grew, +1 B/h; too lately, or in too few steps, to tell a leak from what will stop"
     ),
     ([0, 9, 9, 9, 9, 9, 9, 9], "nothing leaks: 1 file levels off"),
     ([5, 5, 5], "nothing leaks: 1 file is steady"), ([9, 1, 9, 1], "nothing leaks: 1 file churns"),
@@ -79,12 +93,29 @@ private let header: Header = [
     #expect(TrendText(trend, groupedBy: .file).lines[0] == sentence)
   }
 
+  @Test func `figures of a damaged dump are told like any others`() throws {
+    for (first, last) in [(0, Int.max), (Int.max, Int.min)] {
+      var builder = try Trend.Builder(groupedBy: .line)
+      for (number, bytes) in [first, first, first, last].enumerated() {
+        var one = Snapshot.Builder(
+          header: ["limit_bytes": "\(Int.max)", "limit_usage_bytes": "\(Int.min)"], modules: [])
+        one.add(bytes: bytes, stack: [Frame(file: "a.c", line: 1)])
+        try builder.add(one.finish(), atNanoseconds: number)
+      }
+      let trend = builder.finish()
+      #expect(TrendText(trend, groupedBy: .line).lines[0].contains(/leaks|grew|shrinks/))
+      #expect(!JSONReport.trend(trend, paths: [], groupedBy: .line).text.isEmpty)
+    }
+  }
+
   @Test func `several leaks are added up, but not where they overlap`() throws {
     let trend = try trend({ [("a", 10 * $0), ("b", 30 * $0)] })
-    #expect(TrendText(trend, groupedBy: .line).lines[0] == "2 lines leak, +40 B/h together")
+    #expect(
+      TrendText(trend, groupedBy: .line).lines[0]
+        == "b.c:7 in make_b leaks, +30 B/h, and 1 more line, +40 B/h together")
     #expect(
       TrendText(trend, groupedBy: .line, charging: .everyFrame).lines[0]
-        == "2 lines leak, up to +30 B/h")
+        == "b.c:7 in make_b leaks, +30 B/h, and 1 more line")
   }
 
   @Test func `a terminal shortens names, and a locale without UTF-8 has letters for a chart`()
@@ -97,12 +128,13 @@ private let header: Header = [
     #expect(rows.allSatisfy { $0.count <= 80 }, "\(rows)")
     #expect(rows[rows.startIndex + 1].hasPrefix("_.=+%#  leak"), "\(rows)")
     let coloured = TrendText(trend, groupedBy: .line, style: TextStyle(colour: .ansi))
-    #expect(coloured.lines[0].hasPrefix("\u{1b}[31m1 line leaks"))
+    #expect(coloured.lines[0].hasPrefix("\u{1b}[31mleak.c:7 in make_leak leaks, "))
     #expect(coloured.lines[3].hasPrefix("\u{1b}[31m▁▂▄▅▇█  leak"))
   }
 
   @Test func `rows of stacks have their frames below, and those left out are counted`() throws {
     let lines = TrendText(try trend(mixed, by: .stack), groupedBy: .stack, limit: 1).lines
+    #expect(lines[0] == "leak.c:7 in make_leak leaks, +1024 KiB/h")
     #expect(lines[2] == "TREND   VERDICT         RATE  GREW IN      SIZE")
     #expect(lines[4...6] == ["  leak.c:7 in make_leak", "  main.c:1 in main", "… and 3 more rows"])
   }
