@@ -35,7 +35,8 @@ public func landmark(_ value: Int) -> Int { value &* 3 }
   private func libraryFunction(_ name: String) throws -> UInt {
     let library = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD)
     defer { library.map { _ = dlclose($0) } }
-    return UInt(bitPattern: try #require(dlsym(library, name)))
+    let function: UnsafeMutableRawPointer? = dlsym(library, name)
+    return UInt(bitPattern: try #require(function))
   }
 
   private func string(_ bytes: UnsafeRawBufferPointer) -> String {
