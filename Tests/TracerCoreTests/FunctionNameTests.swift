@@ -35,8 +35,9 @@ public func landmark(_ value: Int) -> Int { value &* 3 }
   private func libraryFunction(_ name: String) throws -> UInt {
     let library = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD)
     defer { library.map { _ = dlclose($0) } }
-    let function: UnsafeMutableRawPointer? = dlsym(library, name)
-    return UInt(bitPattern: try #require(function))
+    let address = UInt(bitPattern: dlsym(library, name))
+    try #require(address != 0)
+    return address
   }
 
   private func string(_ bytes: UnsafeRawBufferPointer) -> String {
