@@ -44,6 +44,8 @@ struct ProfileReader: ~Copyable {
   private(set) var isCut: Bool
   /// The end of the last whole field.
   private(set) var end = 0
+  private var sampleCount = 0
+  private var sampleByteCount = 0
 
   private var strings: StringTable
   private var builder = Snapshot.Builder()
@@ -87,6 +89,9 @@ struct ProfileReader: ~Copyable {
           let lengthOffset = reader.position
           _ = try reader.readBytes(tag)
           strings.append(lengthAt: lengthOffset)
+        } else if tag.field == ProfileField.sample {
+          sampleByteCount += try reader.readBytes(tag).count
+          sampleCount += 1
         } else {
           try reader.skip(tag.type)
         }
@@ -114,11 +119,21 @@ struct ProfileReader: ~Copyable {
       try me.readLocation(&reader, tag)
       return true
     }
+    reserve()
     try pass { me, reader, tag throws(ProfileError) in
       guard tag.field == ProfileField.sample else { return false }
       try me.readSample(&reader, tag)
       return true
     }
+  }
+
+  /// Makes room for the stacks that an honest file of this size has: most IDs take two bytes. Pages
+  /// that are not used are not there; and what a file may claim by being large has its limit.
+  private mutating func reserve() {
+    let limit = 1 << 20
+    builder.reserve(
+      stacks: min(sampleCount, limit), frames: min(sampleByteCount / 2, 64 * limit),
+      samples: min(sampleCount, limit))
   }
 
   /// Goes over the top-level fields, skipping those that the body does not take.
