@@ -23,4 +23,22 @@ public struct HeapFigures: Hashable, Sendable {
   public var depthLimit = 0
   /// The generation that blocks are born in now, from 1.
   public var generation = 0
+
+  /// Figures that were read elsewhere, or made up for a test.
+  public init(
+    isRecording: Bool = false, liveBytes: Int = 0, liveBlocks: Int = 0, peakBytes: Int = 0,
+    trackedBytes: Int = 0, trackedBlocks: Int = 0, tracerBytes: Int = 0, lostBlocks: Int = 0,
+    depthLimit: Int = 0, generation: Int = 0
+  ) {
+    self.isRecording = isRecording
+    self.liveBytes = liveBytes
+    self.liveBlocks = liveBlocks
+    self.peakBytes = peakBytes
+    self.trackedBytes = trackedBytes
+    self.trackedBlocks = trackedBlocks
+    self.tracerBytes = tracerBytes
+    self.lostBlocks = lostBlocks
+    self.depthLimit = depthLimit
+    self.generation = generation
+  }
 }

@@ -9,12 +9,12 @@ import XCTest
 /// An error of the work, or the want of a tracer, fails the test too.
 public func XCTAssertHeapGrowth(
   under byteCount: Int = 0, warmUps: Int = 3, repetitions: Int = 10,
-  file: StaticString = #filePath, line: UInt = #line, function: String = #function,
+  file: StaticString = #filePath, line: UInt = #line,
   _ body: () throws -> Void
 ) {
   do {
     let failure = try HeapCheck.growth(
-      by: CallingFunction(file: "\(file)", function: function), warmUps: warmUps,
+      at: "\(file):\(line)", warmUps: warmUps,
       repetitions: repetitions, tolerating: byteCount, body)
     if let failure { XCTFail(failure, file: file, line: line) }
   } catch {
@@ -25,12 +25,12 @@ public func XCTAssertHeapGrowth(
 /// Asserts that a piece of work allocates no more than a budget: see `expectAllocations`.
 public func XCTAssertAllocations(
   atMostBlocks blocks: Int? = nil, atMostBytes bytes: Int? = nil, warmUps: Int = 1,
-  file: StaticString = #filePath, line: UInt = #line, function: String = #function,
+  file: StaticString = #filePath, line: UInt = #line,
   _ body: () throws -> Void
 ) {
   do {
     let failure = try HeapCheck.allocations(
-      by: CallingFunction(file: "\(file)", function: function), atMostBlocks: blocks,
+      at: "\(file):\(line)", atMostBlocks: blocks,
       atMostBytes: bytes, warmUps: warmUps, body)
     if let failure { XCTFail(failure, file: file, line: line) }
   } catch {

@@ -22,16 +22,19 @@ func build(_ index: Index) {
   static func main() async {
     let index = Index()
     build(index)
-    let count = await withHeapTrace("later", report: { print($0.label, $0.addedBytes > 100_000) }) {
+    let others = Task { (0..<100).map { [UInt8](repeating: 1, count: 100_000 + $0) } }
+    let count = await withHeapTrace(
+      "later", report: { print($0.label, $0.scope, (200_000..<300_000).contains($0.addedBytes)) }
+    ) {
       index.add(200)
-      await Task.yield()
+      _ = await others.value
       return index.words.count
     }
     do {
       try HeapTracer.start()
       try HeapTracer.track(address: 0x1000, byteCount: 4096, domain: 7)
       let mapped = try await HeapTracer.takeSnapshot().filtered(.domain(7))
-      print(count, mapped.liveBytes, mapped.liveBlocks)
+      print(count, mapped.liveBytes, await others.value.count)
     } catch {
       print(count, error)
     }
