@@ -174,7 +174,7 @@ package struct RowTable: ~Copyable {
 
   /// A counter without a row at the first places to look: new, or further away, or no counter at all.
   @inline(never)
-  func findUnmet(
+  private func findUnmet(
     _ key: UInt64, own: Range<UInt64>, _ number: inout UInt32
   ) -> StepOutcome {
     guard key & ~Row.exactFlag != 0 else { return .ended(.outermost) }
