@@ -5,15 +5,18 @@
 ///
 /// Where nothing is recorded all are 0, but for `depthLimit`.
 public struct HeapFigures: Hashable, Sendable {
+  /// Whether allocations were being recorded.
   public var isRecording = false
   /// Bytes that were asked of malloc since recording began and have not been freed.
   public var liveBytes = 0
+  /// The blocks that `liveBytes` is the size of.
   public var liveBlocks = 0
   /// The most that `liveBytes` has been. What the calling thread did is in it to the byte; of all
   /// other threads together 2 KiB may be missing.
   public var peakBytes = 0
   /// What `HeapTracer.track` has told of. In none of the figures above.
   public var trackedBytes = 0
+  /// The blocks that `trackedBytes` is the size of.
   public var trackedBlocks = 0
   /// The tracer's own memory.
   public var tracerBytes = 0

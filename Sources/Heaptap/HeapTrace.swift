@@ -17,6 +17,8 @@
 ///
 /// - Parameters:
 ///   - label: What the report calls the work.
+///   - fileID: With the line, which work it is: what an earlier run has left is the same work's.
+///   - line: See there.
 ///   - report: Gets the report, after the work, before this returns or throws.
 ///   - body: The work. What it returns or throws is passed on.
 public func withHeapTrace<Value, Failure: Error>(

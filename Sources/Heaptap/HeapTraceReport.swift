@@ -17,9 +17,11 @@ public struct HeapTraceReport: Sendable {
     case process
   }
 
+  /// What the work was called.
   public let label: String
   /// Why there are no figures; `nil` where all went well. The work itself was done either way.
   public let failure: HeapTracerError?
+  /// Whose blocks the figures are about.
   public let scope: Scope
   /// The lines that changed, the largest change first.
   public let lines: [StatisticDifference]
@@ -28,9 +30,11 @@ public struct HeapTraceReport: Sendable {
   /// What is alive that was not before, less what was freed of what earlier runs of the same work had
   /// left, whoever has freed it.
   public let addedBytes: Int
+  /// The blocks that `addedBytes` is the size of.
   public let addedBlocks: Int
   /// What was allocated in all, freed again or not.
   public let allocatedBytes: Int
+  /// The blocks that `allocatedBytes` is the size of.
   public let allocatedBlocks: Int
   /// The most that was alive above what was at the beginning, of the whole process.
   public let peakBytes: Int

@@ -25,6 +25,8 @@ import Testing
 ///   - warmUps: Runs before.
 ///   - repetitions: Runs that are watched.
 ///   - byteCount: How much may stay, of all watched runs together.
+///   - sourceLocation: Where a failure is shown.
+///   - body: The work.
 public func expectNoGrowth(
   warmUps: Int = 3, repetitions: Int = 10, tolerating byteCount: Int = 0,
   sourceLocation: SourceLocation = #_sourceLocation, _ body: () throws -> Void
@@ -58,6 +60,8 @@ public func expectNoGrowth(
 ///   - blocks: How many calls of malloc and its kin; `nil` for any number.
 ///   - bytes: How many bytes in all; `nil` for any number.
 ///   - warmUps: Runs before the one that counts.
+///   - sourceLocation: Where a failure is shown.
+///   - body: The work.
 public func expectAllocations(
   atMostBlocks blocks: Int? = nil, atMostBytes bytes: Int? = nil, warmUps: Int = 1,
   sourceLocation: SourceLocation = #_sourceLocation, _ body: () throws -> Void
