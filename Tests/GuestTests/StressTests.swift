@@ -28,6 +28,19 @@ import Testing
     return books
   }
 
+  /// The same as a dump has it.
+  private static func left(in dump: Snapshot) -> [String: [Int]] {
+    var found: [String: [Int]] = [:]
+    let named = dump.named()
+    for sample in named.samples {
+      guard let site = named.functions(of: sample).first(where: { $0.hasPrefix("site_") })
+      else { continue }
+      found[site, default: [0, 0]][0] += sample.liveBlocks
+      found[site, default: [0, 0]][1] += sample.liveBytes
+    }
+    return found
+  }
+
   @Test func `after forks, plug-ins, signals, coroutines and dumps the books agree to the byte`()
     throws
   {
@@ -52,16 +65,23 @@ import Testing
     try #require(result.status == 0, "seed \(seed): \(result.output) \(result.errors)")
     let last = try #require(box.snapshots().last)
     #expect(last.header.losses.allSatisfy { $0.count == 0 || !$0.key.hasPrefix("lost.") })
-    var found: [String: [Int]] = [:]
-    let named = last.named()
-    for sample in named.samples {
-      guard let site = named.functions(of: sample).first(where: { $0.hasPrefix("site_") })
-      else { continue }
-      found[site, default: [0, 0]][0] += sample.liveBlocks
-      found[site, default: [0, 0]][1] += sample.liveBytes
-    }
+    let found = Self.left(in: last)
     #expect(found == Self.books(result.output), "seed \(seed): \(result.output)")
     #expect(found.count == 8 && dumpCount > 0)
+  }
+
+  @Test(arguments: AllocatorTests.Allocator.foreign)
+  func `the books agree with other allocators too`(_ allocator: AllocatorTests.Allocator) throws {
+    let box = try DumpBox()
+    let seed = Int.random(in: 1...1_000_000)
+    let result = try run(
+      Self.command(threads: 16, seconds: Self.seconds / 18, seed: seed),
+      environment: box.environment(
+        "record", ["HEAPTAP_LOG": "off"].merging(allocator.environment) { $1 }))
+    try #require(result.status == 0, "seed \(seed): \(result.output) \(result.errors)")
+    // Its children wrote theirs before.
+    let last = try #require(box.snapshots().last)
+    #expect(Self.left(in: last) == Self.books(result.output), "seed \(seed)")
   }
 
   @Test func `recordings that begin and end amid turmoil leave the process whole`() throws {
