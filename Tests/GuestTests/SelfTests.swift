@@ -260,10 +260,7 @@ import Testing
       return file.path
     }
     #expect(turned >= 3)
-    // Beside the tests, the package manager leaves the modules that they were built with.
-    let tests = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
-    let modules = URL(fileURLWithPath: tests).deletingLastPathComponent()
-      .appendingPathComponent("Modules").path
+    let modules = try Workshop.modules()
     let result = try run(
       [
         "/usr/bin/env", "swiftc", "-typecheck", "-swift-version", "6", "-module-name", "Heaptap",
