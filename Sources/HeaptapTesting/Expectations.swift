@@ -71,3 +71,17 @@ public func expectAllocations(
     atMostBytes: bytes, warmUps: warmUps, body)
   if let failure { Issue.record("\(failure)", sourceLocation: sourceLocation) }
 }
+
+/// Expects that a piece of asynchronous work allocates no more than a budget.
+///
+/// What its tasks allocate counts, and so do the tasks themselves.
+public func expectAllocations(
+  atMostBlocks blocks: Int? = nil, atMostBytes bytes: Int? = nil, warmUps: Int = 1,
+  sourceLocation: SourceLocation = #_sourceLocation,
+  isolation: isolated (any Actor)? = #isolation, _ body: () async throws -> Void
+) async throws {
+  let failure = try await HeapCheck.allocations(
+    at: "\(sourceLocation)", atMostBlocks: blocks, atMostBytes: bytes, warmUps: warmUps,
+    isolation: isolation, body)
+  if let failure { Issue.record("\(failure)", sourceLocation: sourceLocation) }
+}

@@ -23,13 +23,8 @@ enum HeapCheck {
     isolation: isolated (any Actor)?, _ body: () async throws -> Void
   ) async throws -> String? {
     let report = try await measured(
-      label(repetitions), at: place, isolation: isolation
-    ) { begin in
-      for _ in 0..<warmUps { try await body() }
-      await Task.yield()
-      try begin()
-      for _ in 0..<repetitions { try await body() }
-    }
+      label(repetitions), at: place, warmUps: warmUps, repetitions: repetitions,
+      isolation: isolation, body)
     return verdict(on: report, tolerating: byteCount)
   }
 
@@ -52,6 +47,19 @@ enum HeapCheck {
       } catch { failure = error }
     }
     return try report(label, from: start, or: failure)
+  }
+
+  private static func measured(
+    _ label: String, at place: String, warmUps: Int, repetitions: Int,
+    isolation: isolated (any Actor)?, _ body: () async throws -> Void
+  ) async throws -> HeapTraceReport {
+    try await measured(label, at: place, isolation: isolation) { begin in
+      for _ in 0..<warmUps { try await body() }
+      // Off the stack that it was called on, as the work will be after its first suspension.
+      await Task.yield()
+      try begin()
+      for _ in 0..<repetitions { try await body() }
+    }
   }
 
   /// What work did from when it has called what it is given.
@@ -103,6 +111,21 @@ enum HeapCheck {
   ) throws -> String? {
     let report = try measured(
       "allocations", at: place, warmUps: warmUps, repetitions: 1, body)
+    return excess(of: report, atMostBlocks: blocks, atMostBytes: bytes)
+  }
+
+  static func allocations(
+    at place: String, atMostBlocks blocks: Int?, atMostBytes bytes: Int?, warmUps: Int,
+    isolation: isolated (any Actor)?, _ body: () async throws -> Void
+  ) async throws -> String? {
+    let report = try await measured(
+      "allocations", at: place, warmUps: warmUps, repetitions: 1, isolation: isolation, body)
+    return excess(of: report, atMostBlocks: blocks, atMostBytes: bytes)
+  }
+
+  private static func excess(
+    of report: HeapTraceReport, atMostBlocks blocks: Int?, atMostBytes bytes: Int?
+  ) -> String? {
     var excess: [String] = []
     if let blocks, report.allocatedBlocks > blocks {
       excess.append("\(report.allocatedBlocks) blocks, of which \(blocks) are allowed")

@@ -22,21 +22,18 @@ func build(_ index: Index) {
   static func main() async {
     let index = Index()
     build(index)
-    let others = Task { (0..<100).map { [UInt8](repeating: 1, count: 100_000 + $0) } }
-    let count = await withHeapTrace(
-      "later", report: { print($0.label, $0.scope, (200_000..<300_000).contains($0.addedBytes)) }
-    ) {
+    let other = Task { (0..<100).map { [UInt8](repeating: 1, count: 90_000 + $0) } }
+    let tell = { (it: HeapTraceReport) in print(it.label, it.scope, it.addedBytes / 100_000) }
+    let count = await withHeapTrace("later", report: tell) {
       index.add(200)
-      _ = await others.value
+      _ = await other.value
       return index.words.count
     }
+    print(count, await other.value.count)
     do {
       try HeapTracer.start()
       try HeapTracer.track(address: 0x1000, byteCount: 4096, domain: 7)
-      let mapped = try await HeapTracer.takeSnapshot().filtered(.domain(7))
-      print(count, mapped.liveBytes, await others.value.count)
-    } catch {
-      print(count, error)
-    }
+      print(try await HeapTracer.takeSnapshot().filtered(.domain(7)).liveBytes)
+    } catch { print(error) }
   }
 }
