@@ -48,6 +48,7 @@
       public var level: Logger.Level = .info
       /// The level of entries that tell of growth.
       public var growthLevel: Logger.Level = .notice
+      /// What to do where nothing can be recorded.
       public var missingTracer: MissingTracer = .stayIdle
 
       /// A look a minute, and the lines after every 16 MiB.
@@ -61,6 +62,7 @@
     /// - Parameters:
     ///   - logger: What is told. Figures are in the metadata.
     ///   - metrics: Gauges to be set at each look.
+    ///   - configuration: When, and what of.
     public init(
       logger: Logger, metrics: HeapMetrics? = nil, configuration: Configuration = Configuration()
     ) {

@@ -46,8 +46,10 @@
 
     /// Takes a snapshot with names, and without what snapshots themselves take.
     private mutating func snapshot() async throws(HeapTracerError) -> Snapshot {
-      lastGeneration += 1
-      let named = try await HeapTracer.takeSnapshot().symbolicated(keepingAllFrames: true)
+      let taken = try await HeapTracer.takeSnapshot()
+      // It has begun a generation, unless all are used up.
+      lastGeneration = try HeapTracer.figures().generation
+      let named = await taken.symbolicated(keepingAllFrames: true)
       return named.withoutMeasuring().folded()
     }
   }
