@@ -11,9 +11,9 @@
 /// where the two cannot be told apart all of the process's counts, and the report says so. Threads that
 /// the work starts have stacks of their own, and do not count as its; tasks do.
 ///
-/// Starts recording where nothing is recorded, with 256 frames of a stack, and stops it again. Without a tracer the work is done
-/// all the same, and the report says why there are no figures. Costs two snapshots and the reading
-/// of debug information: it is for a piece of work, and not for every request.
+/// Starts recording where nothing is recorded, with 256 frames of a stack, and stops it again. Without
+/// a tracer the work is done all the same, and the report says why there are no figures. Costs two
+/// snapshots and the reading of debug information: it is for a piece of work, and not for every request.
 ///
 /// - Parameters:
 ///   - label: What the report calls the work.
