@@ -55,9 +55,12 @@ extension Statistic {
         self.init(table: Table(keys: keys, runs: runs), stack: 0)
       }
 
+      /// 0, the innermost frame's key.
       public var startIndex: Int { 0 }
+      /// How many frames there are.
       public var endIndex: Int { table.runs[stack].count }
 
+      /// The key of the frame at a position, from 0 for the innermost.
       public subscript(position: Int) -> Key {
         let run = table.runs[stack]
         return table.keys[Int(run[run.startIndex + position])]
@@ -67,12 +70,15 @@ extension Statistic {
 }
 
 extension Statistic.Key.Frames: Hashable, ExpressibleByArrayLiteral {
+  /// The keys of a stack that is no report's, innermost first.
   public init(arrayLiteral keys: Statistic.Key...) { self.init(keys) }
 
+  /// Whether the keys are the same, of whatever reports they are.
   public static func == (a: Self, b: Self) -> Bool {
     (a.table === b.table && a.stack == b.stack) || a.elementsEqual(b)
   }
 
+  /// Feeds the keys to a hash.
   public func hash(into hasher: inout Hasher) {
     hasher.combine(count)
     for key in self { hasher.combine(key) }
