@@ -107,8 +107,9 @@ public struct Trend: Sendable {
       where row.liveBytes != 0 || row.liveBlocks != 0 {
         let index = numberOfKey[row.key] ?? series.count
         if index == series.count {
-          numberOfKey[row.key] = index
-          series.append(Series(key: row.key))
+          let key = row.key.detached
+          numberOfKey[key] = index
+          series.append(Series(key: key))
         }
         Self.add(row, number, nanoseconds, to: &series[index])
       }
@@ -165,6 +166,14 @@ public struct Trend: Sendable {
           ? SeriesFit(usage, at: seconds) : nil,
         header: header)
     }
+  }
+}
+
+extension Statistic.Key {
+  /// The key without the table that it shares with the other rows of its report.
+  fileprivate var detached: Statistic.Key {
+    guard case .stack(let keys) = self else { return self }
+    return .stack(Frames(keys))
   }
 }
 

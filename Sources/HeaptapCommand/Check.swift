@@ -129,8 +129,10 @@ struct Check: ParsableCommand {
       complain(
         "comparing '\(references[0].path.plainText)' with '\(references[1].path.plainText)'")
     }
-    let prepared = try options.prepared(
-      try references.map { try $0.read() }, without: suppressions)
+    let snapshots = try references.map { try $0.read() }
+    let prepared =
+      try suppressions.map { try options.prepared(snapshots, without: $0) }
+      ?? options.prepared(snapshots).map { Snapshot.Suppressed(rest: $0, taken: []) }
     let earlier = prepared.count == 2 ? prepared[0] : nil
     let later = prepared[prepared.count - 1]
     let check = try GrowthCheck(

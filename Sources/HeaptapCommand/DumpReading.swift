@@ -87,8 +87,15 @@ struct DumpReference {
 
 extension ReportOptions {
   /// The snapshots as reports want them: named, folded and filtered.
-  func prepared(_ snapshots: [Snapshot]) throws -> [Snapshot] {
-    try prepared(snapshots, without: nil).map(\.rest)
+  func prepared(_ snapshots: consuming [Snapshot]) throws -> [Snapshot] {
+    let symbolicator = try sources.symbolicator(fullNames: fullNames)
+    // Before what takes longer: it may be wrong.
+    let folding = try folding
+    guard noSymbols else {
+      return Symbols.named(snapshots, by: symbolicator, foldedBy: folding)
+        .map { $0.filtered(by: filters) }
+    }
+    return snapshots.map { reported($0, folding) }
   }
 
   /// The snapshots as reports want them, without what suppressions are about.
@@ -96,27 +103,26 @@ extension ReportOptions {
   /// A pattern may be written for a name as reports show it, or for the whole of it as LeakSanitizer
   /// knows it, and is about any frame, also one that is folded.
   func prepared(
-    _ snapshots: [Snapshot], without suppressions: Suppressions?
+    _ snapshots: [Snapshot], without suppressions: Suppressions
   ) throws -> [Snapshot.Suppressed] {
-    let symbolicator = try sources.symbolicator(fullNames: fullNames)
-    // Before what takes longer: it may be wrong.
     let folding = try folding
-    let calls = noSymbols ? [] : Symbols.calls(in: snapshots, by: symbolicator)
-    let otherCalls =
-      noSymbols || suppressions == nil
+    let calls =
+      try noSymbols
       ? []
-      : Symbols.calls(
-        in: snapshots, by: try sources.symbolicator(fullNames: !fullNames), complaining: false)
-    return snapshots.enumerated().map { number, snapshot in
-      func names(_ frame: Frame) -> [Frame] {
-        [calls, otherCalls].flatMap { $0.isEmpty ? [] : $0[number][frame] ?? [] }
+      : [fullNames, !fullNames].map { isFull in
+        Symbols.calls(
+          in: snapshots, by: try sources.symbolicator(fullNames: isFull),
+          complaining: isFull == fullNames)
       }
-      let suppressed = suppressions.map { snapshot.suppressed(by: $0, names: names) }
-      let named = (suppressed?.rest ?? snapshot).replacingFrames {
-        calls.isEmpty ? [] : calls[number][$0] ?? []
+    return snapshots.enumerated().map { number, snapshot in
+      let outcome = snapshot.suppressed(by: suppressions) { frame in
+        calls.flatMap { $0[number][frame] ?? [] }
+      }
+      let named = calls.first.map { shown in
+        outcome.rest.replacingFrames { shown[number][$0] ?? [] }
       }
       return Snapshot.Suppressed(
-        rest: reported(named, folding), taken: suppressed?.taken ?? [])
+        rest: reported(named ?? outcome.rest, folding), taken: outcome.taken)
     }
   }
 
@@ -135,14 +141,20 @@ extension ReportOptions {
 enum Symbols {
   /// Names the frames of all snapshots in one pass: they mostly share their files.
   ///
-  /// - Parameter complaining: Whether what is missing is said on standard error.
+  /// - Parameters:
+  ///   - folding: What is left out of the result; `nil` leaves all frames in.
+  ///   - complaining: Whether what is missing is said on standard error.
   static func named(
-    _ snapshots: [Snapshot], by symbolicator: Symbolicator, complaining: Bool = true
+    _ snapshots: consuming [Snapshot], by symbolicator: Symbolicator,
+    foldedBy folding: FrameFolding? = nil, complaining: Bool = true
   ) -> [Snapshot] {
     let calls = calls(in: snapshots, by: symbolicator, complaining: complaining)
-    return zip(snapshots, calls).map { snapshot, calls in
-      snapshot.replacingFrames { calls[$0] ?? [] }
+    // In place, so that of large ones no more than one is in memory twice.
+    for number in snapshots.indices {
+      let names = calls[number]
+      snapshots[number] = snapshots[number].replacingFrames(foldedBy: folding) { names[$0] ?? [] }
     }
+    return snapshots
   }
 
   /// For each snapshot the calls at each of its distinct frames, innermost first.

@@ -162,8 +162,10 @@ public struct CheckReport: Sendable {
     guard case .stack(let keys) = row.key else {
       return code(row.key.label(row.function, width: nil))
     }
-    return StackLines.lines(keys, row.stack, .plain).map { code(String($0.dropFirst(2))) }
-      .joined(separator: "<br>")
+    var labels = Labels(.plain)
+    var lines: [String] = []
+    labels.forEachLine(of: keys, row.stack) { lines.append(code(String($0.dropFirst(2)))) }
+    return lines.joined(separator: "<br>")
   }
 
   /// In a cell a bar ends it even in code, and names may have backticks: so the names of entities, and
@@ -219,7 +221,7 @@ public struct CheckReport: Sendable {
           "added_blocks": compares ? .integer(check.addedBlocks) : .null,
         ]),
       .init("problems", .array(check.passes ? [] : sentences.map(JSON.string))),
-      .init("rows", .array(rows.map(JSONReport.row))),
+      .init("rows", .array(rows.map(JSONReport.value(of:)))),
       .init("omitted_rows", .integer(check.atFault.count - rows.count)),
       .init(
         "suppressions",

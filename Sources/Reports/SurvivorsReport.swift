@@ -79,8 +79,9 @@ extension JSONReport {
         "live_blocks": .integer(part.liveBlocks),
       ]
     }
-    return .object(
-      members(of: statistic.key, function: statistic.function, stack: statistic.stack) + [
+    return value(
+      statistic.key, statistic.function, statistic.stack,
+      [
         .init("live_bytes", .integer(statistic.liveBytes)),
         .init("live_blocks", .integer(statistic.liveBlocks)),
         .init("average_bytes", statistic.averageBytes.map(JSON.number) ?? .null),

@@ -11,8 +11,9 @@ import HeapModel
 /// alive, and had nothing before, are left out: they are only there for their cumulative figures,
 /// and shown with them where these are asked for.
 public struct TextTable: Sendable {
-  /// The lines, without line ends.
-  public let lines: [String]
+  private let rows: [Row]
+  private let hiddenCount: Int
+  private let style: TextStyle
 
   /// - Parameter limit: How many rows are shown; a last line counts the others.
   /// - Parameter figures: Whether rows say as well what was allocated in total, freed or not.
@@ -24,7 +25,8 @@ public struct TextTable: Sendable {
     let told = statistics.filter {
       $0.liveBytes != 0 || $0.liveBlocks != 0 || figures == .liveAndTotal && $0.totalBlocks != 0
     }
-    self.init(told.map { Row($0, figures, header) }, limit: limit, style: style)
+    let shown = told.prefix(max(limit ?? told.count, 0))
+    self.init(shown.map { .statistic($0, figures, header) }, of: told.count, style: style)
   }
 
   /// What a row of statistics says.
@@ -39,7 +41,8 @@ public struct TextTable: Sendable {
     let known = differences.filter {
       $0.liveBytes != 0 || $0.liveBlocks != 0 || $0.addedBytes != 0 || $0.addedBlocks != 0
     }
-    self.init(known.map { Row($0) }, limit: limit, style: style)
+    let shown = known.prefix(max(limit ?? known.count, 0))
+    self.init(shown.map { .difference($0) }, of: known.count, style: style)
   }
 
   /// Rows that say as well how many of some generations have left something in them.
@@ -47,22 +50,49 @@ public struct TextTable: Sendable {
     _ survivors: [Survivor], of generations: ClosedRange<Int>, limit: Int? = nil,
     header: Header = Header(), style: TextStyle = .plain
   ) {
-    let rows = survivors.map { survivor in
-      var row = Row(survivor.statistic, .live, header)
-      if generations.count > 1 {
-        row.rest += ", left by \(survivor.generations.count) of \(generations.count) generations"
-      }
-      return row
-    }
-    self.init(rows, limit: limit, style: style)
+    let shown = survivors.prefix(max(limit ?? survivors.count, 0))
+    self.init(
+      shown.map { .survivor($0, generations.count, header) }, of: survivors.count, style: style)
   }
 
-  private init(_ rows: [Row], limit: Int?, style: TextStyle) {
-    let shown = rows.prefix(max(limit ?? rows.count, 0))
-    var lines = shown.flatMap { $0.lines(style) }
-    let hidden = rows.count - shown.count
-    if hidden > 0 { lines.append("… and \(hidden) more \(hidden == 1 ? "row" : "rows")") }
-    self.lines = lines
+  private init(_ rows: [Row], of count: Int, style: TextStyle) {
+    self.rows = rows
+    hiddenCount = count - rows.count
+    self.style = style
+  }
+
+  private enum Row {
+    case statistic(Statistic, Figures, Header)
+    case survivor(Survivor, Int, Header)
+    case difference(StatisticDifference)
+
+    var text: RowText {
+      switch self {
+      case .statistic(let statistic, let figures, let header):
+        RowText(statistic, figures, header)
+      case .survivor(let survivor, let generationCount, let header):
+        RowText(survivor, of: generationCount, header)
+      case .difference(let difference): RowText(difference)
+      }
+    }
+  }
+
+  public var isEmpty: Bool { rows.isEmpty && hiddenCount == 0 }
+
+  /// The lines, without line ends.
+  public var lines: [String] {
+    var lines: [String] = []
+    forEachLine { lines.append($0) }
+    return lines
+  }
+
+  /// Makes one line after the other: those of 100,000 stacks would fill memory.
+  public func forEachLine(_ body: (String) -> Void) {
+    var labels = Labels(style)
+    for row in rows { row.text.forEachLine(&labels, body) }
+    if hiddenCount > 0 {
+      body("… and \(hiddenCount) more \(hiddenCount == 1 ? "row" : "rows")")
+    }
   }
 }
 
@@ -71,7 +101,7 @@ extension TextTable: CustomStringConvertible {
 }
 
 /// One row, before it is known how wide it may be.
-private struct Row {
+private struct RowText {
   let key: Statistic.Key
   let function: String?
   let stack: Stack?
@@ -99,6 +129,12 @@ private struct Row {
     }
   }
 
+  init(_ survivor: Survivor, of generationCount: Int, _ header: Header) {
+    self.init(survivor.statistic, .live, header)
+    guard generationCount > 1 else { return }
+    rest += ", left by \(survivor.generations.count) of \(generationCount) generations"
+  }
+
   init(_ difference: StatisticDifference) {
     key = difference.key
     function = difference.function
@@ -117,29 +153,44 @@ private struct Row {
     bytes.map { ", average=\(ByteCount($0))" } ?? ""
   }
 
-  func lines(_ style: TextStyle) -> [String] {
+  func forEachLine(_ labels: inout Labels, _ body: (String) -> Void) {
+    let style = labels.style
     let change = change.map { style.accent($0.text, $0.accent) } ?? ""
     let figures = "\(size)\(change)\(rest)"
     guard case .stack(let keys) = key else {
       let figuresWidth = size.count + (self.change?.text.count ?? 0) + rest.count
       let width = style.width.map { $0 - figuresWidth - 2 - remark.count }
-      return ["\(key.label(function, width: width))\(remark): \(figures)"]
+      return body("\(key.label(function, width: width))\(remark): \(figures)")
     }
-    return [figures] + StackLines.lines(keys, stack, style)
+    body(figures)
+    labels.forEachLine(of: keys, stack, body)
   }
 }
 
-/// The frames of a row that is a stack, a line each below the row's own.
-enum StackLines {
-  static func lines(_ keys: [Statistic.Key], _ stack: Stack?, _ style: TextStyle) -> [String] {
-    let functions = stack.map { $0.map(\.function) } ?? []
-    var lines = keys.enumerated().map { number, key in
-      let function = number < functions.count ? functions[number] : nil
-      return "  " + key.label(function, width: style.width.map { $0 - 2 })
+/// Lines of stacks' frames, which are the same few thousand again and again.
+struct Labels {
+  private struct Frame: Hashable {
+    let key: Statistic.Key
+    let function: String?
+  }
+
+  let style: TextStyle
+  private var lines: [Frame: String] = [:]
+
+  init(_ style: TextStyle) {
+    self.style = style
+  }
+
+  /// The frames of a row that is a stack, a line each below the row's own.
+  mutating func forEachLine(
+    of keys: Statistic.Key.Frames, _ stack: Stack?, _ body: (String) -> Void
+  ) {
+    for (number, key) in keys.enumerated() {
+      let function = stack.flatMap { number < $0.count ? $0[number].function : nil }
+      body(line(ofFrame: key, function))
     }
-    if keys.isEmpty { lines.append("  \(Frame.unknownFile)") }
-    if let root = stack.flatMap({ root(of: $0) }) { lines.append("  … " + root) }
-    return lines
+    if keys.isEmpty { body("  \(HeapModel.Frame.unknownFile)") }
+    if let root = stack.flatMap({ Self.root(of: $0) }) { body("  … " + root) }
   }
 
   /// What is said of a stack's outermost end where it is not whole.
@@ -150,6 +201,13 @@ enum StackLines {
     return "\(few)\(missing) more \(missing == 1 ? "frame" : "frames")"
   }
 
+  private mutating func line(ofFrame key: Statistic.Key, _ function: String?) -> String {
+    let frame = Frame(key: key, function: function)
+    if let known = lines[frame] { return known }
+    let line = "  " + key.label(function, width: style.width.map { $0 - 2 })
+    lines[frame] = line
+    return line
+  }
 }
 
 extension Statistic.Key {

@@ -115,6 +115,7 @@ public struct TrendText: Sendable, CustomStringConvertible {
       [heading] + shown.map(cells), figures: Set(2..<heading.count))
     let width = style.width.map { $0 - columns[0].count - 2 }
     var lines: [String] = []
+    var labels = Labels(style)
     for (number, line) in columns.enumerated() {
       guard number > 0 else {
         let name = grouping == .stack ? "" : "  " + grouping.rawValue.uppercased()
@@ -125,7 +126,7 @@ public struct TrendText: Sendable, CustomStringConvertible {
       let verdict = style.accent(line, accent(of: row.fit.verdict))
       if case .stack(let keys) = row.key {
         lines.append(verdict)
-        lines += StackLines.lines(keys, row.stack, style)
+        labels.forEachLine(of: keys, row.stack) { lines.append($0) }
       } else {
         lines.append("\(verdict)  \(row.key.label(row.function, width: width))")
       }
@@ -215,7 +216,7 @@ extension JSONReport {
         "rows",
         .array(
           rows.map {
-            .object(members(of: $0.key, function: $0.function, stack: $0.stack) + figures(of: $0))
+            value($0.key, $0.function, $0.stack, figures(of: $0))
           })),
       .init("omitted_rows", .integer(trend.rows.count - rows.count)),
       .init("header", object(of: trend.header)),
