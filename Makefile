@@ -5,6 +5,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 SWIFT ?= swift
 SOAK ?= 1000
+FUZZ_SECONDS ?= 60
 
 # Debian's names of what the build and the tests need besides a Swift toolchain.
 PACKAGES := libdw-dev libiberty-dev zlib1g-dev libunwind-dev libsystemd-dev pkg-config valgrind redis-server \
@@ -22,7 +23,7 @@ tmpfilesdir := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 catalogdir := $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 
 .DEFAULT_GOAL := all
-.PHONY: all build deps test demo soak install stage uninstall format lint clean help
+.PHONY: all build deps test demo soak fuzz install stage uninstall format lint clean help
 
 all: deps build ## Install what is missing and build (the default)
 
@@ -50,6 +51,9 @@ demo: deps build ## Trace a leaking server of Examples/ and name the line
 
 soak: deps build ## Repeat the tests of endurance SOAK times (1000)
 	HEAPTAP_SOAK=$(SOAK) $(SWIFT) test --filter '[Ss]oak'
+
+fuzz: deps ## Give every parser FUZZ_SECONDS (60) of libFuzzer's inputs, and its corpus
+	Tests/Fuzz/run "$$(Tests/Fuzz/build)" $(FUZZ_SECONDS)
 
 install: build ## Install under PREFIX (/usr/local), staged in DESTDIR
 	@$(MAKE) --no-print-directory stage

@@ -46,8 +46,25 @@ enum Output {
     _ = signal(SIGPIPE) { _ in _exit(0) }
   }()
 
+  /// Whether a terminal shows UTF-8, as far as the environment tells: where nothing is set, it does.
+  ///
+  /// By the variables and not by setlocale(3), which knows only the locales that are installed here.
+  private static let terminalsShowUTF8 = {
+    let environment = ProcessEnvironment.current
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].lazy.compactMap { environment[$0] }
+      .first { !$0.isEmpty }
+    guard let locale = locale?.lowercased() else { return true }
+    return locale.contains("utf-8") || locale.contains("utf8")
+  }()
+
   private static func write(_ text: String, to descriptor: Int32) {
     var text = text
+    // A file keeps every byte. A terminal of another character set would take some for commands.
+    if !terminalsShowUTF8, isatty(descriptor) == 1 {
+      text = String(
+        String.UnicodeScalarView(
+          text.unicodeScalars.map { $0.isASCII ? $0 : $0 == "…" ? "~" : "?" }))
+    }
     text.withUTF8 { bytes in
       var written = 0
       while written < bytes.count {

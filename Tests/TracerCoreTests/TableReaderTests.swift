@@ -8,7 +8,7 @@ import Testing
 @Suite struct TableReaderTests {
   private func read<Value>(_ bytes: [UInt8], _ body: (inout TableReader) -> Value) -> Value {
     bytes.withUnsafeBytes { buffer in
-      var reader = TableReader(buffer.baseAddress!)
+      var reader = TableReader(buffer.baseAddress!, end: buffer.baseAddress! + buffer.count)
       return body(&reader)
     }
   }
@@ -36,7 +36,7 @@ import Testing
   @Test func `an integer that does not end is left after ten bytes`() {
     let bytes = [UInt8](repeating: 0x80, count: 16)
     let read = bytes.withUnsafeBytes { buffer in
-      var reader = TableReader(buffer.baseAddress!)
+      var reader = TableReader(buffer.baseAddress!, end: buffer.baseAddress! + buffer.count)
       _ = reader.readUnsigned()
       return reader.position - buffer.baseAddress!
     }
