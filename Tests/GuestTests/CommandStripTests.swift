@@ -37,12 +37,12 @@ extension CommandTests {
 
       let everything = String(
         decoding: try Data(contentsOf: URL(fileURLWithPath: output)), as: UTF8.self)
-      var host = [CChar](repeating: 0, count: 256)
-      gethostname(&host, host.count - 1)
+      let host = try String(contentsOfFile: "/proc/sys/kernel/hostname", encoding: .utf8)
+        .trimmingCharacters(in: .newlines)
       let secrets =
         [
           "acme", "ledger", "reported", "cache", "Store", "insert", "uid=", "host=", "boot_id=",
-          "executable=", "program=", "unit=", String(cString: host),
+          "executable=", "program=", "unit=", host,
           try String(contentsOfFile: "/proc/sys/kernel/random/boot_id", encoding: .utf8)
             .trimmingCharacters(in: .newlines),
         ] + directory.pathComponents.filter { $0.count > 3 }
@@ -74,7 +74,7 @@ extension CommandTests {
       #expect(try heaptap("strip", "--no-build-ids", reported.dump, "-o", path("b.pb")).status == 0)
       let bare = try Snapshot(
         profile: Array(Data(contentsOf: URL(fileURLWithPath: path("b.pb")))))
-      #expect(bare.modules.allSatisfy(\.buildID.isEmpty))
+      #expect(bare.modules.allSatisfy { $0.buildID.isEmpty })
     }
 
     @Test func `without a name for it a stripped dump lies in the current directory`() throws {
