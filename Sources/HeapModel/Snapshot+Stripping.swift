@@ -165,7 +165,7 @@ private struct Stripper {
   mutating func frame(_ frame: Frame) -> Frame {
     if frame == .lostStack { return frame }
     var kept = Frame(address: address(frame), module: frame.module, isInlined: frame.isInlined)
-    let keepsNames = options.keepsNames || frame.module.map { isSystem[$0] } ?? false
+    let keepsNames = options.keepsNames || home(of: frame).map { isSystem[$0] } ?? false
     kept.function = frame.function.map { keepsNames ? $0 : alias(ofFunction: $0) }
     if keepsNames {
       kept.file = frame.file.map(Self.publicPath)
@@ -177,9 +177,14 @@ private struct Stripper {
     return kept
   }
 
+  /// The number of a frame's module, if there is one of that number.
+  private func home(of frame: Frame) -> Int? {
+    frame.module.flatMap { source.modules.indices.contains($0) ? $0 : nil }
+  }
+
   private mutating func address(_ frame: Frame) -> UInt64 {
     guard frame.address != 0 else { return 0 }
-    guard let module = frame.module, source.modules[module].limit != 0 else {
+    guard let module = home(of: frame), source.modules[module].limit != 0 else {
       if let known = looseAddresses[frame.address] { return known }
       let number = UInt64(looseAddresses.count + 1)
       looseAddresses[frame.address] = number

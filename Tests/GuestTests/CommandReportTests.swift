@@ -357,6 +357,26 @@ extension CommandTests {
       }
     }
 
+    @Test func `a file that does not fit into memory is refused in a sentence`() throws {
+      let path = try Workshop.makeDirectory().appendingPathComponent("large.pb").path
+      // A hole: it takes no room on the disk.
+      #expect(FileManager.default.createFile(atPath: path, contents: nil))
+      #expect(truncate(path, 800 << 20) == 0)
+      let limited = try run([
+        "/bin/sh", "-c", "ulimit -v 1000000; exec \(Workshop.command) show \(path)",
+      ])
+      #expect(limited.status == 2)
+      #expect(
+        limited.errors
+          == "heaptap: cannot read '\(path)': its 800 MiB do not fit into the memory that is"
+          + " left; read it on a machine with more\n")
+      #expect(truncate(path, 2 << 30) == 0)
+      let refused = try heaptap("show", path)
+      #expect(
+        refused.errors == "heaptap: cannot read '\(path)': it is larger than 1 GiB, as no dump is\n"
+      )
+    }
+
     @Test func `a full disk is a failure`() throws {
       let reported = try Reported()
       let result = try run(

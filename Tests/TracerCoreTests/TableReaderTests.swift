@@ -72,7 +72,7 @@ import Testing
     "block-backwards", "block-beyond-end", "entry-beyond-end", "count-beyond-end",
   ])
   func `a table that leads out of its segment has no rules`(name: String) throws {
-    let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+    let path = URL(fileURLWithPath: #filePath).resolvingSymlinksInPath().deletingLastPathComponent()
       .deletingLastPathComponent().appendingPathComponent("Fuzz/Corpus/unwind/\(name)")
     let bytes = [UInt8](try Data(contentsOf: path))
     let page = mmap(nil, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)!
