@@ -166,7 +166,11 @@ private struct Stripper {
     if frame == .lostStack { return frame }
     var kept = Frame(address: address(frame), module: frame.module, isInlined: frame.isInlined)
     let keepsNames = options.keepsNames || home(of: frame).map { isSystem[$0] } ?? false
-    kept.function = frame.function.map { keepsNames ? $0 : alias(ofFunction: $0) }
+    kept.function = frame.function.map { name in
+      guard keepsNames else { return alias(ofFunction: name) }
+      return home(of: frame).map { modules[$0].isBackedByFile } ?? true
+        ? name : Self.withoutDirectories(name)
+    }
     if keepsNames {
       kept.file = frame.file.map(Self.publicPath)
     } else {
@@ -200,6 +204,13 @@ private struct Stripper {
       if let found = path.firstRange(of: place) { return String(path[found.lowerBound...]) }
     }
     return path.hasPrefix("/rustc/") && path.contains("/library/") ? path : nil
+  }
+
+  /// A name of generated code, `LazyCompile:*leak /srv/app/leak.js:3`, with what paths end in.
+  private static func withoutDirectories(_ name: String) -> String {
+    name.split(separator: " ", omittingEmptySubsequences: false)
+      .map { $0.split(separator: "/", omittingEmptySubsequences: false).last ?? $0 }
+      .joined(separator: " ")
   }
 
   private static func publicPath(_ path: String) -> String {

@@ -189,7 +189,8 @@ import Testing
     byteCount: UInt64
   ) throws {
     try scratch.run(
-      .gcc, "-g", "-O2", "-gz=zlib", "-Wl,--build-id=0x0123456789", "nested.c", "-o", "nested")
+      .gcc, "-g", "-O2", "-fno-optimize-sibling-calls", "-gz=zlib", "-Wl,--build-id=0x0123456789",
+      "nested.c", "-o", "nested")
     let path = scratch.file("nested")
     let range = try #require(try MappedFile(path: path).section(".debug_info"))
     var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
