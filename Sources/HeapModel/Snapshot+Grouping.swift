@@ -6,11 +6,17 @@ extension Snapshot {
   ///
   /// The raw values are the words that the command takes.
   public enum Grouping: String, CaseIterable, Sendable, CustomStringConvertible {
+    /// A line of source; where none is known, a function or an address.
     case line
+    /// A source file; where none is known, the library or program.
     case file
+    /// A function, apart from its namesakes in other libraries.
     case function
+    /// A whole stack, line by line.
     case stack
+    /// A library or program.
     case module
+    /// What was allocated between one snapshot and the next.
     case generation
 
     public var description: String { rawValue }
@@ -27,13 +33,16 @@ extension Snapshot {
 
   /// Two options that contradict each other.
   public struct GroupingError: Error, Hashable, CustomStringConvertible {
+    /// Which options they are.
     public enum Code: Hashable, Sendable {
       /// A stack is all of its frames already.
       case everyFrameOfStack
     }
 
+    /// Which options they are.
     public let code: Code
 
+    /// An error whose sentence is made from the code.
     public init(_ code: Code) {
       self.code = code
     }
