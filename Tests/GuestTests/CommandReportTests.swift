@@ -323,9 +323,9 @@ extension CommandTests {
 
     @Test func `a terminal that does not show UTF-8 gets none, and files get all`() throws {
       let reported = try Reported()
-      // Long names are shortened, by a character that is not ASCII.
+      // What is left out is told with a character that is not ASCII.
       let command =
-        "stty cols 60; \(Workshop.command) show \(reported.dump) --by stack --all-frames -n 0 --no-symbols"
+        "stty cols 60; \(Workshop.command) show \(reported.dump) --by stack --all-frames -n 1 --no-symbols"
       func terminal(_ environment: [String: String]) throws -> String {
         try run(["/usr/bin/env", "script", "-qec", command, "/dev/null"], environment: environment)
           .output
