@@ -94,7 +94,7 @@ struct ReportOptions: ParsableArguments {
     let hasColour = Output.wantsColour(environment: .current)
     return TextStyle(
       width: Output.terminalWidth, colour: hasColour ? .ansi : .never,
-      drawsInASCII: !Output.isUTF8(environment: .current))
+      drawsInASCII: !Output.showsUTF8(environment: .current))
   }
 }
 

@@ -12,7 +12,7 @@ import Testing
 
   @Test(arguments: [
     "enable", "disable", "run", "list", "start", "snapshot", "stop", "show", "diff", "survivors",
-    "trend", "check", "symbolize", "journal", "dumps", "report",
+    "trend", "check", "symbolize", "strip", "journal", "dumps", "report",
   ])
   func `the manual has every flag of a subcommand, and no other`(subcommand: String) throws {
     let commands =
