@@ -69,6 +69,8 @@ package struct Core: ~Copyable {
   package var startWall: UInt64
   package var startMonotonic: UInt64
   package var before: BeforeRecording
+  /// Whether recording began with the process's first allocation: no block is older.
+  package var hasSeenFirstAllocation: Bool
   package var generationStarts: UInt
 
   // Of the process.
@@ -86,6 +88,7 @@ package struct Core: ~Copyable {
   package var dumps: DumpState
   package var notices: NoticeState
   package var limits: LimitState
+  package var leaks: LeakSearch
 }
 
 /// What the heap held when recording began.

@@ -57,6 +57,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     writeReconciliation(&encoder, &comments, facts)
     writeLimit(&encoder, &comments, facts)
     writeLosses(&encoder, &comments, facts)
+    writeReach(&encoder, &comments)
     writeGeneratedCode(&encoder, &comments)
   }
 
@@ -277,6 +278,19 @@ extension UnsafeMutablePointer where Pointee == Core {
     if facts.trigger == .limit {
       comments.write(&encoder, "limit_mark") { pointee.limits.mark.describe(into: &$0) }
     }
+  }
+
+  /// Whether lost blocks were looked for, and what that came to.
+  private func writeReach(_ encoder: inout ProfileEncoder, _ comments: inout CommentWriter) {
+    guard let problem = pointee.leaks.outcome, problem != .notAsked else { return }
+    guard problem == .none else {
+      return comments.write(&encoder, "reach.problem") { $0.append(problem.words) }
+    }
+    comments.write(&encoder, "reach", 1)
+    comments.write(&encoder, "reach.root_bytes", pointee.leaks.rootByteCount)
+    comments.write(&encoder, "reach.stopped_ns", pointee.leaks.stoppedNanoseconds)
+    if pointee.leaks.wasMoving { comments.write(&encoder, "reach.moving", 1) }
+    if glibcRange.isEmpty { comments.write(&encoder, "reach.allocator", 1) }
   }
 
   private func writeLosses(

@@ -4,7 +4,7 @@
 import CTracerPlatform
 import Synchronization
 
-/// What a site has alive that was born in one generation, in one domain.
+/// What a site has alive that was born in one generation, in one domain, and is held alike.
 struct BornTally {
   static var wordCount: UInt32 { 8 }
 
@@ -12,6 +12,8 @@ struct BornTally {
   var generation: UInt32
   /// 0 is the heap.
   var domain: UInt32
+  /// A `Reach`.
+  var reach: UInt32
   var blocks: UInt64
   var bytes: UInt64
 }
@@ -96,8 +98,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     scan.siteLimit = makeSummaries(pointee.sites.limit)
     pointee.map.forEachBlock(
       epoch: pointee.epoch.load(ordering: .relaxed), bornBefore: generation
-    ) { _, word, byteCount in
-      guard word.site < scan.siteLimit, add(word.site, word.generation, 0, byteCount) else {
+    ) { address, word, byteCount in
+      let reach = pointee.leaks.reach(ofBlockAt: address)
+      guard word.site < scan.siteLimit, add(word.site, word.generation, 0, reach, byteCount) else {
         scan.omittedBytes = scan.omittedBytes &+ byteCount
         return
       }
@@ -106,7 +109,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       scan.histogram.add(byteCount)
     }
     pointee.tracked.forEachBlock(bornBefore: generation) { domain, site, generation, byteCount in
-      guard site < scan.siteLimit, add(site, generation, domain, byteCount) else {
+      guard site < scan.siteLimit, add(site, generation, domain, .held, byteCount) else {
         scan.omittedBytes = scan.omittedBytes &+ byteCount
         return
       }
@@ -141,13 +144,15 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   @inline(__always)
   private func add(
-    _ site: UInt32, _ generation: UInt32, _ domain: UInt32, _ byteCount: UInt64
+    _ site: UInt32, _ generation: UInt32, _ domain: UInt32, _ reach: Reach, _ byteCount: UInt64
   ) -> Bool {
     let summary = summary(site)
     var offset = summary.pointee.firstBorn
     while offset != 0 {
       let tally = bornTally(offset)
-      if tally.pointee.generation == generation, tally.pointee.domain == domain {
+      if tally.pointee.generation == generation, tally.pointee.domain == domain,
+        tally.pointee.reach == reach.rawValue
+      {
         tally.pointee.blocks = tally.pointee.blocks &+ 1
         tally.pointee.bytes = tally.pointee.bytes &+ byteCount
         summary.pointee.add(byteCount)
@@ -157,8 +162,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     guard let made = pointee.dumps.born.allocate(BornTally.wordCount) else { return false }
     bornTally(made).pointee = BornTally(
-      next: summary.pointee.firstBorn, generation: generation, domain: domain, blocks: 1,
-      bytes: byteCount)
+      next: summary.pointee.firstBorn, generation: generation, domain: domain,
+      reach: reach.rawValue, blocks: 1, bytes: byteCount)
     summary.pointee.firstBorn = made
     summary.pointee.add(byteCount)
     return true

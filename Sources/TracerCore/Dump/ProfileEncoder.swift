@@ -32,6 +32,7 @@ struct ProfileEncoder: ~Copyable {
   enum Fixed: UInt64 {
     case empty, allocObjects, count, allocSpace, bytes, inuseObjects, inuseSpace, space, generation
     case truncated, frames, broken, truncatedRoot, brokenRoot, generatedCode, domain
+    case reach, lost, indirect
   }
 
   mutating func string(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
@@ -61,6 +62,9 @@ struct ProfileEncoder: ~Copyable {
     string("[broken]")
     string("[jit]")
     string("domain")
+    string("reach")
+    string("lost")
+    string("indirect")
     writeValueType(1, .allocObjects, .count)
     writeValueType(1, .allocSpace, .bytes)
     writeValueType(1, .inuseObjects, .count)
@@ -165,7 +169,7 @@ struct ProfileEncoder: ~Copyable {
   /// A sample: the numbers of its locations, its values, and its labels where they are not 0.
   mutating func writeSample(
     locations: UnsafePointer<UInt32>, count: Int, root: Root, values: InlineArray<4, UInt64>,
-    generation: UInt32, domain: UInt32
+    generation: UInt32, domain: UInt32, reach: Reach
   ) {
     var locationBytes = root.location == 0 ? 0 : WireSize.varint(UInt64(root.location))
     for position in 0..<count {
@@ -180,6 +184,7 @@ struct ProfileEncoder: ~Copyable {
     let missing = UInt64(root.missingFrames)
     let truncatedBytes = missing == 0 ? 0 : labelByteCount(.truncated, missing, .frames)
     let brokenBytes = root.isBroken ? labelByteCount(.broken, 1, .empty) : 0
+    let reachBytes = reach == .held ? 0 : labelByteCount(.reach, word(of: reach))
     wire.beginMessage(
       2,
       byteCount: WireSize.field(1, byteCount: locationBytes)
@@ -187,7 +192,8 @@ struct ProfileEncoder: ~Copyable {
         &+ (generation == 0 ? 0 : WireSize.field(3, byteCount: generationBytes))
         &+ (missing == 0 ? 0 : WireSize.field(3, byteCount: truncatedBytes))
         &+ (root.isBroken ? WireSize.field(3, byteCount: brokenBytes) : 0)
-        &+ (domain == 0 ? 0 : WireSize.field(3, byteCount: domainBytes)))
+        &+ (domain == 0 ? 0 : WireSize.field(3, byteCount: domainBytes))
+        &+ (reach == .held ? 0 : WireSize.field(3, byteCount: reachBytes)))
     wire.beginMessage(1, byteCount: locationBytes)
     for position in 0..<count { wire.writeVarint(UInt64(locations[position])) }
     if root.location != 0 { wire.writeVarint(UInt64(root.location)) }
@@ -197,6 +203,20 @@ struct ProfileEncoder: ~Copyable {
     if missing != 0 { writeLabel(.truncated, missing, .frames, truncatedBytes) }
     if root.isBroken { writeLabel(.broken, 1, .empty, brokenBytes) }
     if domain != 0 { writeLabel(.domain, UInt64(domain), .empty, domainBytes) }
+    if reach != .held { writeLabel(.reach, word(of: reach), reachBytes) }
+  }
+
+  private func word(of reach: Reach) -> Fixed { reach == .lost ? .lost : .indirect }
+
+  /// Of a label that is a word.
+  private func labelByteCount(_ key: Fixed, _ word: Fixed) -> Int {
+    WireSize.field(1, varint: key.rawValue) &+ WireSize.field(2, varint: word.rawValue)
+  }
+
+  private mutating func writeLabel(_ key: Fixed, _ word: Fixed, _ byteCount: Int) {
+    wire.beginMessage(3, byteCount: byteCount)
+    wire.write(1, varint: key.rawValue)
+    wire.write(2, varint: word.rawValue)
   }
 
   private func labelByteCount(_ key: Fixed, _ number: UInt64, _ unit: Fixed) -> Int {

@@ -91,7 +91,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     let generation = openGeneration(wall, monotonic)
     let counts = counterValues()
     raisePeakByOwnBalance()
+    if pointee.settings.looksForLeaks, trigger == .exit || trigger == .terminated {
+      searchForLeaks()
+    }
     let scan = scan(bornBefore: generation)
+    forgetLeaks()
     pointee.dumps.leftOutBytes = 0
     pointee.dumps.previous = pointee.dumps.last
     pointee.dumps.last = ScanTotals(
@@ -407,13 +411,14 @@ extension UnsafeMutablePointer where Pointee == Core {
       repeat {
         let born =
           offset == 0
-          ? BornTally(next: 0, generation: 0, domain: 0, blocks: 0, bytes: 0)
+          ? BornTally(next: 0, generation: 0, domain: 0, reach: 0, blocks: 0, bytes: 0)
           : bornTally(offset).pointee
         // What is alive was allocated, whatever a running thread still holds back.
         encoder.writeSample(
           locations: frames.unsafelyUnwrapped, count: count, root: root(of: site.pointee),
           values: [max(blocks, born.blocks), max(bytes, born.bytes), born.blocks, born.bytes],
-          generation: born.generation, domain: born.domain)
+          generation: born.generation, domain: born.domain,
+          reach: Reach(rawValue: born.reach) ?? .held)
         blocks = 0
         bytes = 0
         offset = born.next

@@ -201,19 +201,34 @@ extension UnsafeMutablePointer where Pointee == Core {
     var taken = Taken()
     guard pointee.isRecording.load(ordering: .acquiring) != 0 else { return taken }
     taken.epoch = pointee.epoch.load(ordering: .relaxed)
+    setMoving(1)
     if let (word, byteCount) = pointee.map.take(UInt(bitPattern: block), epoch: taken.epoch) {
       taken.word = word
       taken.byteCount = byteCount
       taken.wasKnown = true
     } else {
+      setMoving(0)
       taken.usableByteCount = tracer_originals.malloc_usable_size?(block) ?? 0
     }
     return taken
   }
 
+  /// Notes that a block is in the map under its new address: what it points to is found there.
+  package func didMove(_ taken: Taken) {
+    if taken.wasKnown { setMoving(0) }
+  }
+
+  private func setMoving(_ isMoving: UInt32) {
+    guard let slot = tracer_thread(), UInt(bitPattern: slot) != endedThread else { return }
+    // Releasing: the new block is in the map before the move is over.
+    slot.assumingMemoryBound(to: ThreadState.self).pointee.isMoving
+      .store(isMoving, ordering: .releasing)
+  }
+
   /// Puts the old block of a failed realloc back, as it was.
   package func didNotReallocate(_ block: UnsafeMutableRawPointer, _ taken: Taken) {
     guard taken.wasKnown else { return }
+    defer { setMoving(0) }
     _ = pointee.map.enter(
       UInt(bitPattern: block), site: taken.word.site, generation: taken.word.generation,
       epoch: taken.word.epoch, byteCount: taken.byteCount)

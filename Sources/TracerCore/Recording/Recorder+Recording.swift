@@ -68,6 +68,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   private func notePast(_ cause: RecordingCause) {
     pointee.before = BeforeRecording(heapBytes: 0, hasHeapBytes: false, residentBytes: 0)
+    pointee.hasSeenFirstAllocation = cause == .firstAllocation
     guard cause != .firstAllocation else { return }
     if pointee.allocatorIsGlibc, cause == .asked {
       var figures = tracer_heap_figures()

@@ -29,6 +29,8 @@ package struct Settings {
   package var startSignal: Int32 = SIGUSR1
   package var snapshotSignal: Int32 = SIGUSR2
   package var dumpsAtExit = false
+  /// Whether the dump at the end tells which blocks nothing leads to.
+  package var looksForLeaks = false
   package var tracesChildren = true
   /// Whether every stack is walked as a whole too, and compared.
   package var checksStacks = false
@@ -67,6 +69,8 @@ package struct Settings {
       let problem = apply(name, signalRange)
       if first == nil { first = problem }
     }
+    // They are told of in that dump.
+    if looksForLeaks { dumpsAtExit = true }
     return first
   }
 
@@ -111,6 +115,12 @@ package struct Settings {
     if let value = Self.match(entry, "_EXIT=") {
       dumpsAtExit = Self.isEqual(value, "dump")
       return problem("HEAPTAP_EXIT", "dump", value, dumpsAtExit || value.pointee == 0)
+    }
+    if let value = Self.match(entry, "_LEAKS=") {
+      looksForLeaks = Self.isEqual(value, "1")
+      return problem(
+        "HEAPTAP_LEAKS", "0 or 1", value,
+        looksForLeaks || Self.isEqual(value, "0") || value.pointee == 0)
     }
     if let value = Self.match(entry, "_CHILDREN=") {
       tracesChildren = !Self.isEqual(value, "0")
