@@ -91,7 +91,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     let generation = openGeneration(wall, monotonic)
     let counts = counterValues()
     raisePeakByOwnBalance()
-    let scan = scan(bornBefore: generation)
+    let scan = scan(bornBefore: generation, trigger)
     pointee.dumps.leftOutBytes = 0
     pointee.dumps.previous = pointee.dumps.last
     pointee.dumps.last = ScanTotals(
@@ -407,18 +407,30 @@ extension UnsafeMutablePointer where Pointee == Core {
       repeat {
         let born =
           offset == 0
-          ? BornTally(next: 0, generation: 0, domain: 0, blocks: 0, bytes: 0)
+          ? BornTally(next: 0, generation: 0, domain: 0, type: 0, blocks: 0, bytes: 0)
           : bornTally(offset).pointee
         // What is alive was allocated, whatever a running thread still holds back.
         encoder.writeSample(
           locations: frames.unsafelyUnwrapped, count: count, root: root(of: site.pointee),
           values: [max(blocks, born.blocks), max(bytes, born.bytes), born.blocks, born.bytes],
-          generation: born.generation, domain: born.domain)
+          labels: ProfileEncoder.Labels(
+            generation: born.generation, domain: born.domain, type: typeString(born, &encoder)))
         blocks = 0
         bytes = 0
         offset = born.next
       } while offset != 0
     }
+  }
+
+  /// The number of the string that names a tally's type, written if the dump does not have it yet; 0 where
+  /// the type is not known.
+  private func typeString(_ tally: BornTally, _ encoder: inout ProfileEncoder) -> UInt64 {
+    guard tally.type != 0 else { return 0 }
+    let entry = pointee.dumps.types.entry(tally.type)
+    if entry.pointee.string == 0 {
+      entry.pointee.string = encoder.string(pointee.dumps.types.name(of: entry.pointee))
+    }
+    return entry.pointee.string
   }
 
   /// A stack that is not whole ends in a location that says so, or else what happens to be its

@@ -32,6 +32,8 @@ package struct Settings {
   package var tracesChildren = true
   /// Whether every stack is walked as a whole too, and compared.
   package var checksStacks = false
+  /// Whether snapshots say what the objects of Swift are.
+  package var looksForTypes = true
   /// The process that `heaptap run` is, if it started this one.
   package var runner: Int32 = 0
   /// At which marks a snapshot is written by itself; none where that is off.
@@ -120,6 +122,10 @@ package struct Settings {
     if let value = Self.match(entry, "_CHECK=") {
       checksStacks = Self.isEqual(value, "1")
       return problem("HEAPTAP_CHECK", "0 or 1", value, checksStacks || Self.isEqual(value, "0"))
+    }
+    if let value = Self.match(entry, "_TYPES=") {
+      looksForTypes = !Self.isEqual(value, "0")
+      return problem("HEAPTAP_TYPES", "0 or 1", value, !looksForTypes || Self.isEqual(value, "1"))
     }
     if let value = Self.match(entry, "_LIMIT=") {
       return problem(
