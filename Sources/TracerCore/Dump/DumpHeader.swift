@@ -189,6 +189,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     comments.write(&encoder, "freed_bytes", counts.freedBytes)
     comments.write(&encoder, "freed_blocks", counts.freedBlocks)
     comments.write(&encoder, "sites", UInt64(facts.scan.siteCount))
+    if pointee.settings.tellsThreads {
+      comments.write(&encoder, "threads", UInt64(pointee.threadTable.threadCount))
+    }
     if facts.scan.omittedBytes > 0 {
       comments.write(&encoder, "omitted_bytes", facts.scan.omittedBytes)
     }

@@ -32,7 +32,7 @@ struct ProfileEncoder: ~Copyable {
   enum Fixed: UInt64 {
     case empty, allocObjects, count, allocSpace, bytes, inuseObjects, inuseSpace, space, generation
     case truncated, frames, broken, truncatedRoot, brokenRoot, generatedCode, domain
-    case type
+    case type, thread, tid
   }
 
   mutating func string(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
@@ -63,6 +63,8 @@ struct ProfileEncoder: ~Copyable {
     string("[jit]")
     string("domain")
     string("type")
+    string("thread")
+    string("tid")
     writeValueType(1, .allocObjects, .count)
     writeValueType(1, .allocSpace, .bytes)
     writeValueType(1, .inuseObjects, .count)
@@ -170,6 +172,7 @@ struct ProfileEncoder: ~Copyable {
     var domain: UInt32
     /// The number of a string.
     var type: UInt64
+    var thread: (name: UInt64, identifier: UInt32)
   }
 
   /// A sample: the numbers of its locations, its values, and its labels where they are not 0.
@@ -188,14 +191,17 @@ struct ProfileEncoder: ~Copyable {
       truncated: Label(.truncated, number: UInt64(root.missingFrames), .frames),
       broken: Label(.broken, number: root.isBroken ? 1 : 0),
       domain: Label(.domain, number: UInt64(labels.domain)),
-      type: Label(.type, string: labels.type)
+      type: Label(.type, string: labels.type),
+      thread: Label(.thread, string: labels.thread.name),
+      tid: Label(.tid, number: UInt64(labels.thread.identifier))
     )
     wire.beginMessage(
       2,
       byteCount: WireSize.field(1, byteCount: locationBytes)
         &+ WireSize.field(2, byteCount: valueBytes) &+ label.generation.fieldByteCount
         &+ label.truncated.fieldByteCount &+ label.broken.fieldByteCount
-        &+ label.domain.fieldByteCount &+ label.type.fieldByteCount)
+        &+ label.domain.fieldByteCount &+ label.type.fieldByteCount
+        &+ label.thread.fieldByteCount &+ label.tid.fieldByteCount)
     wire.beginMessage(1, byteCount: locationBytes)
     for position in 0..<count { wire.writeVarint(UInt64(locations[position])) }
     if root.location != 0 { wire.writeVarint(UInt64(root.location)) }
@@ -206,6 +212,8 @@ struct ProfileEncoder: ~Copyable {
     write(label.broken)
     write(label.domain)
     write(label.type)
+    write(label.thread)
+    write(label.tid)
   }
 
   /// A label of a sample: a number, with or without a unit, or a string. One of 0 is none.

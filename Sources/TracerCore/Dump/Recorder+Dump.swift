@@ -92,6 +92,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     let counts = counterValues()
     raisePeakByOwnBalance()
     let scan = scan(bornBefore: generation, trigger)
+    if trigger != .limit || !isPressed { readThreadNames() }
     pointee.dumps.leftOutBytes = 0
     pointee.dumps.previous = pointee.dumps.last
     pointee.dumps.last = ScanTotals(
@@ -168,7 +169,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     let map = UInt64(pointee.map.touchedByteCount)
     let sites = UInt64(pointee.sites.usedByteCount &+ pointee.tracked.usedByteCount)
     let rows = UInt64(pointee.rows.usedByteCount)
-    let threads = UInt64(pointee.threads.usedByteCount)
+    let threads = UInt64(pointee.threads.usedByteCount &+ pointee.threadTable.usedByteCount)
     let dumps = UInt64(pointee.dumps.usedByteCount(sites: pointee.sites.limit))
     return (map, sites, rows, threads, dumps, map &+ sites &+ rows &+ threads &+ dumps)
   }
@@ -264,6 +265,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   private func encode(to descriptor: Int32, _ facts: DumpFacts) -> Int32 {
     let isHurried = facts.trigger == .limit
+    forgetThreadStrings()
     // In smaller steps where the disk may be full: what is on it then can be made a dump.
     var encoder = ProfileEncoder(
       FileSink(
@@ -403,6 +405,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     withUnsafePointer(to: &lost) { lost in
       if frames == nil { frames = lost }
       var (blocks, bytes) = totals(of: number)
+      let thread = threadLabels(site.pointee, &encoder)
       var offset = summary.firstBorn
       repeat {
         let born =
@@ -414,7 +417,8 @@ extension UnsafeMutablePointer where Pointee == Core {
           locations: frames.unsafelyUnwrapped, count: count, root: root(of: site.pointee),
           values: [max(blocks, born.blocks), max(bytes, born.bytes), born.blocks, born.bytes],
           labels: ProfileEncoder.Labels(
-            generation: born.generation, domain: born.domain, type: typeString(born, &encoder)))
+            generation: born.generation, domain: born.domain, type: typeString(born, &encoder),
+            thread: thread))
         blocks = 0
         bytes = 0
         offset = born.next

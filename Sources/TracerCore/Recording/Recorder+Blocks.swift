@@ -68,6 +68,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   @inline(never)
   private func beginEpoch(_ thread: UnsafeMutablePointer<ThreadState>) {
     thread.clear()
+    numberThread(thread)
     thread.pointee.epoch.store(pointee.epoch.load(ordering: .relaxed), ordering: .releasing)
   }
 
@@ -95,6 +96,11 @@ extension UnsafeMutablePointer where Pointee == Core {
   package func threadEnded(_ thread: UnsafeMutablePointer<ThreadState>) {
     tracer_set_thread(UnsafeMutableRawPointer(bitPattern: endedThread))
     thread.pointee.isInside.store(ThreadState.isAtWork, ordering: .sequentiallyConsistent)
+    if thread.pointee.number != 0, pointee.isRecording.load(ordering: .acquiring) != 0,
+      thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed)
+    {
+      pointee.threadTable.noteName(thread.pointee.number)
+    }
     retire(thread)
   }
 

@@ -32,7 +32,8 @@ package struct ThreadState: ~Copyable {
   package let isInside: Atomic<UInt32>
   /// 1 once the state has been used: its pages are there.
   package let wasTaken: Atomic<UInt32>
-  private var padding: UInt32
+  /// The thread's number in the recording's `ThreadTable`; 0 where threads are not told apart.
+  var number: UInt32
   /// The memory of stacks, once a thread has had use for one; whoever owns the state next has it then.
   var cache: UnsafeMutablePointer<StackCache>?
   package let epoch: Atomic<UInt32>
