@@ -12,6 +12,10 @@ extension Snapshot {
     case stack
     case module
     case generation
+    /// What the blocks are: the objects of Swift by their types.
+    case type
+    /// Who allocated them, by the names of threads.
+    case thread
 
     public var description: String { rawValue }
   }
@@ -25,24 +29,51 @@ extension Snapshot {
     case everyFrame
   }
 
-  /// Two options that contradict each other.
+  /// Options that contradict each other, or the snapshot.
   public struct GroupingError: Error, Hashable, CustomStringConvertible {
     public enum Code: Hashable, Sendable {
       /// A stack is all of its frames already.
       case everyFrameOfStack
+      /// What blocks are was not looked for.
+      case noTypes
+      /// Who allocated was not recorded.
+      case noThreads
     }
 
     public let code: Code
+    /// Why, where the snapshot says so.
+    public let cause: String?
 
-    public init(_ code: Code) {
+    public init(_ code: Code, cause: String? = nil) {
       self.code = code
+      self.cause = cause
     }
 
     public var description: String {
       switch code {
       case .everyFrameOfStack:
         "rows that are whole stacks cannot be charged to every frame, group by line or function"
+      case .noTypes:
+        "the dump does not say what blocks are\(cause.map { " (\($0))" } ?? ""), group by something else "
+          + "or take another one"
+      case .noThreads:
+        "the dump does not say which thread allocated, record with HEAPTAP_THREADS=1 or "
+          + "'heaptap run --threads'"
       }
+    }
+  }
+
+  /// Throws where all rows would be one, since the snapshot knows nothing of what sets them apart.
+  public func check(_ grouping: Grouping) throws(GroupingError) {
+    guard !samples.isEmpty else { return }
+    switch grouping {
+    case .type:
+      if header.hasTypes || samples.contains(where: { $0.type != nil }) { return }
+      throw GroupingError(.noTypes, cause: header.typesProblem)
+    case .thread:
+      if header.hasThreads || samples.contains(where: { $0.thread != nil }) { return }
+      throw GroupingError(.noThreads)
+    case .line, .file, .function, .stack, .module, .generation: break
     }
   }
 
@@ -51,7 +82,7 @@ extension Snapshot {
     let home = self.module(of: frame)
     let module = home.map { String($0.name) }
     switch grouping {
-    case .line, .stack, .generation:
+    case .line, .stack, .generation, .type, .thread:
       if let file = frame.file { return .line(file: file, line: frame.line ?? 0) }
       if let function = frame.function { return .function(function, module: module ?? "") }
     case .function:

@@ -8,6 +8,10 @@ extension Snapshot {
     switch grouping {
     case .generation:
       for sample in samples { totals.charge(sample, to: .generation(sample.generation)) }
+    case .type:
+      for sample in samples { totals.charge(sample, to: .type(sample.type)) }
+    case .thread:
+      for sample in samples { totals.charge(sample, to: .thread(sample.thread)) }
     case .stack:
       for sample in samples { totals.chargeStack(of: sample) }
     case .line, .file, .function, .module:
@@ -26,7 +30,8 @@ extension Snapshot {
     switch (charging, grouping) {
     case (.everyFrame, .stack):
       throw GroupingError(.everyFrameOfStack)
-    case (.allocatingFrame, _), (.everyFrame, .generation):
+    case (.allocatingFrame, _), (.everyFrame, .generation), (.everyFrame, .type),
+      (.everyFrame, .thread):
       return statistics(groupedBy: grouping)
     case (.everyFrame, _):
       var totals = Totals(of: self, groupedBy: grouping)

@@ -16,6 +16,8 @@ extension Statistic {
     case offset(UInt64, module: String)
     case module(String)
     case generation(Int?)
+    case type(String?)
+    case thread(String?)
     /// Each frame's key by line, innermost first.
     case stack([Key])
   }
@@ -32,6 +34,8 @@ extension Statistic.Key: CustomStringConvertible {
     case .offset(let offset, let module): "\(module)\(module.isEmpty ? "" : "+")\(hex(offset))"
     case .module(let name): name
     case .generation(let number): number.map { "generation \($0)" } ?? "no generation"
+    case .type(let name): name ?? "unknown (not an object of Swift)"
+    case .thread(let name): name ?? "unknown thread"
     case .stack(let keys): keys.last?.description ?? "\(Frame.unknownFile):0"
     }
   }
@@ -49,6 +53,9 @@ extension Statistic.Key: Comparable {
     case (.offset(let a, let aModule), .offset(let b, let bModule)): (aModule, a) < (bModule, b)
     case (.module(let a), .module(let b)): a < b
     case (.generation(let a), .generation(let b)): (a ?? .min) < (b ?? .min)
+    case (.type(let a), .type(let b)), (.thread(let a), .thread(let b)):
+      // What is not known comes first.
+      a == nil ? b != nil : b.map { a! < $0 } ?? false
     case (.stack(let a), .stack(let b)): a.lexicographicallyPrecedes(b)
     default: a.rank < b.rank
     }
@@ -62,7 +69,9 @@ extension Statistic.Key: Comparable {
     case .offset: 3
     case .module: 4
     case .generation: 5
-    case .stack: 6
+    case .type: 6
+    case .thread: 7
+    case .stack: 8
     }
   }
 }

@@ -8,7 +8,7 @@ import ProcessControl
 struct Run: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Run a command, record from its first allocation, and dump when it ends.",
-    usage: "heaptap run [-o DIR] [--depth N] [--children] -- COMMAND…",
+    usage: "heaptap run [-o DIR] [--depth N] [--threads] [--children] -- COMMAND…",
     discussion: """
       The command dumps when it returns from main, at exit, quick_exit and _exit, and on SIGTERM, \
       SIGINT and SIGHUP left at their default: it dumps, then dies by the same signal. SIGKILL \
@@ -30,6 +30,9 @@ struct Run: ParsableCommand {
   @Option(help: ArgumentHelp("Frames kept of a stack, 1 to 1024; 64 if not given.", valueName: "n"))
   var depth: Int?
 
+  @Flag(help: "Record which thread allocates, for --by thread.")
+  var threads = false
+
   @Flag(help: "Trace the processes that the command starts as well; each dumps on its own.")
   var children = false
 
@@ -49,7 +52,8 @@ struct Run: ParsableCommand {
 
   func run() throws {
     let outcome = try TracedCommand(
-      rawCommand, directory: directory, depthLimit: depth, children: children ? .traced : .left,
+      rawCommand, directory: directory, depthLimit: depth, tellsThreads: threads,
+      children: children ? .traced : .left,
       environment: .current
     ).run()
     for dump in outcome.dumps { Output.writeError("heaptap: wrote '\(dump.path.plainText)'\n") }

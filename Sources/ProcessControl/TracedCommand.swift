@@ -11,6 +11,8 @@ public struct TracedCommand: Sendable {
   public var directory: String
   /// Frames kept of a stack; `nil` leaves the tracer's own limit.
   public var depthLimit: Int?
+  /// Whether stacks of different threads are told apart; as the environment says if not.
+  public var tellsThreads: Bool
   public var children: Children
   public var environment: ProcessEnvironment
 
@@ -22,12 +24,14 @@ public struct TracedCommand: Sendable {
   }
 
   public init(
-    _ arguments: [[UInt8]], directory: String, depthLimit: Int? = nil, children: Children,
+    _ arguments: [[UInt8]], directory: String, depthLimit: Int? = nil,
+    tellsThreads: Bool = false, children: Children,
     environment: ProcessEnvironment
   ) {
     self.arguments = arguments
     self.directory = directory
     self.depthLimit = depthLimit
+    self.tellsThreads = tellsThreads
     self.children = children
     self.environment = environment
   }
@@ -92,6 +96,7 @@ public struct TracedCommand: Sendable {
     result["HEAPTAP_EXIT"] = "dump"
     result["HEAPTAP_DIR"] = directory
     if let depthLimit { result["HEAPTAP_DEPTH"] = "\(depthLimit)" }
+    if tellsThreads { result["HEAPTAP_THREADS"] = "1" }
     switch children {
     case .left:
       result["HEAPTAP_CHILDREN"] = "0"

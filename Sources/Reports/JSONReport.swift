@@ -10,7 +10,7 @@ import HeapModel
 /// | name | value |
 /// | --- | --- |
 /// | `report` | `statistics` or `comparison` |
-/// | `by` | what a row stands for: `line`, `file`, `function`, `stack`, `module`, `generation` |
+/// | `by` | what a row stands for: `line`, `file`, `function`, `stack`, `module`, `generation`, `type`, `thread` |
 /// | `charging` | `allocating_frame`, or `every_frame`: then rows overlap |
 /// | `total` | the snapshot's figures, named as in rows |
 /// | `rows` | largest first; figures, and what of the key there is |
@@ -124,6 +124,10 @@ public enum JSONReport {
       members.append(.init("module", .string(module)))
     case .generation(let generation):
       members.append(.init("generation", generation.map(JSON.integer) ?? .null))
+    case .type(let type):
+      members.append(.init("type", type.map(JSON.string) ?? .null))
+    case .thread(let thread):
+      members.append(.init("thread", thread.map(JSON.string) ?? .null))
     case .stack(let keys):
       let functions = stack.map { $0.map(\.function) } ?? []
       let frames = keys.enumerated().map { number, key in

@@ -52,6 +52,7 @@ package struct Core: ~Copyable {
   package let sites: SiteTable
   package let rows: RowTable
   package let threads: ThreadPool
+  package let threadTable: ThreadTable
 
   // Shared, and written by every thread now and then.
   /// Traced bytes, but for what threads have not yet published, and their high-water mark.

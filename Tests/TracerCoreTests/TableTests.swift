@@ -113,7 +113,8 @@ extension UnsafeMutablePointer where Pointee == SiteTable {
   ) -> UInt32 {
     var isNew = false
     return pointee.intern(
-      rows, count: count, total: total, isBroken: isBroken, hash: StackHash.of(rows, count: count),
+      rows, count: count, total: total, isBroken: isBroken, thread: 0,
+      hash: StackHash.of(rows, count: count),
       &isNew)
   }
 }

@@ -52,6 +52,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     writeIdentity(&encoder, &comments)
     writeRecording(&encoder, &comments, facts)
     writeCounts(&encoder, &comments, facts)
+    writeTypes(&encoder, &comments, facts.scan)
     writeHistogram(&encoder, &comments, facts.scan.histogram)
     writeBefore(&encoder, &comments, facts)
     writeReconciliation(&encoder, &comments, facts)
@@ -189,9 +190,22 @@ extension UnsafeMutablePointer where Pointee == Core {
     comments.write(&encoder, "freed_bytes", counts.freedBytes)
     comments.write(&encoder, "freed_blocks", counts.freedBlocks)
     comments.write(&encoder, "sites", UInt64(facts.scan.siteCount))
+    if pointee.settings.tellsThreads {
+      comments.write(&encoder, "threads", UInt64(pointee.threadTable.threadCount))
+    }
     if facts.scan.omittedBytes > 0 {
       comments.write(&encoder, "omitted_bytes", facts.scan.omittedBytes)
     }
+  }
+
+  private func writeTypes(
+    _ encoder: inout ProfileEncoder, _ comments: inout CommentWriter, _ scan: HeapScan
+  ) {
+    guard scan.typesProblem == .none else {
+      return comments.write(&encoder, "types_problem") { scan.typesProblem.append(to: &$0) }
+    }
+    comments.write(&encoder, "typed_bytes", scan.typedBytes)
+    comments.write(&encoder, "typed_blocks", scan.typedBlocks)
   }
 
   private func writeHistogram(

@@ -4,7 +4,7 @@
 import CTracerPlatform
 
 /// How a block is held, as a dump tells it.
-enum Reach: UInt32 {
+enum Reach: UInt8 {
   /// Reachable, or not looked for.
   case held = 0
   /// Nothing points to it, or nothing but what it leads to itself.

@@ -68,6 +68,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   @inline(never)
   private func beginEpoch(_ thread: UnsafeMutablePointer<ThreadState>) {
     thread.clear()
+    numberThread(thread)
     thread.pointee.epoch.store(pointee.epoch.load(ordering: .relaxed), ordering: .releasing)
   }
 
@@ -95,6 +96,11 @@ extension UnsafeMutablePointer where Pointee == Core {
   package func threadEnded(_ thread: UnsafeMutablePointer<ThreadState>) {
     tracer_set_thread(UnsafeMutableRawPointer(bitPattern: endedThread))
     thread.pointee.isInside.store(ThreadState.isAtWork, ordering: .sequentiallyConsistent)
+    if thread.pointee.number != 0, pointee.isRecording.load(ordering: .acquiring) != 0,
+      thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed)
+    {
+      pointee.threadTable.noteName(thread.pointee.number)
+    }
     retire(thread)
   }
 
@@ -218,7 +224,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     if taken.wasKnown { setMoving(0) }
   }
 
-  private func setMoving(_ isMoving: UInt32) {
+  private func setMoving(_ isMoving: UInt16) {
     guard let slot = tracer_thread(), UInt(bitPattern: slot) != endedThread else { return }
     // Releasing: the new block is in the map before the move is over.
     slot.assumingMemoryBound(to: ThreadState.self).pointee.isMoving

@@ -28,6 +28,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     return pointee.map.open() && pointee.tracked.open() && pointee.sites.open()
       && pointee.rows.open() && pointee.threads.open() && pointee.dumps.open()
+      && (!pointee.settings.tellsThreads || pointee.threadTable.open())
   }
 
   /// Starts recording; 0, or an errno. Starting what records is no error.
@@ -44,6 +45,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.rows.discard()
     pointee.dumps.discard()
     pointee.threads.discardUnowned()
+    pointee.threadTable.discard()
     notePast(cause)
     pointee.retired.reset()
     pointee.publishedBytes.store(0, ordering: .relaxed)
@@ -106,6 +108,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.sites.discard()
     pointee.rows.discard()
     pointee.threads.discardCaches()
+    pointee.threadTable.discard()
     pointee.dumps.discard()
   }
 

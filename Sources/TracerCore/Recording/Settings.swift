@@ -34,6 +34,10 @@ package struct Settings {
   package var tracesChildren = true
   /// Whether every stack is walked as a whole too, and compared.
   package var checksStacks = false
+  /// Whether snapshots say what the objects of Swift are.
+  package var looksForTypes = true
+  /// Whether stacks of different threads are told apart.
+  package var tellsThreads = false
   /// The process that `heaptap run` is, if it started this one.
   package var runner: Int32 = 0
   /// At which marks a snapshot is written by itself; none where that is off.
@@ -130,6 +134,14 @@ package struct Settings {
     if let value = Self.match(entry, "_CHECK=") {
       checksStacks = Self.isEqual(value, "1")
       return problem("HEAPTAP_CHECK", "0 or 1", value, checksStacks || Self.isEqual(value, "0"))
+    }
+    if let value = Self.match(entry, "_TYPES=") {
+      looksForTypes = !Self.isEqual(value, "0")
+      return problem("HEAPTAP_TYPES", "0 or 1", value, !looksForTypes || Self.isEqual(value, "1"))
+    }
+    if let value = Self.match(entry, "_THREADS=") {
+      tellsThreads = Self.isEqual(value, "1")
+      return problem("HEAPTAP_THREADS", "0 or 1", value, tellsThreads || Self.isEqual(value, "0"))
     }
     if let value = Self.match(entry, "_LIMIT=") {
       return problem(
