@@ -102,6 +102,16 @@ extension Header {
   /// Whether it was recorded which thread allocated a block.
   public var hasThreads: Bool { self["threads"] != nil }
 
+  /// Whether what is lost was looked for.
+  public var hasReach: Bool { self["reach"] != nil }
+  /// Why what is lost was not looked for, though it was asked for; `nil` where it was not or was found.
+  public var reachProblem: String? { self["reach.problem"] }
+  /// Whether blocks were being reallocated that could not be waited for: what only these led to may
+  /// pass for lost.
+  public var hasMovingBlocks: Bool { self["reach.moving"] != nil }
+  /// Whether the allocator is not glibc's: its tables lead to blocks that are lost.
+  public var hasForeignAllocator: Bool { self["reach.allocator"] != nil }
+
   // How near a limit.
 
   /// The limit that the process was nearest to; of a dump at a mark, the one whose mark was crossed.

@@ -16,6 +16,8 @@ extension Snapshot {
     case type
     /// Who allocated them, by the names of threads.
     case thread
+    /// How the program held them when it ended: reachable, lost, or by lost blocks only.
+    case reach
 
     public var description: String { rawValue }
   }
@@ -38,6 +40,8 @@ extension Snapshot {
       case noTypes
       /// Who allocated was not recorded.
       case noThreads
+      /// What is lost was not looked for.
+      case noReach
     }
 
     public let code: Code
@@ -59,6 +63,9 @@ extension Snapshot {
       case .noThreads:
         "the dump does not say which thread allocated, record with HEAPTAP_THREADS=1 or "
           + "'heaptap run --threads'"
+      case .noReach:
+        "the dump does not say what is lost\(cause.map { " (\($0))" } ?? ""), which 'heaptap run --leaks' "
+          + "and HEAPTAP_LEAKS=1 find out when a process ends"
       }
     }
   }
@@ -73,7 +80,15 @@ extension Snapshot {
     case .thread:
       if header.hasThreads || samples.contains(where: { $0.thread != nil }) { return }
       throw GroupingError(.noThreads)
+    case .reach: try checkReach()
     case .line, .file, .function, .stack, .module, .generation: break
+    }
+  }
+
+  /// Throws where it was not looked for what is lost: nothing would be, whatever the program did.
+  public func checkReach() throws(GroupingError) {
+    guard header.hasReach || samples.contains(where: { $0.reach != .held }) else {
+      throw GroupingError(.noReach, cause: header.reachProblem)
     }
   }
 
@@ -82,7 +97,7 @@ extension Snapshot {
     let home = self.module(of: frame)
     let module = home.map { String($0.name) }
     switch grouping {
-    case .line, .stack, .generation, .type, .thread:
+    case .line, .stack, .generation, .type, .thread, .reach:
       if let file = frame.file { return .line(file: file, line: frame.line ?? 0) }
       if let function = frame.function { return .function(function, module: module ?? "") }
     case .function:

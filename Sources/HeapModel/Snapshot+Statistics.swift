@@ -12,6 +12,8 @@ extension Snapshot {
       for sample in samples { totals.charge(sample, to: .type(sample.type)) }
     case .thread:
       for sample in samples { totals.charge(sample, to: .thread(sample.thread)) }
+    case .reach:
+      for sample in samples { totals.charge(sample, to: .reach(sample.reach)) }
     case .stack:
       for sample in samples { totals.chargeStack(of: sample) }
     case .line, .file, .function, .module:
@@ -31,7 +33,7 @@ extension Snapshot {
     case (.everyFrame, .stack):
       throw GroupingError(.everyFrameOfStack)
     case (.allocatingFrame, _), (.everyFrame, .generation), (.everyFrame, .type),
-      (.everyFrame, .thread):
+      (.everyFrame, .thread), (.everyFrame, .reach):
       return statistics(groupedBy: grouping)
     case (.everyFrame, _):
       var totals = Totals(of: self, groupedBy: grouping)

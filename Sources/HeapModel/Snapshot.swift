@@ -41,7 +41,23 @@ public struct Snapshot: Sendable {
       warnings: [])
   }
 
-  /// The blocks of one stack, one domain, one generation, one type and one thread, taken together.
+  /// How a program held blocks when it ended: what a search for leaks found.
+  public enum Reach: String, CaseIterable, Hashable, Sendable, CustomStringConvertible {
+    /// Something led to them: a global, a stack, a register, or a block that is held.
+    case held
+    /// Nothing led to them any more. Of blocks that only lead to each other, one stands for the circle.
+    case lost
+    /// Only lost blocks led to them.
+    case indirect
+
+    public var description: String { rawValue }
+
+    /// What the program can never free: `lost` and `indirect`.
+    public static var leaked: Set<Reach> { [.lost, .indirect] }
+  }
+
+  /// The blocks of one stack, one domain, one generation, one type and one thread, all
+  /// reachable or all not, taken together.
   ///
   /// The cumulative figures are kept by stack only, and by thread: where a stack has several samples
   /// they are on the first, and 0 on the others, so that adding up is always right.
@@ -59,6 +75,9 @@ public struct Snapshot: Sendable {
     public var thread: String?
     /// The kernel's number of that thread.
     public var threadID: Int?
+    /// How the program holds the blocks; `.held` as well where that was not looked for, see
+    /// `Header.hasReach`.
+    public var reach: Reach
     /// Bytes asked for by the blocks that are still allocated.
     public var liveBytes: Int
     public var liveBlocks: Int
@@ -73,7 +92,8 @@ public struct Snapshot: Sendable {
     public init(
       stack: Int, domain: Int = 0, generation: Int? = nil, type: String? = nil,
       thread: String? = nil, threadID: Int? = nil, liveBytes: Int, liveBlocks: Int,
-      totalBytes: Int = 0, totalBlocks: Int = 0, missingFrames: Int = 0, isBroken: Bool = false
+      totalBytes: Int = 0, totalBlocks: Int = 0, missingFrames: Int = 0, isBroken: Bool = false,
+      reach: Reach = .held
     ) {
       self.stack = stack
       self.domain = domain
@@ -87,6 +107,7 @@ public struct Snapshot: Sendable {
       self.totalBlocks = totalBlocks
       self.missingFrames = missingFrames
       self.isBroken = isBroken
+      self.reach = reach
     }
   }
 

@@ -18,6 +18,7 @@ extension Statistic {
     case generation(Int?)
     case type(String?)
     case thread(String?)
+    case reach(Snapshot.Reach)
     /// Each frame's key by line, innermost first.
     case stack([Key])
   }
@@ -36,6 +37,9 @@ extension Statistic.Key: CustomStringConvertible {
     case .generation(let number): number.map { "generation \($0)" } ?? "no generation"
     case .type(let name): name ?? "unknown (not an object of Swift)"
     case .thread(let name): name ?? "unknown thread"
+    case .reach(.held): "reachable"
+    case .reach(.lost): "lost"
+    case .reach(.indirect): "held by lost blocks only"
     case .stack(let keys): keys.last?.description ?? "\(Frame.unknownFile):0"
     }
   }
@@ -56,6 +60,7 @@ extension Statistic.Key: Comparable {
     case (.type(let a), .type(let b)), (.thread(let a), .thread(let b)):
       // What is not known comes first.
       a == nil ? b != nil : b.map { a! < $0 } ?? false
+    case (.reach(let a), .reach(let b)): a.rawValue < b.rawValue
     case (.stack(let a), .stack(let b)): a.lexicographicallyPrecedes(b)
     default: a.rank < b.rank
     }
@@ -71,7 +76,8 @@ extension Statistic.Key: Comparable {
     case .generation: 5
     case .type: 6
     case .thread: 7
-    case .stack: 8
+    case .reach: 8
+    case .stack: 9
     }
   }
 }

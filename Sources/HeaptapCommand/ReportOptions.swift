@@ -11,7 +11,8 @@ struct ReportOptions: ParsableArguments {
     help: ArgumentHelp(
       """
       What a row stands for: line, file, function, stack, module, generation, type (what the objects of \
-      Swift are) or thread (who allocated; recorded with HEAPTAP_THREADS=1).
+      Swift are), thread (who allocated; recorded with HEAPTAP_THREADS=1) or reach (what was lost; \
+      found with HEAPTAP_LEAKS=1).
       """,
       valueName: "what"),
     completion: .list(Snapshot.Grouping.allCases.map(\.rawValue)))

@@ -427,6 +427,10 @@ extension ProfileReader {
       sample.thread = try strings.optionalText(string, for: tag.byteOffset)
     } else if try strings.isEqual(key, to: "tid", for: tag.byteOffset) {
       sample.threadID = number
+    } else if try strings.isEqual(key, to: "reach", for: tag.byteOffset) {
+      // What a later tracer may tell apart is not lost for all that is known.
+      let word = try strings.optionalText(string, for: tag.byteOffset)
+      sample.reach = word.flatMap { Snapshot.Reach(rawValue: $0) } ?? .held
     }
   }
 }

@@ -98,6 +98,7 @@ struct ProfileWriter: ~Copyable {
     if let type = sample.type { labels.append(label("type", type)) }
     if let thread = sample.thread { labels.append(label("thread", thread)) }
     if let threadID = sample.threadID { labels.append(label("tid", threadID)) }
+    if sample.reach != .held { labels.append(label("reach", sample.reach.rawValue)) }
 
     var size = SymbolWriter.packedByteCount(SampleField.location, locations)
     size += SymbolWriter.packedByteCount(SampleField.value, values)

@@ -13,6 +13,8 @@ public struct TracedCommand: Sendable {
   public var depthLimit: Int?
   /// Whether stacks of different threads are told apart; as the environment says if not.
   public var tellsThreads: Bool
+  /// Whether the last dump tells what is lost; as the environment says if not.
+  public var looksForLeaks: Bool
   public var children: Children
   public var environment: ProcessEnvironment
 
@@ -25,13 +27,14 @@ public struct TracedCommand: Sendable {
 
   public init(
     _ arguments: [[UInt8]], directory: String, depthLimit: Int? = nil,
-    tellsThreads: Bool = false, children: Children,
+    tellsThreads: Bool = false, looksForLeaks: Bool = false, children: Children,
     environment: ProcessEnvironment
   ) {
     self.arguments = arguments
     self.directory = directory
     self.depthLimit = depthLimit
     self.tellsThreads = tellsThreads
+    self.looksForLeaks = looksForLeaks
     self.children = children
     self.environment = environment
   }
@@ -97,6 +100,7 @@ public struct TracedCommand: Sendable {
     result["HEAPTAP_DIR"] = directory
     if let depthLimit { result["HEAPTAP_DEPTH"] = "\(depthLimit)" }
     if tellsThreads { result["HEAPTAP_THREADS"] = "1" }
+    if looksForLeaks { result["HEAPTAP_LEAKS"] = "1" }
     switch children {
     case .left:
       result["HEAPTAP_CHILDREN"] = "0"

@@ -10,7 +10,7 @@ import HeapModel
 /// | name | value |
 /// | --- | --- |
 /// | `report` | `statistics` or `comparison` |
-/// | `by` | what a row stands for: `line`, `file`, `function`, `stack`, `module`, `generation`, `type`, `thread` |
+/// | `by` | what a row stands for: `line`, `file`, `function`, `stack`, `module`, `generation`, `type`, `thread`, `reach` |
 /// | `charging` | `allocating_frame`, or `every_frame`: then rows overlap |
 /// | `total` | the snapshot's figures, named as in rows |
 /// | `rows` | largest first; figures, and what of the key there is |
@@ -128,6 +128,8 @@ public enum JSONReport {
       members.append(.init("type", type.map(JSON.string) ?? .null))
     case .thread(let thread):
       members.append(.init("thread", thread.map(JSON.string) ?? .null))
+    case .reach(let reach):
+      members.append(.init("reach", .string(reach.rawValue)))
     case .stack(let keys):
       let functions = stack.map { $0.map(\.function) } ?? []
       let frames = keys.enumerated().map { number, key in
