@@ -27,7 +27,8 @@ func everything() -> Snapshot {
   let stack = builder.stack([inlined, call, Frame(address: 0x5020, module: 0), call])
   builder.add(
     .init(
-      stack: stack, generation: 1, liveBytes: 5000, liveBlocks: 3, totalBytes: 9000,
+      stack: stack, generation: 1, type: "M.Node<Swift.Int>", thread: "worker-1", threadID: 17,
+      liveBytes: 5000, liveBlocks: 3, totalBytes: 9000,
       totalBlocks: 7, missingFrames: 2))
   builder.add(.init(stack: stack, generation: 0, liveBytes: 10, liveBlocks: 1, missingFrames: 2))
   builder.add(

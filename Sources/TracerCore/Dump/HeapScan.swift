@@ -113,9 +113,10 @@ extension UnsafeMutablePointer where Pointee == Core {
         return
       }
       if types != nil, mayHaveTypes(word.site, types.unsafelyUnwrapped) {
-        let block = PendingBlock(address: address, word: word, byteCount: byteCount)
-        types?.append(block)
-        if let full = types, full.count == TypeScan.limit { countPending(&types, &scan) }
+        if types?.append(address, word, byteCount) == false {
+          countPending(&types, &scan)
+          _ = types?.append(address, word, byteCount)
+        }
       } else {
         count(word, at: address, type: 0, byteCount, &scan)
       }
@@ -159,10 +160,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     ready.readWords()
     for position in 0..<ready.count {
       let block = ready.pending[position]
-      let type = type(of: block, ready.words[position], &ready)
+      let type = type(of: block, ready.firstWord(of: block), &ready)
       count(block.word, at: block.address, type: type, block.byteCount, &scan)
     }
-    ready.count = 0
+    ready.clear()
     types = ready
   }
 

@@ -49,22 +49,28 @@ struct PendingBlock {
   var address: UInt
   var word: BlockWord
   var byteCount: UInt64
+  /// Where in the transfer its first word is.
+  var offset: Int
 }
 
 /// Blocks that wait for their first words to be read, in the memory that a dump's output is buffered in.
 struct TypeScan {
-  static var limit: Int { ForeignMemory.byteLimit / 8 }
+  private static var limit: Int { 512 }
+  /// Bytes between two blocks that are read rather than asked for apart.
+  private static var nearby: UInt { 64 }
   /// Two bits for each row.
   private static var traitsByteCount: Int { Int(RowTable.limit) / 4 }
-  private static var wordsOffset: Int {
+  private static var vectorsOffset: Int {
     traitsByteCount + limit * MemoryLayout<PendingBlock>.stride
   }
-  private static var vectorsOffset: Int { wordsOffset + limit * 8 }
-  static var byteCount: Int { vectorsOffset + limit * MemoryLayout<iovec>.stride }
+  private static var bytesOffset: Int { vectorsOffset + limit * MemoryLayout<iovec>.stride }
+  static var byteCount: Int { bytesOffset + ForeignMemory.byteLimit }
 
   private let base: UnsafeMutableRawPointer
   private var metadata: SwiftMetadata
-  var count = 0
+  private(set) var count = 0
+  private var vectorCount = 0
+  private var usedBytes = 0
 
   init(_ base: UnsafeMutableRawPointer, _ memory: ForeignMemory) {
     self.base = base
@@ -76,22 +82,63 @@ struct TypeScan {
   var pending: UnsafeMutablePointer<PendingBlock> {
     (base + Self.traitsByteCount).assumingMemoryBound(to: PendingBlock.self)
   }
-  var words: UnsafeMutablePointer<UInt> {
-    (base + Self.wordsOffset).assumingMemoryBound(to: UInt.self)
-  }
   private var vectors: UnsafeMutablePointer<iovec> {
     (base + Self.vectorsOffset).assumingMemoryBound(to: iovec.self)
   }
 
+  /// Has a block wait; `false` where there is no room for it.
   @inline(__always)
-  mutating func append(_ block: PendingBlock) {
-    pending[count] = block
-    vectors[count] = iovec(
-      iov_base: UnsafeMutableRawPointer(bitPattern: block.address), iov_len: 8)
+  mutating func append(_ address: UInt, _ word: BlockWord, _ byteCount: UInt64) -> Bool {
+    guard count < Self.limit else { return false }
+    var offset = usedBytes
+    if vectorCount > 0, let gap = gap(before: address) {
+      // A transfer of much takes little longer than one of little, and blocks mostly lie close.
+      guard usedBytes &+ gap &+ 8 <= memory.byteLimit else { return false }
+      vectors[vectorCount &- 1].iov_len &+= gap &+ 8
+      offset &+= gap
+    } else {
+      guard usedBytes &+ 8 <= memory.byteLimit else { return false }
+      vectors[vectorCount] = iovec(
+        iov_base: UnsafeMutableRawPointer(bitPattern: address), iov_len: 8)
+      vectorCount &+= 1
+    }
+    usedBytes = offset &+ 8
+    pending[count] = PendingBlock(
+      address: address, word: word, byteCount: byteCount, offset: offset)
     count &+= 1
+    return true
   }
 
-  func readWords() { memory.copyWords(vectors, count, to: words) }
+  /// The bytes between what was asked for last and a block close behind it; `nil` where it is not.
+  @inline(__always)
+  private func gap(before address: UInt) -> Int? {
+    let last = vectors[vectorCount &- 1]
+    let end = UInt(bitPattern: last.iov_base) &+ UInt(last.iov_len)
+    return address &- end <= Self.nearby ? Int(address &- end) : nil
+  }
+
+  /// Reads the first words of all that wait; 0 for what is gone.
+  func readWords() {
+    let bytes = base + Self.bytesOffset
+    guard count > 0, !memory.copy(vectors, vectorCount, usedBytes, to: bytes) else { return }
+    for position in 0..<count {
+      let block = pending[position]
+      bytes.storeBytes(
+        of: memory.word(block.address) ?? 0, toByteOffset: block.offset, as: UInt.self)
+    }
+  }
+
+  /// The first word of a block, once it was read.
+  @inline(__always)
+  func firstWord(of block: PendingBlock) -> UInt {
+    (base + Self.bytesOffset).load(fromByteOffset: block.offset, as: UInt.self)
+  }
+
+  mutating func clear() {
+    count = 0
+    vectorCount = 0
+    usedBytes = 0
+  }
 
   /// Whether the function that a row returns to makes an object of what it gets: it goes on by storing
   /// a register to where rax points, and the reference count of a new object (3) behind.

@@ -17,7 +17,8 @@ enum Reach: UInt8 {
 ///
 /// The live map answers for the first byte of a block only. This answers for all of them: by region and
 /// page to the few blocks that begin in the page, of which the last that does not lie behind the address
-/// is it, or the one before. Eight bytes a block, four for the worklist, and 64 KiB for 64 MiB of heap.
+/// is it, or the one before. Eight bytes a block, four for the worklist, four more
+/// for those in circles, and 64 KiB for 64 MiB of heap.
 struct BlockIndex {
   /// What a block's address has in the bits that alignment leaves.
   struct Flags: BitSet {
@@ -39,6 +40,8 @@ struct BlockIndex {
   /// Blocks whose contents are still to be read; each comes here once.
   private var work: UnsafeMutablePointer<UInt32>
   private var workCount = 0
+  /// Room for as many once more.
+  let order: UnsafeMutablePointer<UInt32>
   /// Per region: its page numbers' place plus one, or the block that spans it.
   private var places: UnsafeMutablePointer<UInt32>
   /// Per region in use and page: the number of the first block that begins in the page or behind it.
@@ -49,7 +52,7 @@ struct BlockIndex {
   /// All blocks lie between them.
   private(set) var low: UInt = 0
   private(set) var high: UInt = 0
-  private let epoch: UInt32
+  let epoch: UInt32
 
   /// Enters every block of the map, which must not change meanwhile; `nil` where there is no memory.
   ///
@@ -62,30 +65,30 @@ struct BlockIndex {
     let placesBytes = Self.regionLimit &* 4
     let orderBytes = regionCount &* 4
     let firstsBytes = regionCount &* (Self.pagesPerRegion &+ 1) &* 4
-    byteCount = blockCount &* 12 &+ placesBytes &+ orderBytes &+ firstsBytes &+ 64
+    byteCount = blockCount &* 16 &+ placesBytes &+ orderBytes &+ firstsBytes &+ 64
     guard let base = System.map(byteCount) else { return nil }
     self.base = base
     self.epoch = epoch
     entries = base.assumingMemoryBound(to: UInt.self)
     work = (base + blockCount &* 8).assumingMemoryBound(to: UInt32.self)
-    places = work + blockCount
+    order = work + blockCount
+    places = order + blockCount
     firsts = places + Self.regionLimit
-    let order = firsts + regionCount &* (Self.pagesPerRegion &+ 1)
-    fill(map, order, regionCount)
+    fill(map, firsts + regionCount &* (Self.pagesPerRegion &+ 1), regionCount)
   }
 
   func discard() { System.unmap(base, byteCount) }
 
   private mutating func fill(
-    _ map: borrowing LiveMap, _ order: UnsafeMutablePointer<UInt32>, _ regionCount: Int
+    _ map: borrowing LiveMap, _ regions: UnsafeMutablePointer<UInt32>, _ regionCount: Int
   ) {
-    let used = map.copyRegions(to: order, limit: regionCount)
-    HeapSort.sort(order, used) { $0 < $1 }
-    for position in 0..<used { places[Int(order[position])] = UInt32(position) &+ 1 }
+    let used = map.copyRegions(to: regions, limit: regionCount)
+    HeapSort.sort(regions, used) { $0 < $1 }
+    for position in 0..<used { places[Int(regions[position])] = UInt32(position) &+ 1 }
     for position in 0..<used {
       let pages = firsts + position &* (Self.pagesPerRegion &+ 1)
       var page = 0
-      map.forEachBlock(ofRegion: order[position], epoch: epoch) { address, _, byteCount in
+      map.forEachBlock(ofRegion: regions[position], epoch: epoch) { address, _, byteCount in
         let own = Int(address >> 12) & (Self.pagesPerRegion &- 1)
         while page <= own {
           pages[page] = count

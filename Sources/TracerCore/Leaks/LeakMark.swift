@@ -160,11 +160,33 @@ struct LeakMark {
     forEachLost { mark, block in
       if !mark.index.has(.isPointedTo, block) { mark.visitLost(from: block) }
     }
-    // What no lost block without a pointer to it leads to is in a circle, or behind one.
+    visitCircles()
+  }
+
+  /// Visits what no lost block without a pointer to it leads to: what is in a circle, or behind one.
+  ///
+  /// By the age of their sites, so that of many circles that are alike it is the same that stand for them.
+  private mutating func visitCircles() {
+    var count = 0
     forEachLost { mark, block in
       guard !mark.index.has(.visited, block) else { return }
-      mark.index.clear(.isPointedTo, block)
-      mark.visitLost(from: block)
+      mark.index.order[count] = block
+      count &+= 1
+    }
+    let index = index
+    let core = core
+    func site(_ block: UInt32) -> UInt32 {
+      core.pointee.map.find(index.address(block), epoch: index.epoch)?.site ?? 0
+    }
+    HeapSort.sort(index.order, count) { left, right in
+      let (leftSite, rightSite) = (site(left), site(right))
+      return leftSite != rightSite ? leftSite < rightSite : left < right
+    }
+    for position in 0..<count {
+      let block = index.order[position]
+      guard !self.index.has(.visited, block), !isTooLate() else { continue }
+      self.index.clear(.isPointedTo, block)
+      visitLost(from: block)
     }
   }
 
