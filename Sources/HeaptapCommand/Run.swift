@@ -66,7 +66,8 @@ struct Run: ParsableCommand {
     if let leaksExitCode {
       guard leaks else { throw ValidationError("--leaks-exit-code needs --leaks") }
       guard (1...255).contains(leaksExitCode) else {
-        throw ValidationError("--leaks-exit-code takes a number from 1 to 255, not \(leaksExitCode)")
+        throw ValidationError(
+          "--leaks-exit-code takes a number from 1 to 255, not \(leaksExitCode)")
       }
     }
   }

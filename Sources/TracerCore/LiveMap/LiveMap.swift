@@ -282,7 +282,8 @@ package struct LiveMap: ~Copyable {
   @inline(__always)
   func byteCount(at address: UInt) -> UInt64 {
     guard let shadow = shadow(address) else { return 0 }
-    let word = BlockWord(bits: Self.word(shadow, Self.index(address)).pointee.load(ordering: .relaxed))
+    let word = BlockWord(
+      bits: Self.word(shadow, Self.index(address)).pointee.load(ordering: .relaxed))
     return word.isLarge ? largeByteCount(after: address) ?? 0 : word.smallByteCount
   }
 
