@@ -190,11 +190,10 @@ import Testing
 
   /// A program where everybody can run it.
   private func openCopy(of program: String) throws -> String {
-    let directory = URL(fileURLWithPath: "/tmp/heaptap-lost-\(getpid())")
-    try? FileManager.default.createDirectory(
-      at: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o755])
+    let directory = try Workshop.makeDirectory()
+    #expect(chmod(directory.path, 0o755) == 0)
     let copy = directory.appendingPathComponent("lost").path
-    try? FileManager.default.copyItem(atPath: program, toPath: copy)
+    try FileManager.default.copyItem(atPath: program, toPath: copy)
     return copy
   }
 
