@@ -53,8 +53,18 @@ import Testing
     #expect((settings.retention.count, settings.retention.bytes) == (4, 64 << 20))
   }
 
+  @Test func `to look for leaks is to dump at the end`() {
+    for variables in [["HEAPTAP_LEAKS=1", "HEAPTAP_EXIT="], ["HEAPTAP_EXIT=", "HEAPTAP_LEAKS=1"]] {
+      let (settings, refused) = read(variables[0], variables[1])
+      #expect(refused == nil && settings.looksForLeaks && settings.dumpsAtExit)
+    }
+    let (settings, _) = read("HEAPTAP_LEAKS=0")
+    #expect(!settings.looksForLeaks && !settings.dumpsAtExit)
+  }
+
   @Test(arguments: [
-    "HEAPTAP_TYPES=2", "HEAPTAP_TYPES=", "HEAPTAP_THREADS=yes", "HEAPTAP_THREADS=",
+    "HEAPTAP_LEAKS=2", "HEAPTAP_LEAKS=", "HEAPTAP_TYPES=2", "HEAPTAP_TYPES=", "HEAPTAP_THREADS=yes",
+    "HEAPTAP_THREADS=",
     "HEAPTAP=2", "HEAPTAP=yes", "HEAPTAP_DEPTH=0", "HEAPTAP_DEPTH=-1", "HEAPTAP_DEPTH=1073741824",
     "HEAPTAP_DEPTH=1025", "HEAPTAP_DEPTH=abc", "HEAPTAP_DEPTH=", "HEAPTAP_DEPTH=10x",
     "HEAPTAP_SIGNALS=USR1", "HEAPTAP_SIGNALS=USR1,USR1", "HEAPTAP_SIGNALS=KILL,USR1",

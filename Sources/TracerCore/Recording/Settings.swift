@@ -122,9 +122,7 @@ package struct Settings {
     }
     if let value = Self.match(entry, "_LEAKS=") {
       looksForLeaks = Self.isEqual(value, "1")
-      return problem(
-        "HEAPTAP_LEAKS", "0 or 1", value,
-        looksForLeaks || Self.isEqual(value, "0") || value.pointee == 0)
+      return problem("HEAPTAP_LEAKS", "0 or 1", value, looksForLeaks || Self.isEqual(value, "0"))
     }
     if let value = Self.match(entry, "_CHILDREN=") {
       tracesChildren = !Self.isEqual(value, "0")
