@@ -348,7 +348,9 @@ private enum ArenaHeap {
   /// The end of the heap that an address lies in; `nil` where it does not look like one.
   static func end(at address: UInt, in range: MappedRange) -> UInt? {
     let start = address & ~mask
-    guard range.start <= start, start &+ 48 <= range.end else { return nil }
+    guard range.kind.contains(.anonymous), range.start <= start, start &+ 48 <= range.end else {
+      return nil
+    }
     // struct heap_info: the arena, the heap before it, its size, and how much of it was ever usable.
     let (arena, previous) = (stackWord(start), stackWord(start &+ 8))
     let (size, usable) = (stackWord(start &+ 16), stackWord(start &+ 24))

@@ -18,7 +18,7 @@ enum LeakProblem: UInt32 {
     case .noMemory: "the kernel gave no memory for the search"
     case .noProcess: "the kernel gave no process to stop the threads by (RLIMIT_NPROC, pids.max)"
     case .died: "the process that was to look was killed"
-    case .filtered: "a seccomp filter kills who calls ptrace"
+    case .filtered: "a seccomp filter may kill who calls ptrace"
     case .refused:
       "the kernel does not let the threads be stopped by ptrace (a debugger, PR_SET_DUMPABLE, ptrace_scope)"
     case .tooManyThreads: "there are more than 65536 threads"
@@ -172,7 +172,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   private func lookForLeaks() -> LeakProblem {
     let start = System.monotonicTime
-    let deadline = start &+ LeakSearch.nanosecondLimit
+    var deadline = start &+ LeakSearch.nanosecondLimit
     guard
       var threads = StoppedThreads(
         process: pointee.processID, sparing: pointee.leaks.worker,
@@ -186,7 +186,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     switch pointee.leaks.isTracingDeadly ? .refused : threads.stopAll() {
     case nil: break
-    case .refused where isEndingAlone: threads.note(stackPointer: pointee.leaks.endingStack)
+    case .refused where isEndingAlone:
+      threads.note(stackPointer: pointee.leaks.endingStack)
+      // It is not stopped, and waits for its dump for half a minute.
+      deadline = start &+ LeakSearch.nanosecondLimit / 3
     case .refused: return pointee.leaks.isTracingDeadly ? .filtered : .refused
     case .tooMany: return .tooManyThreads
     case .notInTime: return .notInTime
@@ -235,6 +238,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     var mark = LeakMark(self, index, mapped, pages, deadline: deadline)
     guard threads.forEachRegister({ mark.visit($0) }) else { return .noRegisters }
+    // Its stack may be a block.
+    mark.visit(pointee.leaks.endingStack)
     threads.sortStackPointers()
     mark.visitRoots(threads, workerStack: pointee.leaks.workerStack)
     mark.flood()

@@ -17,6 +17,8 @@ struct MappedRange {
     /// Directly behind a mapping that nobody may touch, as a thread's stack is.
     static var guarded: Self { Self(rawValue: 16) }
     static var shared: Self { Self(rawValue: 32) }
+    /// No file's: all of it can be read.
+    static var anonymous: Self { Self(rawValue: 64) }
   }
 
   var start: UInt
@@ -82,7 +84,9 @@ struct MappedRanges {
         if !isPrivate { range.kind.insert(.shared) }
         if permissions.after("r") != nil { range.kind.insert(.readable) }
         if permissions.after("---") != nil { guardEnd = range.end }
-        if guardEnd == range.start { range.kind.insert(.guarded) }
+        let isAnonymous = isPrivate && (path.isEmpty || path.after("[") != nil)
+        if isAnonymous { range.kind.insert(.anonymous) }
+        if isAnonymous, guardEnd == range.start { range.kind.insert(.guarded) }
         if path.after("[heap]") != nil { range.kind.insert(.heap) }
         if path.after("[stack]") != nil { range.kind.insert(.mainStack) }
       }

@@ -127,10 +127,9 @@ struct StoppedThreads {
         problem = .tooMany
         return
       }
-      let answer = Trace.call(Trace.seize, number)
-      if answer == -Int(ESRCH) || (answer < 0 && Self.hasEnded(number, of: process)) { return }
-      guard answer == 0 else {
-        problem = .refused
+      guard Trace.call(Trace.seize, number) == 0 else {
+        // In a namespace for children only (unshare(2)) we know nobody by their numbers.
+        if !Self.hasEnded(number, of: process) { problem = .refused }
         return
       }
       _ = Trace.call(Trace.interrupt, number)
