@@ -24,7 +24,7 @@ tmpfilesdir := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 catalogdir := $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 
 .DEFAULT_GOAL := all
-.PHONY: all build deps test demo soak stress install stage uninstall format lint clean help
+.PHONY: all build deps test demo docs soak stress sanitize install stage uninstall format lint clean help
 
 all: deps build ## Install what is missing and build (the default)
 
@@ -50,11 +50,21 @@ test: deps build ## Run all tests
 demo: deps build ## Trace a leaking server of Examples/ and name the line
 	Examples/demo.sh
 
+docs: deps ## Build the reference of the Swift modules (.build/reference)
+	docs/reference.sh
+
 soak: deps build ## Repeat the tests of endurance SOAK times (1000)
 	HEAPTAP_SOAK=$(SOAK) $(SWIFT) test --filter '[Ss]oak'
 
 stress: deps build ## Everything that a process may do to its tracer at once, for STRESS seconds (3600)
 	HEAPTAP_STRESS=$(STRESS) $(SWIFT) test --filter StressTests
+
+# Leaks are left to the runtimes and the test library, which keep some.
+sanitize: deps ## The tests of the tracer's core under ThreadSanitizer and AddressSanitizer
+	cd Tests/Sanitizers && TSAN_OPTIONS=suppressions=$(CURDIR)/Tests/Sanitizers/thread.suppressions \
+	  $(SWIFT) test --sanitize=thread --scratch-path .build/thread
+	cd Tests/Sanitizers && ASAN_OPTIONS=detect_leaks=0 \
+	  $(SWIFT) test --sanitize=address --scratch-path .build/address
 
 install: build ## Install under PREFIX (/usr/local), staged in DESTDIR
 	@$(MAKE) --no-print-directory stage

@@ -27,6 +27,7 @@ public struct FrameFolding: Hashable, Sendable {
     /// Whether what fits is to stay, whatever rules before this one say.
     public var isException: Bool
 
+    /// A rule of any form. What is left out does not matter.
     public init(
       function: Glob? = nil, module: Glob? = nil, file: Glob? = nil,
       keepsFramesWithFile: Bool = false, onlyDerivedFrames: Bool = false,
@@ -40,8 +41,11 @@ public struct FrameFolding: Hashable, Sendable {
       self.isException = isException
     }
 
+    /// Functions by name.
     public static func function(_ pattern: Glob) -> Rule { Rule(function: pattern) }
+    /// All of a library's or a program's code, by the last component of its path.
     public static func module(_ pattern: Glob) -> Rule { Rule(module: pattern) }
+    /// Code by the path of its source file.
     public static func file(_ pattern: Glob) -> Rule { Rule(file: pattern) }
     /// What the compiler made without anyone writing a line: the caller is who wrote something.
     public static let derivedFrames = Rule(onlyDerivedFrames: true)
@@ -53,6 +57,7 @@ public struct FrameFolding: Hashable, Sendable {
   /// somebody wrote, such as from a Swift task to what made it.
   public var passages: [Rule]
 
+  /// Folds by these rules and no others.
   public init(rules: [Rule], passages: [Rule] = []) {
     self.rules = rules
     self.passages = passages

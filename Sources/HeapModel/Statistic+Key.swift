@@ -8,13 +8,17 @@ extension Statistic {
   /// in a process or numbers of one snapshot. Where the wanted detail of a frame is not known, its
   /// key is the best that is, so that different functions without lines do not become one row.
   public enum Key: Hashable, Sendable {
+    /// A line of source.
     case line(file: String, line: Int)
+    /// A source file by its path.
     case file(String)
     /// The module's name sets apart functions of one name; empty where not known.
     case function(String, module: String)
     /// Code without a name: where it lies in its module's file, or an address without a module.
     case offset(UInt64, module: String)
+    /// A library or program by the last component of its path.
     case module(String)
+    /// The interval between two snapshots; `nil` for blocks of which it is not known.
     case generation(Int?)
     case type(String?)
     case thread(String?)

@@ -13,11 +13,14 @@ public struct Statistic: Hashable, Sendable {
   public let stack: Stack?
   /// Bytes asked for by the blocks that are still allocated.
   public let liveBytes: Int
+  /// How many blocks are still allocated.
   public let liveBlocks: Int
   /// Bytes asked for since recording began, freed or not. 0 where that was not recorded.
   public let totalBytes: Int
+  /// Blocks allocated since recording began, freed or not. 0 where that was not recorded.
   public let totalBlocks: Int
 
+  /// One row of a report.
   public init(
     key: Key, function: String? = nil, stack: Stack? = nil, liveBytes: Int, liveBlocks: Int,
     totalBytes: Int = 0, totalBlocks: Int = 0
@@ -51,16 +54,22 @@ extension Statistic: CustomStringConvertible {
 
 /// One row of a comparison: what is alive now, and how much more that is than before.
 public struct StatisticDifference: Hashable, Sendable {
+  /// What the row stands for.
   public let key: Statistic.Key
+  /// The function to show beside the key, as in `Statistic`.
   public let function: String?
+  /// The frames, where rows are stacks; `nil` otherwise.
   public let stack: Stack?
   /// As the later snapshot has it: 0 in a row that vanished.
   public let liveBytes: Int
+  /// As `liveBytes`.
   public let liveBlocks: Int
   /// Later less earlier: negative where the row shrank.
   public let addedBytes: Int
+  /// As `addedBytes`.
   public let addedBlocks: Int
 
+  /// One row of a comparison.
   public init(
     key: Statistic.Key, function: String? = nil, stack: Stack? = nil, liveBytes: Int,
     addedBytes: Int, liveBlocks: Int, addedBlocks: Int
