@@ -5,11 +5,13 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 SWIFT ?= swift
 SOAK ?= 1000
+STRESS ?= 3600
 
 # Debian's names of what the build and the tests need besides a Swift toolchain.
 PACKAGES := libdw-dev libiberty-dev zlib1g-dev libunwind-dev libsystemd-dev pkg-config valgrind redis-server \
   nginx-light sqlite3 python3 curl apache2-utils procps golang-go systemd systemd-sysv \
-  systemd-journal-remote util-linux iproute2 libcurl4-openssl-dev gdb git perl rustc nodejs dwz xz-utils debuginfod
+  systemd-journal-remote util-linux iproute2 libcurl4-openssl-dev gdb git perl rustc nodejs dwz xz-utils debuginfod \
+  libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0
 
 RELEASE := .build/release
 bindir := $(DESTDIR)$(PREFIX)/bin
@@ -22,7 +24,7 @@ tmpfilesdir := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 catalogdir := $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 
 .DEFAULT_GOAL := all
-.PHONY: all build deps test demo soak install stage uninstall format lint clean help
+.PHONY: all build deps test demo soak stress sanitize install stage uninstall format lint clean help
 
 all: deps build ## Install what is missing and build (the default)
 
@@ -50,6 +52,16 @@ demo: deps build ## Trace a leaking server of Examples/ and name the line
 
 soak: deps build ## Repeat the tests of endurance SOAK times (1000)
 	HEAPTAP_SOAK=$(SOAK) $(SWIFT) test --filter '[Ss]oak'
+
+stress: deps build ## Everything that a process may do to its tracer at once, for STRESS seconds (3600)
+	HEAPTAP_STRESS=$(STRESS) $(SWIFT) test --filter StressTests
+
+# Leaks are left to the runtimes and the test library, which keep some.
+sanitize: deps ## The tests of the tracer's core under ThreadSanitizer and AddressSanitizer
+	cd Tests/Sanitizers && TSAN_OPTIONS=suppressions=$(CURDIR)/Tests/Sanitizers/thread.suppressions \
+	  $(SWIFT) test --sanitize=thread --scratch-path .build/thread
+	cd Tests/Sanitizers && ASAN_OPTIONS=detect_leaks=0 \
+	  $(SWIFT) test --sanitize=address --scratch-path .build/address
 
 install: build ## Install under PREFIX (/usr/local), staged in DESTDIR
 	@$(MAKE) --no-print-directory stage

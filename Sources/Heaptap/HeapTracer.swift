@@ -29,7 +29,7 @@ public enum HeapTracer {
   /// Starts recording. Starting what records changes nothing.
   ///
   /// What is allocated already is not known, and never will be. While recording, an allocation and
-  /// its free cost some 200 ns more.
+  /// its free cost some 25 ns more where their stack has been seen before, else some 100 and up.
   ///
   /// - Parameter depth: How many frames of a stack to keep; `nil` for what `HEAPTAP_DEPTH` says, or
   ///   64. Deeper stacks are cut off at their outermost end, and say so.

@@ -13,6 +13,16 @@ enum HeapCheck {
     by caller: CallingFunction, warmUps: Int, repetitions: Int, tolerating byteCount: Int,
     _ body: () throws -> Void
   ) throws -> String? {
+    let report = try measured(
+      label(repetitions), by: caller, warmUps: warmUps, repetitions: repetitions, body)
+    return verdict(on: report, tolerating: byteCount)
+  }
+
+  /// What the runs after the first ones did.
+  private static func measured(
+    _ label: String, by caller: CallingFunction, warmUps: Int, repetitions: Int,
+    _ body: () throws -> Void
+  ) throws -> HeapTraceReport {
     for _ in 0..<warmUps { try body() }
     let measurement = try HeapMeasurement.begin(by: caller)
     // By hand: a closure here would be a block of its own.
@@ -20,8 +30,7 @@ enum HeapCheck {
     do { for _ in 0..<repetitions { try body() } } catch { failure = error }
     let end = try measurement.end()
     if let failure { throw failure }
-    let report = try measurement.report(label(repetitions), until: end)
-    return verdict(on: report, tolerating: byteCount)
+    return try measurement.report(label, until: end)
   }
 
   static func growth(
@@ -54,13 +63,8 @@ enum HeapCheck {
     by caller: CallingFunction, atMostBlocks blocks: Int?, atMostBytes bytes: Int?, warmUps: Int,
     _ body: () throws -> Void
   ) throws -> String? {
-    for _ in 0..<warmUps { try body() }
-    let measurement = try HeapMeasurement.begin(by: caller)
-    var failure: (any Error)?
-    do { try body() } catch { failure = error }
-    let end = try measurement.end()
-    if let failure { throw failure }
-    let report = try measurement.report("allocations", until: end)
+    let report = try measured(
+      "allocations", by: caller, warmUps: warmUps, repetitions: 1, body)
     var excess: [String] = []
     if let blocks, report.allocatedBlocks > blocks {
       excess.append("\(report.allocatedBlocks) blocks, of which \(blocks) are allowed")

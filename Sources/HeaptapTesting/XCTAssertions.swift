@@ -12,13 +12,10 @@ public func XCTAssertHeapGrowth(
   file: StaticString = #filePath, line: UInt = #line, function: String = #function,
   _ body: () throws -> Void
 ) {
-  do {
-    let failure = try HeapCheck.growth(
+  failTest(at: file, line) {
+    try HeapCheck.growth(
       by: CallingFunction(file: "\(file)", function: function), warmUps: warmUps,
       repetitions: repetitions, tolerating: byteCount, body)
-    if let failure { XCTFail(failure, file: file, line: line) }
-  } catch {
-    XCTFail("\(error)", file: file, line: line)
   }
 }
 
@@ -28,11 +25,17 @@ public func XCTAssertAllocations(
   file: StaticString = #filePath, line: UInt = #line, function: String = #function,
   _ body: () throws -> Void
 ) {
-  do {
-    let failure = try HeapCheck.allocations(
+  failTest(at: file, line) {
+    try HeapCheck.allocations(
       by: CallingFunction(file: "\(file)", function: function), atMostBlocks: blocks,
       atMostBytes: bytes, warmUps: warmUps, body)
-    if let failure { XCTFail(failure, file: file, line: line) }
+  }
+}
+
+/// Fails the test by what a check has found, or by its error.
+private func failTest(at file: StaticString, _ line: UInt, by check: () throws -> String?) {
+  do {
+    if let failure = try check() { XCTFail(failure, file: file, line: line) }
   } catch {
     XCTFail("\(error)", file: file, line: line)
   }

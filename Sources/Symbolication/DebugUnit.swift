@@ -64,9 +64,10 @@ import Glibc
 
   /// The place in the current function that tells where its `await` is.
   ///
-  /// Who awaits a Swift async function goes on at the first instruction of a part. The compiler gives that instruction the line of the `await`; but where the `await` was
-  /// inlined, that line without its file and its callers, or the line that the function begins on, or
-  /// none. Then the first place that was written by somebody has them.
+  /// Who awaits a Swift async function goes on at the first instruction of a part. The compiler gives
+  /// that instruction the line of the `await`; but where the `await` was inlined, that line without its
+  /// file and its callers, or the line that the function begins on, or none. Then the first place that
+  /// was written by somebody has them.
   private func resumption(at entry: UInt64) -> UInt64 {
     let current = current!
     let claimed = sourceLine(at: entry).line ?? 0

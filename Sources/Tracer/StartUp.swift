@@ -61,6 +61,12 @@ public func didLoad() {
     core.pointee.settings.mode == .armed || core.pointee.settings.mode == .recording
   else { return }
   _ = tracer_watch_threads_and_forks()
+  // Nothing could be said while the originals were being looked for.
+  if core.pointee.settings.mode == .recording,
+    core.pointee.isRecording.load(ordering: .relaxed) == 0
+  {
+    core.tellNotStarted()
+  }
   install(core.pointee.settings.startSignal, .foreignStartHandler)
   install(core.pointee.settings.snapshotSignal, .foreignSnapshotHandler)
   if core.pointee.settings.dumpsAtExit { watchEnd() }

@@ -162,7 +162,7 @@ import Testing
         + ["/usr/bin/env", "LD_PRELOAD=\(Workshop.library)"])
   }
 
-  private static func canMount() -> Bool {
+  static func canMount() -> Bool {
     isRoot && (try? run(["/usr/bin/unshare", "-m", "/bin/true"]).status) == 0
   }
 

@@ -97,6 +97,29 @@ import Testing
     #expect(try guest.snapshots().map(\.header.trigger) == ["signal", "stop"])
   }
 
+  @Test(arguments: ["sigwait", "signalfd"])
+  func `signals that the application waits for are the application's`(way: String) throws {
+    let box = try DumpBox()
+    let guest = try Guest(
+      [Programs.build("waiting.c"), way], environment: box.environment("1"))
+    try guest.wait(forOutput: "ready")
+    for _ in 0..<20 {
+      let before = guest.outputSoFar.count
+      guest.send(SIGUSR1)
+      try guest.wait(for: "the signal") { guest.outputSoFar.count > before }
+    }
+    // By the page it can be asked all the same.
+    let armed = try Obedient.armed(guest.pid, guest)
+    #expect(armed.state == .dormant)
+    _ = try armed.start(timeout: .seconds(10))
+    _ = try armed.snapshot(timeout: .seconds(10))
+    guest.send(SIGUSR2)
+    let result = guest.finish()
+    #expect(result.status == 0)
+    #expect(result.output.hasSuffix("got USR1\ngot USR2\n"))
+    #expect(box.dumps.count == 1)
+  }
+
   @Test func `an exit that is traced leaves the default of termination to the application`() throws
   {
     // Its own handler for SIGTERM, installed later, runs, and the process goes on.

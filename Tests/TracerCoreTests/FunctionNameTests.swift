@@ -31,6 +31,13 @@ public func landmark(_ value: Int) -> Int { value &* 3 }
         origin: origin, bias: bias, limit: end))
   }
 
+  /// The C library's own definition: a sanitizer's runtime, in the program, has some of the same name.
+  private func libraryFunction(_ name: String) throws -> UInt {
+    let library = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD)
+    defer { library.map { _ = dlclose($0) } }
+    return UInt(bitPattern: try #require(dlsym(library, name)))
+  }
+
   private func string(_ bytes: UnsafeRawBufferPointer) -> String {
     String(decoding: bytes, as: UTF8.self)
   }
@@ -57,8 +64,7 @@ public func landmark(_ value: Int) -> Int { value &* 3 }
 
   @Test(arguments: ["qsort", "getenv", "pthread_create", "fopen"])
   func `a mapped library's symbols are those that the loader finds`(_ name: String) throws {
-    // RTLD_DEFAULT
-    let address = UInt(bitPattern: try #require(dlsym(nil, name)))
+    let address = try libraryFunction(name)
     let object = try object(holding: address)
     try withImage(
       "/proc/self/mem", origin: object.start, bias: object.load_bias, limit: object.end
@@ -110,13 +116,12 @@ public func landmark(_ value: Int) -> Int { value &* 3 }
   }
 
   @Test func `a library is the one of its build ID`() throws {
-    let object = try object(holding: UInt(bitPattern: try #require(dlsym(nil, "qsort"))))
+    let function = try libraryFunction("qsort")
+    let object = try object(holding: function)
     let path = String(cString: try #require(object.name))
     let table = Zeroed(ModuleTable.self)
     #expect(table { $0.pointee.open() })
-    let number = table {
-      $0.pointee.number(holding: UInt64(UInt(bitPattern: dlsym(nil, "qsort"))))
-    }
+    let number = table { $0.pointee.number(holding: UInt64(function)) }
     var module = table { $0.pointee.module(number).pointee }
     #expect(module.buildIDByteCount > 0)
     try withImage(path) { #expect($0?.isSame(as: module) == true) }

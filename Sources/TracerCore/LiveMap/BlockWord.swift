@@ -32,9 +32,10 @@ package struct BlockWord: Equatable {
     site: UInt32, generation: UInt32, epoch: UInt32, byteCount: UInt64, address: UInt
   ) {
     let isLarge = byteCount >= Self.largeByteCount
-    bits =
-      UInt64(site) | UInt64(generation) << 22 | (isLarge ? Self.largeFlag : byteCount << 32)
-      | Self.addressBits(address) | UInt64(epoch & Self.epochMask) << 58
+    self.init(
+      site: site, birth: Self.birth(generation: generation, epoch: epoch),
+      smallByteCount: isLarge ? 0 : byteCount, address: address)
+    if isLarge { bits |= Self.largeFlag }
   }
 
   /// What the words of all blocks have in common that are born in a generation of a recording.
@@ -68,14 +69,6 @@ package struct BlockWord: Equatable {
   @inline(__always) package var smallByteCount: UInt64 { bits >> 32 & 0xff_ffff }
   /// The size that this word keeps for the large block before it.
   @inline(__always) package var largeByteCount: UInt64 { bits & (Self.sizeFlag &- 1) }
-
-  /// The same as `isBlock`, of a block that is not large.
-  @inline(__always)
-  func isSmallBlock(at address: UInt, epoch: UInt32) -> Bool {
-    let mask: UInt64 = 3 << 56 | 7 << 58 | Self.sizeFlag | Self.largeFlag
-    let expected = Self.addressBits(address) | UInt64(epoch & Self.epochMask) << 58
-    return bits & mask == expected && site != 0
-  }
 
   /// Whether this is the entry of a block of this recording at exactly this address.
   @inline(__always)

@@ -113,7 +113,7 @@ package struct LiveMap: ~Copyable {
     guard address < Self.addressLimit, let shadow = shadow(address) else { return nil }
     let cell = Self.word(shadow, Self.index(address))
     let word = BlockWord(bits: cell.pointee.load(ordering: .relaxed))
-    guard word.isSmallBlock(at: address, epoch: epoch) else { return nil }
+    guard word.isBlock(at: address, epoch: epoch), !word.isLarge else { return nil }
     cell.pointee.store(0, ordering: .relaxed)
     return word.smallByteCount
   }

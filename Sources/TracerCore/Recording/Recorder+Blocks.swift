@@ -84,7 +84,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed)
     {
       for position in 0..<ThreadState.tallyCount {
-        flush(thread.tallies + position)
+        flushInPlace(thread.tallies + position)
       }
       publish(thread)
       pointee.retired.add(thread.pointee.counters)
@@ -128,10 +128,7 @@ extension UnsafeMutablePointer where Pointee == Core {
         address, site: site, generation: pointee.generation.load(ordering: .relaxed),
         epoch: pointee.epoch.load(ordering: .relaxed), byteCount: byteCount)
     else { return thread.pointee.counters.lostBlocks.addAlone(1) }
-    thread.pointee.counters.allocatedBlocks.addAlone(1)
-    thread.pointee.counters.allocatedBytes.addAlone(byteCount)
-    tally(thread, site, byteCount)
-    grow(thread, byteCount)
+    if countAllocated(thread, byteCount, site) { publish(thread) }
   }
 
   /// Takes a block that is about to be given back, and must still be its owner's.
@@ -142,9 +139,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     if let (_, byteCount) = pointee.map.take(
       address, epoch: pointee.epoch.load(ordering: .relaxed))
     {
-      thread.pointee.counters.freedBlocks.addAlone(1)
-      thread.pointee.counters.freedBytes.addAlone(byteCount)
-      shrink(thread, byteCount)
+      if countFreed(thread, byteCount) { publish(thread) }
     } else if thread.pointee.isDeleting == 0 {
       countUnknown(thread, block)
     }
@@ -239,9 +234,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     if taken.epoch != pointee.epoch.load(ordering: .relaxed) {
       // Freed in a recording that is over: this one has never counted it.
     } else if taken.wasKnown {
-      thread.pointee.counters.freedBlocks.addAlone(1)
-      thread.pointee.counters.freedBytes.addAlone(taken.byteCount)
-      shrink(thread, taken.byteCount)
+      if countFreed(thread, taken.byteCount) { publish(thread) }
     } else {
       thread.pointee.counters.unknownFreedBlocks.addAlone(1)
       thread.pointee.counters.unknownFreedBytes.addAlone(UInt64(taken.usableByteCount))
@@ -278,7 +271,7 @@ extension UnsafeMutablePointer where Pointee == Core {
         _ = pointee.sites.site(word.site).pointee.totalBytes.wrappingSubtract(
           excess, ordering: .relaxed)
       }
-      shrink(thread, excess)
+      if lowerBalance(thread, by: excess) { publish(thread) }
     }
     leave(thread)
   }
@@ -299,28 +292,46 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   // MARK: Sums
 
+  /// Counts a block that was entered; whether the thread's balance is to be published.
+  @inline(__always)
+  func countAllocated(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ byteCount: UInt64, _ site: UInt32
+  ) -> Bool {
+    thread.pointee.counters.allocatedBlocks.addAlone(1)
+    thread.pointee.counters.allocatedBytes.addAlone(byteCount)
+    tally(thread, site, byteCount)
+    return raiseBalance(thread, by: byteCount)
+  }
+
+  /// Counts a block that was taken; whether the thread's balance is to be published.
+  @inline(__always)
+  func countFreed(_ thread: UnsafeMutablePointer<ThreadState>, _ byteCount: UInt64) -> Bool {
+    thread.pointee.counters.freedBlocks.addAlone(1)
+    thread.pointee.counters.freedBytes.addAlone(byteCount)
+    return lowerBalance(thread, by: byteCount)
+  }
+
   /// Adds an allocation to the thread's tally of its site.
   @inline(__always)
   private func tally(
     _ thread: UnsafeMutablePointer<ThreadState>, _ site: UInt32, _ byteCount: UInt64
   ) {
     let tally = thread.tallies + Int(site) & (ThreadState.tallyCount &- 1)
-    if tally.pointee.site.load(ordering: .relaxed) != site {
-      flush(tally)
+    if tally.pointee.site.load(ordering: .relaxed) != site
+      || tally.pointee.blocks.load(ordering: .relaxed) >= SiteTally.blockLimit
+    {
+      // In place: a call would have the hooks keep registers for it.
+      flushInPlace(tally)
       tally.pointee.site.store(site, ordering: .relaxed)
     }
-    let blocks = tally.pointee.blocks.load(ordering: .relaxed)
-    tally.pointee.blocks.store(blocks &+ 1, ordering: .relaxed)
+    tally.pointee.blocks.store(
+      tally.pointee.blocks.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
     tally.pointee.bytes.addAlone(byteCount)
-    if blocks >= SiteTally.blockLimit { flush(tally) }
   }
-
-  @inline(never)
-  func flush(_ tally: UnsafeMutablePointer<SiteTally>) { flushInPlace(tally) }
 
   /// Adds a tally to its site's totals, and empties it.
   @inline(__always)
-  func flushInPlace(_ tally: UnsafeMutablePointer<SiteTally>) {
+  private func flushInPlace(_ tally: UnsafeMutablePointer<SiteTally>) {
     let site = tally.pointee.site.load(ordering: .relaxed)
     guard site != 0 else { return }
     let totals = pointee.sites.site(site)
@@ -337,20 +348,23 @@ extension UnsafeMutablePointer where Pointee == Core {
   package var publishLimit: Int64 { pointee.threads.publishLimit.load(ordering: .relaxed) }
 
   @inline(__always)
-  private func grow(_ thread: UnsafeMutablePointer<ThreadState>, _ byteCount: UInt64) {
+  private func raiseBalance(
+    _ thread: UnsafeMutablePointer<ThreadState>, by byteCount: UInt64
+  ) -> Bool {
     let balance = thread.pointee.balance &+ Int64(truncatingIfNeeded: byteCount)
     thread.pointee.balance = balance
-    if balance > thread.pointee.balanceHigh.load(ordering: .relaxed) {
-      thread.pointee.balanceHigh.store(balance, ordering: .relaxed)
-      if balance >= publishLimit { publish(thread) }
-    }
+    guard balance > thread.pointee.balanceHigh.load(ordering: .relaxed) else { return false }
+    thread.pointee.balanceHigh.store(balance, ordering: .relaxed)
+    return balance >= publishLimit
   }
 
   @inline(__always)
-  private func shrink(_ thread: UnsafeMutablePointer<ThreadState>, _ byteCount: UInt64) {
+  private func lowerBalance(
+    _ thread: UnsafeMutablePointer<ThreadState>, by byteCount: UInt64
+  ) -> Bool {
     let balance = thread.pointee.balance &- Int64(truncatingIfNeeded: byteCount)
     thread.pointee.balance = balance
-    if balance <= 0 &- publishLimit { publish(thread) }
+    return balance <= 0 &- publishLimit
   }
 
   /// Adds the thread's balance to the process's, and raises the high-water mark.

@@ -57,15 +57,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       leave(thread)
       return site == 0 ? .unremembered : .unusual
     }
-    thread.pointee.counters.allocatedBlocks.addAlone(1)
-    thread.pointee.counters.allocatedBytes.addAlone(UInt64(UInt(bitPattern: byteCount)))
-    tally(thread, site, UInt64(UInt(bitPattern: byteCount)))
-    let balance = thread.pointee.balance &+ Int64(byteCount)
-    thread.pointee.balance = balance
-    if balance > thread.pointee.balanceHigh.load(ordering: .relaxed) {
-      thread.pointee.balanceHigh.store(balance, ordering: .relaxed)
-      if balance >= publishLimit { return .publishing }
-    }
+    if countAllocated(thread, UInt64(UInt(bitPattern: byteCount)), site) { return .publishing }
     leave(thread)
     return .done
   }
@@ -81,33 +73,6 @@ extension UnsafeMutablePointer where Pointee == Core {
     leave(thread)
   }
 
-  /// As `StackCache.rememberedSite`, with what the thread knows at hand.
-  @inline(__always)
-  private func rememberedSite(
-    _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
-  ) -> UInt32 {
-    guard let memo = thread.pointee.memo,
-      memo.pointee.moduleGeneration == pointee.rows.moduleGeneration.load(ordering: .relaxed)
-    else { return 0 }
-    return memo.rememberedSite(registers, thread)
-  }
-
-  @inline(__always)
-  private func tally(
-    _ thread: UnsafeMutablePointer<ThreadState>, _ site: UInt32, _ byteCount: UInt64
-  ) {
-    let tally = thread.tallies + Int(site) & (ThreadState.tallyCount &- 1)
-    if tally.pointee.site.load(ordering: .relaxed) != site
-      || tally.pointee.blocks.load(ordering: .relaxed) >= SiteTally.blockLimit
-    {
-      flushInPlace(tally)
-      tally.pointee.site.store(site, ordering: .relaxed)
-    }
-    tally.pointee.blocks.store(
-      tally.pointee.blocks.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
-    tally.pointee.bytes.addAlone(byteCount)
-  }
-
   /// Takes a block that is about to be given back, if it is known and small.
   @inline(__always)
   package func takeQuickly(_ block: UnsafeMutableRawPointer) -> QuickOutcome {
@@ -119,11 +84,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       leave(thread)
       return .unusual
     }
-    thread.pointee.counters.freedBlocks.addAlone(1)
-    thread.pointee.counters.freedBytes.addAlone(byteCount)
-    let balance = thread.pointee.balance &- Int64(bitPattern: byteCount)
-    thread.pointee.balance = balance
-    if balance <= 0 &- publishLimit { return .publishing }
+    if countFreed(thread, byteCount) { return .publishing }
     leave(thread)
     return .done
   }

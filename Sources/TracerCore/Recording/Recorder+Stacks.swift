@@ -10,26 +10,23 @@ extension UnsafeMutablePointer where Pointee == Core {
   func site(
     _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32 {
-    if let memo = thread.pointee.memo,
-      memo.pointee.moduleGeneration == pointee.rows.moduleGeneration.load(ordering: .relaxed),
-      let entry = rememberedEntry(memo, thread, registers)
-    {
-      if entry.pointee.flags & MemoEntry.isTruncated != 0 {
-        thread.pointee.counters.truncatedStacks.addAlone(1)
-      }
-      return entry.pointee.site
+    let site = rememberedSite(thread, registers)
+    guard site != 0 else { return followedSite(thread, registers) }
+    if site & MemoEntry.truncatedSite != 0 {
+      thread.pointee.counters.truncatedStacks.addAlone(1)
     }
-    return followedSite(thread, registers)
+    return site & ~MemoEntry.truncatedSite
   }
 
+  /// As `StackCache.rememberedSite`, with what the thread knows at hand.
   @inline(__always)
-  private func rememberedEntry(
-    _ memo: UnsafeMutablePointer<StackCache>, _ thread: UnsafeMutablePointer<ThreadState>,
-    _ registers: UnsafePointer<tracer_registers>
-  ) -> UnsafeMutablePointer<MemoEntry>? {
-    guard let entry = memo.remembered(registers, thread.pointee.readable) else { return nil }
-    return entry.pointee.flags & MemoEntry.isElsewhere == 0 || entry.isTrueElsewhere()
-      ? entry : nil
+  func rememberedSite(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
+  ) -> UInt32 {
+    guard let memo = thread.pointee.memo,
+      memo.pointee.moduleGeneration == pointee.rows.moduleGeneration.load(ordering: .relaxed)
+    else { return 0 }
+    return memo.rememberedSite(registers, thread)
   }
 
   /// What a thread of its own memory does about a stack that is not in its memo.
@@ -56,9 +53,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ thread: UnsafeMutablePointer<ThreadState>, _ cache: UnsafeMutablePointer<StackCache>,
     _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32? {
-    guard
-      cache.follow(registers, self, thread) == .stepped
-    else { return nil }
+    guard cache.follow(registers, self, thread) == .stepped else { return nil }
     var isNew = false
     let site = cache.imageSite(
       pointee.sites, thread: thread.pointee.number, limit: pointee.depth, &isNew)
@@ -110,7 +105,7 @@ extension UnsafeMutablePointer where Pointee == Core {
         root: walk.root, map: pointee.map, epoch: pointee.epoch.load(ordering: .relaxed),
         readable: &thread.pointee.readableContexts, trace: &trace)
       {
-        let site = pointee.sites.site(origin.site)
+        let site = pointee.sites.site(origin)
         return walk.append(site.pointee, pointee.sites.rows(of: site.pointee))
       }
       guard let context = TaskOrigin.declaring(walk.root) else { return }
@@ -127,11 +122,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32 {
     // Before the image follows: afterwards what is remembered may be the stack of this moment.
-    let remembered = rememberedEntry(cache, thread, registers)?.pointee.site
+    let remembered = cache.rememberedSite(registers, thread) & ~MemoEntry.truncatedSite
     let followed = follow(thread, cache, registers)
     let walked = walkedSite(thread, registers)
     thread.pointee.counters.checkedStacks.addAlone(1)
-    if !isSame(remembered, walked) || !isSame(followed, walked) {
+    if !isSame(remembered == 0 ? nil : remembered, walked) || !isSame(followed, walked) {
       thread.pointee.counters.differingStacks.addAlone(1)
     }
     return walked

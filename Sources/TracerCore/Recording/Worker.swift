@@ -131,13 +131,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     let error = startRecording(depth: depth)
     page?.pointee.start_result = UInt32(bitPattern: error)
     if wasRecording || !isTold { return error }
+    guard error == 0 else {
+      tellNotStarted()
+      return error
+    }
     withMessage { message in
-      guard error == 0 else {
-        message.append("recording did not start: the kernel gave no memory for the tables")
-        message.append(" (RLIMIT_AS, or strict overcommit)")
-        page?.setText(ControlPage.messageOffset, capacity: 512, message.bytes)
-        return notify(.trouble, message.bytes)
-      }
       message.append("recording started, ")
       message.append(decimal: UInt64(pointee.depth))
       message.append(" frames a stack")
@@ -253,6 +251,16 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
   }
 
+  /// Says that there was no room to record in, which the process is not to notice in any other way.
+  package func tellNotStarted() {
+    withMessage { message in
+      message.append("recording did not start: the kernel gave no memory for the tables")
+      message.append(" (RLIMIT_AS, or strict overcommit)")
+      page?.setText(ControlPage.messageOffset, capacity: 512, message.bytes)
+      notify(.trouble, message.bytes)
+    }
+  }
+
   /// The dump at the end of the process, by whichever thread.
   package func carryOutExit(_ request: Request) {
     if pointee.isRecording.load(ordering: .acquiring) != 0 {
@@ -274,7 +282,8 @@ extension UnsafeMutablePointer where Pointee == Core {
   private func tellArmed() {
     guard pointee.settings.mode == .armed || pointee.settings.mode == .recording else { return }
     withMessage { message in
-      message.append(pointee.settings.mode == .armed ? "armed, dormant" : "armed and recording")
+      let isRecording = pointee.isRecording.load(ordering: .relaxed) != 0
+      message.append(isRecording ? "armed and recording" : "armed, dormant")
       if pointee.settings.startSignal != 0 {
         let minimum = tracer_services.signal_minimum?() ?? 0
         message.append("; ")

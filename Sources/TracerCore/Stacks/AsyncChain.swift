@@ -24,12 +24,10 @@ package struct AsyncChain {
   /// `push %rbp; push %r14; lea 8(%rsp),%rbp`: r14 is the context.
   private static var prologue: UInt64 { 0x0824_6c8d_4856_4155 }
 
-  /// A caller: where it will go on, and the context that says so.
+  /// A caller, as the context of who it awaits has it.
   package struct Caller {
     /// The first instruction of a function, and no return address.
     package var resume: UInt
-    /// The address of the words that were read: the next context, and `resume`.
-    package var context: UInt
     /// The caller's own context; 0 for the function that a task begins with.
     package var own: UInt
   }
@@ -107,6 +105,6 @@ package struct AsyncChain {
     steps &+= 1
     root = context
     self.context = stackWord(context)
-    return Caller(resume: resume, context: context, own: self.context)
+    return Caller(resume: resume, own: self.context)
   }
 }

@@ -53,7 +53,7 @@ package struct Row: ~Copyable {
   package var module: UInt16
   package var cfaRule: CFARule
   package var flags: Flags
-  /// The module generation that this row is known to hold in.
+  /// The generation that this row is known to hold in; 0 while it is being made.
   package let generation: Atomic<UInt32>
 
   /// The address as it is found on the stack.
@@ -147,7 +147,9 @@ package struct RowTable: ~Copyable {
     while number <= rowCount {
       let row = row(number)
       // A row that is being made at this moment is in no dump yet.
-      if row.pointee.key != 0, row.pointee.module == 0, !row.pointee.flags.contains(.own) {
+      if row.pointee.generation.load(ordering: .acquiring) != 0, row.pointee.module == 0,
+        !row.pointee.flags.contains(.own)
+      {
         body(row.pointee.callAddress)
       }
       number &+= 1
@@ -157,10 +159,14 @@ package struct RowTable: ~Copyable {
   @inline(__always)
   static func hash(_ key: UInt64) -> UInt64 { (key &* 0x9E37_79B9_7F4A_7C15) >> 20 }
 
+  /// The generation that rows hold in now: from 1.
+  @inline(__always)
+  private var generation: UInt32 { moduleGeneration.load(ordering: .relaxed) &+ 1 }
+
   /// What one walk needs of the table, which is open.
   @inline(__always)
   package var reader: RowReader {
-    RowReader(row(0), index, generation: moduleGeneration.load(ordering: .relaxed))
+    RowReader(row(0), index, generation: generation)
   }
 
   /// The number of the row for a key, by a reader of this table; not `.stepped` where there is none.
@@ -174,7 +180,7 @@ package struct RowTable: ~Copyable {
 
   /// A counter without a row at the first places to look: new, or further away, or no counter at all.
   @inline(never)
-  func findUnmet(
+  private func findUnmet(
     _ key: UInt64, own: Range<UInt64>, _ number: inout UInt32
   ) -> StepOutcome {
     guard key & ~Row.exactFlag != 0 else { return .ended(.outermost) }
@@ -185,7 +191,7 @@ package struct RowTable: ~Copyable {
   /// The number of the row for a key, made where it is new; 0 where there is no room for it.
   @inline(never)
   package func number(_ key: UInt64, own: Range<UInt64>) -> UInt32 {
-    let generation = moduleGeneration.load(ordering: .relaxed)
+    let generation = generation
     return index.intern(hash: Self.hash(key)) { number in
       let row = row(number)
       guard row.pointee.key == key else { return false }
@@ -227,8 +233,9 @@ package struct RowTable: ~Copyable {
     let number = count.wrappingAdd(1, ordering: .relaxed).newValue
     guard number < Self.limit else { return 0 }
     let row = row(number)
+    // Releasing: pairs with the load in `forEachGeneratedAddress`, which comes by no index.
+    defer { row.pointee.generation.store(generation, ordering: .releasing) }
     row.pointee.key = key
-    row.pointee.generation.store(generation, ordering: .relaxed)
     let module = modules.number(holding: key & ~Row.exactFlag)
     row.pointee.module = UInt16(truncatingIfNeeded: module)
     if module == 0 { hasGeneratedCode.store(1, ordering: .relaxed) }

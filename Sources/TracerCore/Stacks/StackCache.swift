@@ -40,7 +40,8 @@ package struct ReadTrace {
   }
 }
 
-/// A frame of the last walk.
+/// A frame of the last walk. Below the outermost one lies where the walk ended: the same place, or one
+/// with a counter of zero where that was read.
 struct ImageFrame {
   var place: FramePlace
   /// The hash of the rows of this frame and of all its callers.
@@ -52,8 +53,6 @@ struct ImageFrame {
   var depth: UInt32
   /// Whether rbp, as it is in this frame, has a part in finding the callers.
   var needsFramePointer: Bool
-  /// Whether the walk ended here because it read a zero, which may be something else the next time.
-  var wasRead: Bool
 }
 
 /// A frame on its way into the image.

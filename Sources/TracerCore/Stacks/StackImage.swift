@@ -73,12 +73,9 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         }
         number = frames[changed].row
       } else {
-        number = reader.find(place.counter)
-        if number == 0 {
-          outcome = core.pointee.rows.findUnmet(
-            place.counter, own: core.pointee.ownStart..<core.pointee.ownEnd, &number)
-          if outcome != .stepped { break }
-        }
+        outcome = core.pointee.rows.find(
+          place.counter, reader, own: core.pointee.ownStart..<core.pointee.ownEnd, &number)
+        if outcome != .stepped { break }
       }
       if count >= StackWalk.stepLimit {
         pointee.overlongStart = UInt(bitPattern: registers)
@@ -88,14 +85,14 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: false)
       count &+= 1
       let row = reader.rows + Int(number)
-      outcome = place.isGuess(row) ? .complex : place.step(row, &range)
+      outcome = place.guessLeavesPage(row) ? .complex : place.step(row, &range)
     }
     thread.pointee.readable = range
     switch outcome {
     case .awaited: return followAwaiting(count, min(top, base), core, thread, reader)
     case .ended(.outermost):
       guard count < StackCache.frameLimit else { return .complex }
-      begin(at: place, wasRead: place.counter == 0)
+      begin(at: place)
       return compose(count, on: 0, reader)
     default: return outcome
     }
@@ -182,10 +179,9 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   // MARK: The beginning of the image
 
   /// Begins an image whose outermost frame has no caller.
-  private func begin(at place: FramePlace, wasRead: Bool) {
+  private func begin(at place: FramePlace) {
     frames[0] = ImageFrame(
-      place: place, hash: 0, row: 0, checkCount: 0, depth: 0, needsFramePointer: false,
-      wasRead: wasRead)
+      place: place, hash: 0, row: 0, checkCount: 0, depth: 0, needsFramePointer: false)
     pointee.awaitingTop = 0
     pointee.elsewhereCount = 0
     pointee.rowsBegin = 0
@@ -202,7 +198,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   private func beginWithOrigin(
     _ root: UInt, _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
   ) -> Bool {
-    begin(at: FramePlace(counter: 0, stackPointer: 0, framePointer: 0), wasRead: false)
+    begin(at: FramePlace(counter: 0, stackPointer: 0, framePointer: 0))
     guard root != 0 else { return true }
     var trace = ReadTrace(into: checks)
     let origin = TaskOrigin.find(
@@ -219,7 +215,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       }
       return true
     }
-    let site = core.pointee.sites.site(origin.site)
+    let site = core.pointee.sites.site(origin)
     let (kept, total) = (UInt32(site.pointee.frameCount), site.pointee.totalFrameCount)
     guard !site.pointee.isBroken, Int(total) < StackCache.frameLimit else {
       forget()
@@ -301,8 +297,10 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       note(stepped.place.framePointer &- 8, context, &checkCount)
       needs = true
     } else {
+      // A counter of zero was read, and may be something else the next time.
       needs = noteStep(
-        stepped.place, row, caller, isOutermost: index == 1 && !caller.pointee.wasRead, &checkCount)
+        stepped.place, row, caller,
+        isOutermost: index == 1 && caller.pointee.place.counter != 0, &checkCount)
     }
     var hash = caller.pointee.hash
     var depth = caller.pointee.depth
@@ -313,8 +311,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     }
     frames[index] = ImageFrame(
       place: stepped.place, hash: hash, row: stepped.row,
-      checkCount: UInt32(truncatingIfNeeded: checkCount), depth: depth, needsFramePointer: needs,
-      wasRead: true)
+      checkCount: UInt32(truncatingIfNeeded: checkCount), depth: depth, needsFramePointer: needs)
   }
 
   /// Notes what a step out of a frame has read, the last word first; answers whether rbp had a part in

@@ -32,7 +32,7 @@ struct MemoNode {
   @inline(__always)
   static func key(at stackPointer: UInt, after returnAddress: UInt64) -> UInt64 {
     // A stack pointer's low bits tell the most, and a product's high bits depend on all of its factor's.
-    return ((returnAddress ^ UInt64(stackPointer).byteSwapped) &* 0x9E37_79B9_7F4A_7C15) | 1
+    ((returnAddress ^ UInt64(stackPointer).byteSwapped) &* 0x9E37_79B9_7F4A_7C15) | 1
   }
 
   /// The key of the node behind this one. It does not depend on what comes before, so that a node can
@@ -92,7 +92,7 @@ struct MemoEntry {
 struct MemoGroup {
   /// The offsets from the stack pointer, two in each: loads are what a comparison spends its time on.
   private var o01, o23: UInt64
-  var v0, v1, v2, v3: UInt
+  private var v0, v1, v2, v3: UInt
 
   init(_ c0: StackCheck, _ c1: StackCheck, _ c2: StackCheck, _ c3: StackCheck, from start: UInt) {
     o01 = UInt64(c0.address &- start) | UInt64(c1.address &- start) << 32
@@ -191,12 +191,12 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
 // MARK: Looking
 
 extension UnsafeMutablePointer where Pointee == StackCache {
-  /// The entry of the stack that begins at these registers; `nil` where it is not remembered. Whoever
-  /// finds flags in the entry has more to look at.
+  /// The entry of the stack that begins at these registers, as far as the stack tells; `nil` where it is
+  /// not remembered.
   ///
-  /// Cost: two loads for each word of the stack, and a few for each node.
+  /// Cost: two and a half loads for each word of the stack, and a few for each node.
   @inline(__always)
-  func remembered(
+  private func remembered(
     _ registers: UnsafePointer<tracer_registers>, _ readable: ReadableRange
   ) -> UnsafeMutablePointer<MemoEntry>? {
     let stackPointer = UInt(bitPattern: registers + 1)

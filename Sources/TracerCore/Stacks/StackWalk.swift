@@ -60,7 +60,7 @@ struct FramePlace {
   /// gone the next time, or is already, while the word that leads there is still the same. Such pages
   /// are asked for in each walk, and what was read there is not remembered.
   @inline(__always)
-  func isGuess(_ row: UnsafeMutablePointer<Row>) -> Bool {
+  func guessLeavesPage(_ row: UnsafeMutablePointer<Row>) -> Bool {
     row.pointee.flags.contains(.guess) && framePointer != 0
       && (framePointer &+ 16) >> 12 != stackPointer >> 12
   }
@@ -71,11 +71,22 @@ struct FramePlace {
   ) -> StepOutcome {
     let base = row.pointee.cfaRule == .stackPointer ? stackPointer : framePointer
     let frame = base &+ UInt(bitPattern: Int(row.pointee.cfaOffset))
+    let flags = row.pointee.flags
+    return leave(to: frame, row, savedFrom: flags.contains(.savesRBP) ? frame : nil, &range)
+  }
+
+  /// Steps to the caller of a frame that ends at an address, with the rbp that was saved, if it was, at
+  /// the row's offset from another.
+  @inline(__always)
+  private mutating func leave(
+    to frame: UInt, _ row: UnsafeMutablePointer<Row>, savedFrom base: UInt?,
+    _ range: inout ReadableRange
+  ) -> StepOutcome {
     guard frame &- stackPointer &- 1 < StackWalk.frameByteLimit, range.canRead(frame &- 8) else {
       return .ended(.broken)
     }
-    if row.pointee.flags.contains(.savesRBP) {
-      let saved = frame &+ UInt(bitPattern: Int(row.pointee.rbpOffset))
+    if let base {
+      let saved = base &+ UInt(bitPattern: Int(row.pointee.rbpOffset))
       guard range.canRead(saved) else { return .ended(.broken) }
       framePointer = stackWord(saved)
     }
@@ -112,24 +123,16 @@ struct FramePlace {
   private mutating func stepRealigned(
     _ row: UnsafeMutablePointer<Row>, _ range: inout ReadableRange
   ) -> StepOutcome {
-    let base = row.pointee.cfaRule == .stackPointer ? stackPointer : framePointer
-    var frame = base &+ UInt(bitPattern: Int(row.pointee.cfaOffset))
+    let start = row.pointee.cfaRule == .stackPointer ? stackPointer : framePointer
+    var frame = start &+ UInt(bitPattern: Int(row.pointee.cfaOffset))
     if row.pointee.cfaRule == .wordAtFramePointer {
       guard range.canRead(frame) else { return .ended(.broken) }
       frame = stackWord(frame)
     }
-    guard frame &- stackPointer &- 1 < StackWalk.frameByteLimit, range.canRead(frame &- 8) else {
-      return .ended(.broken)
-    }
-    if row.pointee.flags.contains(.savesRBPAtRBP) || row.pointee.flags.contains(.savesRBP) {
-      let from = row.pointee.flags.contains(.savesRBP) ? frame : framePointer
-      let saved = from &+ UInt(bitPattern: Int(row.pointee.rbpOffset))
-      guard range.canRead(saved) else { return .ended(.broken) }
-      framePointer = stackWord(saved)
-    }
-    counter = UInt64(stackWord(frame &- 8))
-    stackPointer = frame
-    return .stepped
+    let flags = row.pointee.flags
+    let base =
+      flags.contains(.savesRBP) ? frame : flags.contains(.savesRBPAtRBP) ? framePointer : nil
+    return leave(to: frame, row, savedFrom: base, &range)
   }
 }
 
@@ -185,7 +188,7 @@ package struct StackWalk {
       guard outcome == .stepped else { break }
       let row = reader.rows + Int(number)
       keep(number, row)
-      if !isGuessed, place.isGuess(row) {
+      if !isGuessed, place.guessLeavesPage(row) {
         isGuessed = true
         // From here on nothing is known of any page.
         range = ReadableRange()

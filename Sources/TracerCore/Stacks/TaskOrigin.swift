@@ -24,12 +24,7 @@
 
 import CTracerPlatform
 
-package struct TaskOrigin {
-  /// The task's address, which has a word in the live map for as long as the task lives.
-  package var task: UInt
-  /// The stack that made it.
-  package var site: UInt32
-
+package enum TaskOrigin {
   /// What the fragments of a child, and of a child of a group, add to a task.
   private static func headerByteCount(_ flags: UInt) -> UInt {
     208 &+ (flags & childFlag != 0 ? 16 : 0) &+ (flags & groupChildFlag != 0 ? 8 : 0)
@@ -47,7 +42,7 @@ package struct TaskOrigin {
     ]
   }
 
-  /// The task that begins with a context, if it was made during this recording.
+  /// The site that made the task which begins with a context, if that was during this recording.
   ///
   /// - Parameters:
   ///   - root: A context that awaits for nobody, which the caller has read.
@@ -56,7 +51,7 @@ package struct TaskOrigin {
   package static func find(
     root: UInt, map: borrowing LiveMap, epoch: UInt32, readable: inout ReadablePages,
     trace: inout ReadTrace
-  ) -> TaskOrigin? {
+  ) -> UInt32? {
     guard readable.canRead(root &- 32) else { return nil }
     let result = trace.read(root &- 32)
     for kind in 0..<3 {
@@ -67,7 +62,7 @@ package struct TaskOrigin {
           readable.canRead(places[place] &+ 32),
           trace.read(places[place] &+ 32) & flagMask == flags | (place < 3 ? futureFlag : 0)
         else { continue }
-        return TaskOrigin(task: places[place], site: word.site)
+        return word.site
       }
     }
     return nil
