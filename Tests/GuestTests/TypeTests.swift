@@ -84,7 +84,7 @@ import Testing
 
   @Test func `objects that end under the scan harm nobody`() throws {
     let box = try DumpBox()
-    let program = try Programs.build("fleeting.swift", ["-O", "-g"])
+    let program = try Programs.build("fleeting.swift", ["-O", "-g", "-module-name", "fleeting"])
     // Most arrays have pages of their own, which are gone when they are.
     let result = try run(
       [program], environment: box.environment("record", ["MALLOC_MMAP_THRESHOLD_": "8192"]))

@@ -234,7 +234,7 @@ private func rows(_ differences: [StatisticDifference]) -> [String] {
     builder.add(bytes: 4, stack: FixtureA.c578, thread: "main")
     builder.add(bytes: 4, stack: FixtureA.c578, type: "task")
     let snapshot = builder.finish()
-    let types = ["M.Node 12x2", "unknown (not an object of Swift) 4x1", "task 4x1"]
+    let types = ["M.Node 12x2", "task 4x1", "unknown (not an object of Swift) 4x1"]
     #expect(rows(snapshot.statistics(groupedBy: .type)) == types)
     let threads = ["main 11x2", "worker-1 5x1", "unknown thread 4x1"]
     #expect(rows(snapshot.statistics(groupedBy: .thread)) == threads)

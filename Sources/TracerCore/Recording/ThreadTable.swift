@@ -77,9 +77,10 @@ package struct ThreadTable: ~Copyable {
   }
 
   /// Notes the name that a thread has now, by `/proc/self/task/TID/comm`: many are given theirs after
-  /// they have allocated.
+  /// they have allocated. After a fork the thread that goes on has another number, too.
   func readName(_ number: UInt32, of thread: UInt32) {
     guard number != 0, number < Self.others else { return }
+    entry(number).pointee.identifier = thread
     var bytes = InlineArray<48, UInt8>(repeating: 0)
     withUnsafeMutableBytes(of: &bytes) {
       let base = $0.baseAddress.unsafelyUnwrapped
