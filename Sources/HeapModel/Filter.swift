@@ -121,6 +121,7 @@ extension Snapshot {
 
   /// The samples that the filters keep; all of them, if there is no filter.
   public func filtered(by filters: [Filter]) -> Snapshot {
+    if filters.isEmpty { return self }
     let inclusive = filters.filter(\.isInclusive).map { Match($0, in: self) }
     let exclusive = filters.filter { !$0.isInclusive }.map { Match($0, in: self) }
     var result = self

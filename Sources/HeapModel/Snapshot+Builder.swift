@@ -14,7 +14,7 @@ extension Snapshot {
     public var warnings: [String] = []
     /// What has been added so far.
     public private(set) var samples: [Sample] = []
-    private var frames: [Frame] = []
+    private(set) var frames: [Frame] = []
     private var frameIndices: [Frame: UInt32] = [:]
     private var stacks = StackInterner()
 
@@ -28,8 +28,9 @@ extension Snapshot {
     }
 
     /// Makes room beforehand, for a reader that can tell from the file's size what will come.
-    public mutating func reserve(stacks: Int, frames: Int) {
-      self.stacks.runs.reserve(stacks: stacks, frames: frames)
+    public mutating func reserve(stacks: Int, frames: Int, samples: Int) {
+      self.stacks.reserve(stacks: stacks, frames: frames)
+      self.samples.reserveCapacity(samples)
     }
 
     /// How many distinct stacks have come so far.

@@ -24,7 +24,67 @@ extension Statistic {
     case thread(String?)
     case reach(Snapshot.Reach)
     /// Each frame's key by line, innermost first.
-    case stack([Key])
+    case stack(Frames)
+
+    /// The keys of a stack's frames, innermost first.
+    ///
+    /// Like `Stack` a view, of a table that all rows of a report share: an array for each of 100,000
+    /// rows would take half a gigabyte.
+    public struct Frames: RandomAccessCollection, Sendable {
+      private let table: Table
+      private let stack: Int
+
+      /// The keys of all rows' frames.
+      final class Table: Sendable {
+        let keys: [Key]
+        let runs: StackRuns
+
+        init(keys: [Key], runs: StackRuns) {
+          self.keys = keys
+          self.runs = runs
+        }
+      }
+
+      init(table: Table, stack: Int) {
+        self.table = table
+        self.stack = stack
+      }
+
+      /// The keys of a stack that is no report's.
+      public init(_ keys: some Sequence<Key>) {
+        let keys = Array(keys)
+        var runs = StackRuns()
+        runs.append(keys.indices.map { UInt32($0) })
+        self.init(table: Table(keys: keys, runs: runs), stack: 0)
+      }
+
+      /// 0, the innermost frame's key.
+      public var startIndex: Int { 0 }
+      /// How many frames there are.
+      public var endIndex: Int { table.runs[stack].count }
+
+      /// The key of the frame at a position, from 0 for the innermost.
+      public subscript(position: Int) -> Key {
+        let run = table.runs[stack]
+        return table.keys[Int(run[run.startIndex + position])]
+      }
+    }
+  }
+}
+
+extension Statistic.Key.Frames: Hashable, ExpressibleByArrayLiteral {
+  /// The keys of a stack that is no report's, innermost first.
+  public init(arrayLiteral keys: Statistic.Key...) { self.init(keys) }
+
+  /// Whether the keys are the same, of whatever reports they are.
+  public static func == (a: Self, b: Self) -> Bool {
+    (a.table === b.table && a.stack == b.stack) || a.elementsEqual(b)
+  }
+
+  /// Feeds the keys to a hash.
+  public func hash(into hasher: inout Hasher) {
+    hasher.combine(count)
+    for key in self { hasher.combine(key) }
   }
 }
 

@@ -38,10 +38,6 @@ public struct Statistic: Hashable, Sendable {
   public var averageBytes: Double? {
     liveBlocks == 0 ? nil : Double(liveBytes) / Double(liveBlocks)
   }
-
-  static func largestFirst(_ a: Self, _ b: Self) -> Bool {
-    (b.liveBytes, b.liveBlocks, b.key) < (a.liveBytes, a.liveBlocks, a.key)
-  }
 }
 
 extension Statistic: CustomStringConvertible {
@@ -96,11 +92,6 @@ public struct StatisticDifference: Hashable, Sendable {
   /// Live bytes for each live block; `nil` where no block is alive.
   public var averageBytes: Double? {
     liveBlocks == 0 ? nil : Double(liveBytes) / Double(liveBlocks)
-  }
-
-  static func largestChangeFirst(_ a: Self, _ b: Self) -> Bool {
-    (b.addedBytes.magnitude, b.liveBytes, b.addedBlocks.magnitude, b.liveBlocks, b.key)
-      < (a.addedBytes.magnitude, a.liveBytes, a.addedBlocks.magnitude, a.liveBlocks, a.key)
   }
 }
 

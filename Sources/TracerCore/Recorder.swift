@@ -34,6 +34,8 @@ package struct Core: ~Copyable {
   private var servedWord: UInt32
   /// Which call of the API has the worker to itself: see `callWorker`.
   private var callerWord: UInt32
+  /// 1 while no thread may begin to move a block: see `LeakSearch`.
+  private var holdWord: UInt32
 
   // Read at every recorded call; written when recording starts and stops.
   package let isRecording: Atomic<UInt32>
@@ -111,6 +113,7 @@ package enum CoreWord: Int {
   case exitDone = 4
   case served = 8
   case caller = 12
+  case hold = 16
 }
 
 extension UnsafeMutablePointer where Pointee == Core {

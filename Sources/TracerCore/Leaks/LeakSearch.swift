@@ -118,6 +118,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ = System.call(SYS_prctl, Int(PR_SET_PTRACER), helper)
     pointee.leaks.stage.store(1, ordering: .releasing)
     let status = wait(for: helper)
+    word(.hold).pointee.store(0, ordering: .releasing)
+    System.wake(UnsafeMutableRawPointer(word(.hold)), shared: false)
     _ = System.call(SYS_prctl, Int(PR_SET_PTRACER), 0)
     let said = LeakProblem(rawValue: pointee.leaks.problem.load(ordering: .acquiring)) ?? .died
     guard status == 0 else { return .died }
@@ -174,10 +176,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     let start = System.monotonicTime
     var deadline = start &+ LeakSearch.nanosecondLimit
     guard
-      var threads = StoppedThreads(
-        process: pointee.processID, sparing: pointee.leaks.worker,
-        // A thread that does not stop will not a minute later.
-        deadline: start &+ 2_000_000_000)
+      var threads = StoppedThreads(process: pointee.processID, sparing: pointee.leaks.worker)
     else { return .noMemory }
     defer {
       threads.release()
@@ -196,7 +195,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     case .noMemory: return .noMemory
     case .noList: return .noThreadList
     }
+    // Whoever is moving a block comes out, and nobody begins to.
+    word(.hold).pointee.store(1, ordering: .sequentiallyConsistent)
     pointee.leaks.wasMoving = !threads.runOn { isMoving($0) }
+    guard threads.areStopped else { return .notInTime }
     return mark(&threads, deadline)
   }
 

@@ -45,7 +45,6 @@ struct StoppedThreads {
   private let process: Int32
   /// The tracer's own thread, which waits for us.
   private let spared: Int32
-  private let deadline: UInt64
   private let threads: UnsafeMutablePointer<StoppedThread>
   private(set) var count = 0
   /// Stack pointers, in order once `sortStackPointers` was called; they come with the registers.
@@ -53,9 +52,9 @@ struct StoppedThreads {
   private var stackPointerCount = 0
   private let state: UnsafeMutableRawPointer
 
-  init?(process: Int32, sparing spared: Int32, deadline: UInt64) {
+  init?(process: Int32, sparing spared: Int32) {
     guard let base = System.map(Self.byteCount) else { return nil }
-    (self.process, self.spared, self.deadline) = (process, spared, deadline)
+    (self.process, self.spared) = (process, spared)
     threads = base.assumingMemoryBound(to: StoppedThread.self)
     stackPointers = (base + Self.tableByteCount).assumingMemoryBound(to: UInt.self)
     state = base + Self.tableByteCount + Self.limit &* 8
@@ -80,7 +79,7 @@ struct StoppedThreads {
   /// Lets those threads run that a test names until it no longer does, some hundred times at most;
   /// `false` where it then still names one.
   mutating func runOn(while isBusy: (_ thread: Int32) -> Bool) -> Bool {
-    for round in 0..<200 {
+    for round in 0..<100 {
       var isAnyBusy = false
       // What a busy thread waits for, such as a lock of the allocator's, another one may have.
       let isForAll = round % 8 == 7
@@ -95,7 +94,15 @@ struct StoppedThreads {
           Trace.resume, threads[position].number, 0, Int(threads[position].signal))
         threads[position].signal = 0
       }
-      System.sleep(nanoseconds: 50_000)
+      // Until the busy ones are through, or for a while.
+      for _ in 0..<50 {
+        System.sleep(nanoseconds: 50_000)
+        var isAnyBusy = false
+        for position in 0..<count where !threads[position].isStopped {
+          if isBusy(threads[position].number) { isAnyBusy = true }
+        }
+        if !isAnyBusy { break }
+      }
       for position in 0..<count where !threads[position].isStopped {
         _ = Trace.call(Trace.interrupt, threads[position].number)
       }
@@ -105,6 +112,12 @@ struct StoppedThreads {
       if stopAll() != nil { return false }
     }
     return false
+  }
+
+  /// Whether every thread is stopped that was met, or has ended.
+  var areStopped: Bool {
+    for position in 0..<count where !threads[position].isStopped { return false }
+    return true
   }
 
   /// Lets all threads go.
@@ -148,6 +161,8 @@ struct StoppedThreads {
   /// or for the child of a vfork.
   private mutating func wait(for position: Int) -> Bool {
     var pause = 20_000
+    // One that does not stop now will not a minute later.
+    let deadline = System.monotonicTime &+ 2_000_000_000
     while true {
       var status: Int32 = 0
       // WNOHANG and __WALL: it is no child of ours.

@@ -224,6 +224,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard pointee.isRecording.load(ordering: .acquiring) != 0 else { return taken }
     taken.epoch = pointee.epoch.load(ordering: .relaxed)
     setMoving(1)
+    if word(.hold).pointee.load(ordering: .relaxed) != 0 { waitToMove() }
     if let (word, byteCount) = pointee.map.take(UInt(bitPattern: block), epoch: taken.epoch) {
       taken.word = word
       taken.byteCount = byteCount
@@ -238,6 +239,18 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Notes that a block is in the map under its new address: what it points to is found there.
   package func didMove(_ taken: Taken) {
     if taken.wasKnown { setMoving(0) }
+  }
+
+  /// Waits until a search for leaks, which would find the block under no address, is over. The process is
+  /// at its end, and the thread would be stopped anyway.
+  @inline(never)
+  private func waitToMove() {
+    setMoving(0)
+    while word(.hold).pointee.load(ordering: .acquiring) != 0 {
+      System.wait(
+        on: UnsafeMutableRawPointer(word(.hold)), while: 1, nanoseconds: 100_000_000, shared: false)
+    }
+    setMoving(1)
   }
 
   private func setMoving(_ isMoving: UInt16) {
