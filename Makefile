@@ -24,7 +24,7 @@ tmpfilesdir := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 catalogdir := $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 
 .DEFAULT_GOAL := all
-.PHONY: all build deps test demo soak stress sanitize install stage uninstall format lint clean help
+.PHONY: all build deps test demo docs soak stress sanitize install stage uninstall format lint clean help
 
 all: deps build ## Install what is missing and build (the default)
 
@@ -49,6 +49,9 @@ test: deps build ## Run all tests
 
 demo: deps build ## Trace a leaking server of Examples/ and name the line
 	Examples/demo.sh
+
+docs: deps ## Build the reference of the Swift modules (.build/reference)
+	docs/reference.sh
 
 soak: deps build ## Repeat the tests of endurance SOAK times (1000)
 	HEAPTAP_SOAK=$(SOAK) $(SWIFT) test --filter '[Ss]oak'

@@ -43,9 +43,17 @@ let package = Package(
     // For Swift programs and their tests. Both find the tracer where it is linked or preloaded.
     .library(name: "Heaptap", targets: ["Heaptap"]),
     .library(name: "HeaptapTesting", targets: ["HeaptapTesting"]),
+    .library(name: "HeaptapService", targets: ["HeaptapService"]),
+  ],
+  traits: [
+    // Off by default: who does not ask for it downloads and builds nothing for it.
+    .trait(name: "Service", description: "HeaptapService: swift-log, swift-metrics and a service.")
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.14.0"),
+    .package(url: "https://github.com/apple/swift-metrics", from: "2.7.0"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
   ],
   targets: [
     // Between the two.
@@ -115,6 +123,17 @@ let package = Package(
       ],
       swiftSettings: swift),
     .target(name: "HeaptapTesting", dependencies: ["Heaptap"], swiftSettings: swift),
+    .target(
+      name: "HeaptapService",
+      dependencies: [
+        "Heaptap",
+        .product(name: "Logging", package: "swift-log", condition: .when(traits: ["Service"])),
+        .product(name: "Metrics", package: "swift-metrics", condition: .when(traits: ["Service"])),
+        .product(
+          name: "ServiceLifecycle", package: "swift-service-lifecycle",
+          condition: .when(traits: ["Service"])),
+      ],
+      swiftSettings: swift),
 
     // Tests.
     .testTarget(name: "HeapModelTests", dependencies: ["HeapModel"], swiftSettings: swift),

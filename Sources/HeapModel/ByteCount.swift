@@ -8,6 +8,7 @@
 public struct ByteCount: Hashable, Sendable, CustomStringConvertible {
   private let bytes: Double
 
+  /// A whole number of bytes; negative in a difference.
   public init(_ bytes: Int) {
     self.bytes = Double(bytes)
   }

@@ -3,6 +3,7 @@
 
 /// What has become of a dump.
 public enum DumpPresence: String, Hashable, Sendable {
+  /// It is there, and whole.
   case present
   /// The journal tells of it, and it is gone: aged, removed, or on a volume that is not there.
   case missing

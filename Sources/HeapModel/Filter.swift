@@ -28,6 +28,7 @@ public struct Filter: Hashable, Sendable {
     case anything
   }
 
+  /// What of a frame is looked at, and the pattern that it must match.
   public let subject: Subject
   /// The line that must match too; `nil` is any, but 0 is line 0.
   public let line: Int?
@@ -35,10 +36,12 @@ public struct Filter: Hashable, Sendable {
   public let domain: Int?
   /// The generation that a sample must be of; `nil` is any.
   public let generation: Int?
+  /// Which of a stack's frames may be the one that matches.
   public let scope: Scope
   /// Whether what matches is kept. Turn it around with `!`.
   public let isInclusive: Bool
 
+  /// A filter of any form; the static functions read better.
   public init(
     _ subject: Subject, line: Int? = nil, domain: Int? = nil, generation: Int? = nil,
     scope: Scope = .allocatingFrame, isInclusive: Bool = true
@@ -51,28 +54,34 @@ public struct Filter: Hashable, Sendable {
     self.isInclusive = isInclusive
   }
 
+  /// Keeps what was allocated in files whose path, or its last component, matches.
   public static func file(
     _ pattern: Glob, line: Int? = nil, domain: Int? = nil, in scope: Scope = .allocatingFrame
   ) -> Filter {
     Filter(.file(pattern), line: line, domain: domain, scope: scope)
   }
 
+  /// Keeps what was allocated by functions whose name matches.
   public static func function(
     _ pattern: Glob, domain: Int? = nil, in scope: Scope = .allocatingFrame
   ) -> Filter {
     Filter(.function(pattern), domain: domain, scope: scope)
   }
 
+  /// Keeps what was allocated in libraries or programs whose path, or its last component, matches.
   public static func module(
     _ pattern: Glob, domain: Int? = nil, in scope: Scope = .allocatingFrame
   ) -> Filter {
     Filter(.module(pattern), domain: domain, scope: scope)
   }
 
+  /// Keeps one domain: 0 is the heap, others are what the program has told of. The same as tracemalloc's
+  /// DomainFilter.
   public static func domain(_ domain: Int) -> Filter {
     Filter(.anything, domain: domain)
   }
 
+  /// Keeps what was allocated between one snapshot, or mark, and the next. The first generation is 1.
   public static func generation(_ generation: Int) -> Filter {
     Filter(.anything, generation: generation)
   }
@@ -112,6 +121,7 @@ extension Snapshot {
 
   /// The samples that the filters keep; all of them, if there is no filter.
   public func filtered(by filters: [Filter]) -> Snapshot {
+    if filters.isEmpty { return self }
     let inclusive = filters.filter(\.isInclusive).map { Match($0, in: self) }
     let exclusive = filters.filter { !$0.isInclusive }.map { Match($0, in: self) }
     var result = self

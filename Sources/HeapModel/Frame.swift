@@ -19,6 +19,7 @@ public struct Frame: Hashable, Sendable {
   /// Whether the call was inlined into the frame after it.
   public var isInlined: Bool
 
+  /// A frame of which only this is known.
   public init(
     address: UInt64 = 0, module: Int? = nil, function: String? = nil, file: String? = nil,
     line: Int? = nil, isInlined: Bool = false

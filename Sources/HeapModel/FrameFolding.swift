@@ -27,6 +27,7 @@ public struct FrameFolding: Hashable, Sendable {
     /// Whether what fits is to stay, whatever rules before this one say.
     public var isException: Bool
 
+    /// A rule of any form. What is left out does not matter.
     public init(
       function: Glob? = nil, module: Glob? = nil, file: Glob? = nil,
       keepsFramesWithFile: Bool = false, onlyDerivedFrames: Bool = false,
@@ -40,8 +41,11 @@ public struct FrameFolding: Hashable, Sendable {
       self.isException = isException
     }
 
+    /// Functions by name.
     public static func function(_ pattern: Glob) -> Rule { Rule(function: pattern) }
+    /// All of a library's or a program's code, by the last component of its path.
     public static func module(_ pattern: Glob) -> Rule { Rule(module: pattern) }
+    /// Code by the path of its source file.
     public static func file(_ pattern: Glob) -> Rule { Rule(file: pattern) }
     /// What the compiler made without anyone writing a line: the caller is who wrote something.
     public static let derivedFrames = Rule(onlyDerivedFrames: true)
@@ -53,6 +57,7 @@ public struct FrameFolding: Hashable, Sendable {
   /// somebody wrote, such as from a Swift task to what made it.
   public var passages: [Rule]
 
+  /// Folds by these rules and no others.
   public init(rules: [Rule], passages: [Rule] = []) {
     self.rules = rules
     self.passages = passages
@@ -190,23 +195,27 @@ public struct FrameFolding: Hashable, Sendable {
   /// `generic specialization <A> of`. They are taken off before the rules see the name, as is the
   /// standard library's own `Swift.`.
   public func matches(_ frame: Frame, in module: Module?) -> Bool {
-    Self.isAny(of: rules, matching: frame, in: module)
+    Self.isAny(of: rules, matching: frame, named: Self.bareName(of: frame), in: module)
   }
 
   /// Whether a frame is a mere passage, by the same rules for names.
   public func isPassage(_ frame: Frame, in module: Module?) -> Bool {
-    Self.isAny(of: passages, matching: frame, in: module)
+    Self.isAny(of: passages, matching: frame, named: Self.bareName(of: frame), in: module)
   }
 
-  private static func isAny(
-    of rules: [Rule], matching frame: Frame, in module: Module?
+  static func bareName(of frame: Frame) -> Substring? {
+    frame.function.map { bareName(of: $0[...]) }
+  }
+
+  static func isAny(
+    of rules: [Rule], matching frame: Frame, named name: Substring?, in module: Module?
   ) -> Bool {
-    let name = frame.function.map { Self.bareName(of: $0[...]) }
+    let moduleName = module?.name
     let decisive = rules.last { rule in
       if rule.keepsFramesWithFile && frame.file != nil { return false }
       if rule.onlyDerivedFrames && !frame.isDerived { return false }
       if let glob = rule.function, !(name.map { glob.matches($0) } ?? false) { return false }
-      if let glob = rule.module, !(module.map { glob.matches($0.name) } ?? false) { return false }
+      if let glob = rule.module, !(moduleName.map { glob.matches($0) } ?? false) { return false }
       if let glob = rule.file, !(frame.file.map { glob.matches($0) } ?? false) { return false }
       return rule.function != nil || rule.module != nil || rule.file != nil
         || rule.onlyDerivedFrames
@@ -220,7 +229,10 @@ public struct FrameFolding: Hashable, Sendable {
       return bareName(of: name.dropFirst(word.count))
     }
     // "(1) await resume partial function for four(Swift.Int) async -> Swift.Int"
-    if name.hasPrefix("("), let end = name.firstRange(of: " resume partial function for ") {
+    // Not of "(anonymous namespace)::f()", which is common, and the search slow.
+    if name.utf8.first == UInt8(ascii: "("), name.dropFirst().first?.isNumber == true,
+      let end = name.firstRange(of: " resume partial function for ")
+    {
       return bareName(of: name[end.upperBound...])
     }
     for word in ["generic ", "function signature "] where name.hasPrefix(word) {
@@ -263,41 +275,12 @@ extension Frame {
   }
 }
 
-extension Frame {
-  /// Whether this says no more than the frame that it called: the compiler's way into a function.
-  ///
-  /// Names leave out what tells the two apart; but only one of them has lines.
-  fileprivate func isEcho(of callee: Frame) -> Bool {
-    callee.function == function && callee.module == module && callee.file != nil
-      && !callee.isDerived
-  }
-}
-
 extension Snapshot {
   /// The snapshot without the frames that the folding names: those at the inner end of each stack,
   /// and the passages in it.
   ///
   /// A stack of nothing else keeps its innermost frame: no block may vanish from the reports.
   public func folded(by folding: FrameFolding = .standard) -> Snapshot {
-    let isFolded = distinctFrames.map { frame in
-      folding.matches(frame, in: module(of: frame))
-    }
-    let isPassage = distinctFrames.map { folding.isPassage($0, in: module(of: $0)) }
-    let mayEcho = distinctFrames.map { $0.function != nil && ($0.file == nil || $0.isDerived) }
-    var builder = Builder(header: header, modules: modules)
-    builder.warnings = warnings
-    let numbers = distinctFrames.map { builder.index(of: $0) }
-    return rebuilt(with: builder) { run in
-      var kept: [UInt32] = []
-      for number in run.drop(while: { isFolded[Int($0)] }) where !isPassage[Int(number)] {
-        if mayEcho[Int(number)], let last = kept.last,
-          distinctFrames[Int(number)].isEcho(of: distinctFrames[Int(last)])
-        {
-          continue
-        }
-        kept.append(number)
-      }
-      return (kept.isEmpty ? Array(run.prefix(1)) : kept).map { numbers[Int($0)] }[...]
-    }
+    replacingFrames(foldedBy: folding) { _ in [] }
   }
 }

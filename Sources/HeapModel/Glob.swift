@@ -6,6 +6,7 @@
 /// Case counts, `/` is a character like any other, and nothing is escaped: `[*]` is a star. A `[`
 /// without its `]` stands for itself. The whole text has to match.
 public struct Glob: Hashable, Sendable {
+  /// The pattern as it was written.
   public let pattern: String
   private let elements: [Element]
 
@@ -26,6 +27,7 @@ public struct Glob: Hashable, Sendable {
     }
   }
 
+  /// Reads a pattern; every text is one.
   public init(_ pattern: String) {
     self.pattern = pattern
     var elements: [Element] = []

@@ -4,19 +4,26 @@
 extension Header {
   /// The version of the dump format; `nil` where no Heaptap wrote the profile.
   public var formatVersion: Int? { integer("heaptap") }
+  /// Whether Heaptap wrote the profile, in whatever version.
   public var isHeaptap: Bool { self["heaptap"] != nil }
   /// Whether the tracer wrote the dump to its end.
   public var isComplete: Bool { self["complete"] == "1" }
 
   // Whose dump.
 
+  /// The version of the tracer that wrote the dump.
   public var tracerVersion: String? { self["tracer"] }
+  /// The process's name, as `ps` shows it.
   public var program: String? { self["program"] }
+  /// The path of the process's executable file.
   public var executable: String? { self["executable"] }
+  /// The process, by its number in its own namespace.
   public var pid: Int? { integer("pid") }
+  /// The name of the host, or of the container.
   public var host: String? { self["host"] }
   /// The systemd unit of the process.
   public var unit: String? { self["unit"] }
+  /// The boot that monotonic times belong to.
   public var bootID: String? { self["boot_id"] }
 
   // When and why.
@@ -27,9 +34,13 @@ extension Header {
   public var sequence: Int? { integer("sequence") }
   /// How many frames of a stack were kept: tracemalloc's traceback limit.
   public var depthLimit: Int? { integer("depth") }
+  /// When recording began, in nanoseconds since 1970.
   public var startWallNanoseconds: Int? { integer("start_wall_ns") }
+  /// When recording began, in nanoseconds since the boot.
   public var startMonotonicNanoseconds: Int? { integer("start_monotonic_ns") }
+  /// When the dump was begun, in nanoseconds since 1970.
   public var dumpWallNanoseconds: Int? { integer("dump_wall_ns") }
+  /// When the dump was begun, in nanoseconds since the boot.
   public var dumpMonotonicNanoseconds: Int? { integer("dump_monotonic_ns") }
   /// For how long had been recorded, by a clock that nobody sets.
   public var durationNanoseconds: Int? {
@@ -41,6 +52,7 @@ extension Header {
 
   /// The generation that the dump opened. No block of it is in the dump.
   public var openedGeneration: Int? { integer("generation") }
+  /// When each generation began, the oldest first; those that cannot be read are left out.
   public var generationStarts: [GenerationStart] {
     entries(withPrefix: "generation.").compactMap { entry in
       let times = entry.value.split(separator: ",", omittingEmptySubsequences: false)
@@ -54,35 +66,51 @@ extension Header {
 
   /// When an interval between snapshots began.
   public struct GenerationStart: Hashable, Sendable {
+    /// Which generation, from 1.
     public let number: Int
+    /// In nanoseconds since 1970.
     public let wallNanoseconds: Int
+    /// In nanoseconds since the boot.
     public let monotonicNanoseconds: Int
   }
 
   // How much, by the tracer's own counters.
 
+  /// Bytes asked for by the blocks that were alive.
   public var liveBytes: Int? { integer("live_bytes") }
+  /// How many blocks were alive.
   public var liveBlocks: Int? { integer("live_blocks") }
   /// By the scan that the samples come from: it differs from the counters by what was allocated
   /// and freed meanwhile, since a dump stops nobody.
   public var scannedBytes: Int? { integer("scanned_bytes") }
+  /// The blocks that `scannedBytes` is the size of.
   public var scannedBlocks: Int? { integer("scanned_blocks") }
   /// What the program tracks by itself, beside the heap: see `heaptap_track`.
   public var trackedBytes: Int? { integer("tracked_bytes") }
+  /// The blocks that `trackedBytes` is the size of.
   public var trackedBlocks: Int? { integer("tracked_blocks") }
   /// The most that was alive at once, exact to `peakErrorBytes`.
   public var peakBytes: Int? { integer("peak_bytes") }
+  /// By how much `peakBytes` may be too small.
   public var peakErrorBytes: Int? { integer("peak_error_bytes") }
+  /// Bytes asked for since recording began, freed or not.
   public var totalBytes: Int? { integer("total_bytes") }
+  /// How many blocks were allocated since recording began.
   public var totalBlocks: Int? { integer("total_blocks") }
+  /// Of `totalBytes`, what has been freed.
   public var freedBytes: Int? { integer("freed_bytes") }
+  /// Of `totalBlocks`, what has been freed.
   public var freedBlocks: Int? { integer("freed_blocks") }
+  /// How many distinct stacks had allocated.
   public var siteCount: Int? { integer("sites") }
 
   /// Memory that was allocated before recording began, as far as the allocator tells.
   public var beforeHeapBytes: Int? { integer("before_heap_bytes") }
+  /// How much of the process was in memory when recording began.
   public var beforeResidentBytes: Int? { integer("before_rss_bytes") }
+  /// What was freed of that, by usable size.
   public var beforeFreedBytes: Int? { integer("before_freed_bytes") }
+  /// How many blocks were freed that recording had not seen allocated.
   public var beforeFreedBlocks: Int? { integer("before_freed_blocks") }
   /// At most this much from before recording is still allocated.
   public var beforeRemainingBytes: Int? { integer("before_remaining_bytes") }
@@ -110,6 +138,7 @@ extension Header {
   public var limitSource: String? { self["limit_source"] }
   /// What counts against the limit and the kernel cannot take back.
   public var limitUsageBytes: Int? { integer("limit_usage_bytes") }
+  /// What was left up to the limit.
   public var limitHeadroomBytes: Int? { integer("limit_headroom_bytes") }
   /// How fast usage was growing, in bytes a second.
   public var limitRateBytes: Int? { integer("limit_rate_bytes") }
@@ -127,9 +156,12 @@ extension Header {
   public struct SizeClass: Hashable, Sendable {
     /// The largest request counted here; `nil` in the last row, which has no end.
     public let limitBytes: Int?
+    /// How many blocks are in the row.
     public let blocks: Int
+    /// What they had asked for in all.
     public let bytes: Int
 
+    /// One row of a histogram.
     public init(limitBytes: Int?, blocks: Int, bytes: Int) {
       self.limitBytes = limitBytes
       self.blocks = blocks
@@ -158,17 +190,21 @@ extension Header {
       /// May be negative for `other`: what is left after the parts that are known.
       public let bytes: Int
 
+      /// One part of the whole.
       public init(name: String, bytes: Int) {
         self.name = name
         self.bytes = bytes
       }
     }
 
+    /// What the kernel charges the process for.
     public let usageBytes: Int
     /// Which of the kernel's files says so.
     public let source: String?
+    /// What it consists of, in the dump's order.
     public let parts: [Part]
 
+    /// A usage and what it consists of.
     public init(usageBytes: Int, source: String?, parts: [Part]) {
       self.usageBytes = usageBytes
       self.source = source
@@ -198,8 +234,10 @@ extension Header {
   public struct Loss: Hashable, Sendable {
     /// The pair's key: `lost.sites`, `truncated_stacks`…
     public let key: String
+    /// How often it happened; bytes where the key says so.
     public let count: Int
 
+    /// A counter by its key.
     public init(key: String, count: Int) {
       self.key = key
       self.count = count

@@ -11,8 +11,10 @@ public struct Header: Hashable, Sendable {
   public struct Entry: Hashable, Sendable {
     /// Empty for a remark: a comment of some other tool, without an equals sign.
     public var key: String
+    /// What the pair says of its key; the whole remark where there is none.
     public var value: String
 
+    /// A pair, or with an empty key a remark.
     public init(key: String, value: String) {
       self.key = key
       self.value = value
@@ -32,12 +34,15 @@ public struct Header: Hashable, Sendable {
     public var comment: String { key.isEmpty ? value : "\(key)=\(value)" }
   }
 
+  /// All pairs and remarks, in the dump's order.
   public private(set) var entries: [Entry]
 
+  /// A header of these pairs.
   public init(_ entries: [Entry] = []) {
     self.entries = entries
   }
 
+  /// Adds a pair at the end, also where there is one of its key.
   public mutating func append(_ entry: Entry) {
     entries.append(entry)
   }

@@ -6,6 +6,7 @@
 /// The fields are the sender's own words: anyone may send an entry, with whatever in it. What the
 /// journal itself knows of the sender is in `sender`, and cannot be made up.
 public struct HeapEvent: Hashable, Sendable {
+  /// What an entry is about.
   public enum Kind: String, Hashable, Sendable, CaseIterable {
     /// The tracer is loaded, and sleeps.
     case armed
@@ -25,9 +26,12 @@ public struct HeapEvent: Hashable, Sendable {
 
   /// A field of Heaptap's, by the journal's name in lower case and without `HEAPTAP_`.
   public struct Field: Hashable, Sendable {
+    /// The field's name.
     public let name: String
+    /// What the sender has written there.
     public let value: String
 
+    /// A field by its name.
     public init(_ name: String, _ value: String) {
       self.name = name
       self.value = value
@@ -36,14 +40,18 @@ public struct HeapEvent: Hashable, Sendable {
 
   /// What the journal knows of whoever sent the entry; `nil` where it found nothing out.
   public struct Sender: Hashable, Sendable {
+    /// The host's name.
     public var host: String?
     /// 32 hexadecimal digits.
     public var machineID: String?
+    /// The process that has sent it.
     public var pid: Int32?
+    /// The user that the process ran as.
     public var userID: UInt32?
     /// By the sender's control group; `nil` where it had ended before the journal could look.
     public var unit: String?
 
+    /// What is known of a sender.
     public init(
       host: String? = nil, machineID: String? = nil, pid: Int32? = nil, userID: UInt32? = nil,
       unit: String? = nil
@@ -56,6 +64,7 @@ public struct HeapEvent: Hashable, Sendable {
     }
   }
 
+  /// What the entry is about.
   public let kind: Kind
   /// When the journal took the entry: microseconds since 1970.
   public let timeMicroseconds: Int
@@ -65,8 +74,10 @@ public struct HeapEvent: Hashable, Sendable {
   public let priority: Int?
   /// In the journal's order, each name once.
   public let fields: [Field]
+  /// What the journal knows of who has sent it.
   public let sender: Sender
 
+  /// An event by its parts.
   public init(
     _ kind: Kind, timeMicroseconds: Int, message: String = "", priority: Int? = nil,
     fields: [Field] = [], sender: Sender = Sender()
@@ -79,8 +90,10 @@ public struct HeapEvent: Hashable, Sendable {
     self.sender = sender
   }
 
+  /// The first field of that name; `nil` where there is none.
   public subscript(name: String) -> String? { fields.first { $0.name == name }?.value }
 
+  /// A field as a number; `nil` where it is none.
   public func integer(_ name: String) -> Int? { self[name].flatMap { Int($0) } }
 }
 
@@ -90,6 +103,7 @@ extension HeapEvent {
   public var pid: Int32? { self["pid"].flatMap { Int32($0) } }
   /// The program as names of dumps have it.
   public var program: String? { self["program"] }
+  /// The path of the executable file.
   public var executable: String? { self["exe"] }
   /// Why a dump was made: `signal`, `limit`…
   public var trigger: String? { self["trigger"] }
@@ -97,12 +111,15 @@ extension HeapEvent {
   public var dump: String? { self["dump"] }
   /// Which mark was crossed: `80%` or `512M`.
   public var mark: String? { self["mark"] }
+  /// Bytes that were alive.
   public var liveBytes: Int? { integer("live_bytes") }
+  /// Blocks that were alive.
   public var liveBlocks: Int? { integer("live_blocks") }
   /// Since the snapshot before, or since recording began.
   public var growthBytes: Int? { integer("growth_bytes") }
   /// Memory that cannot be reclaimed, of what the limit applies to.
   public var usageBytes: Int? { integer("usage_bytes") }
+  /// The limit that the process was nearest to.
   public var limitBytes: Int? { integer("limit_bytes") }
 
   /// How full it was: 1 is at the limit. `nil` where no limit is known.

@@ -17,6 +17,7 @@ public struct Module: Hashable, Sendable {
   /// The GNU build ID in lower-case hexadecimal; empty where the file has none.
   public var buildID: String
 
+  /// A mapping by its place in memory and what lay there.
   public init(start: UInt64, limit: UInt64, fileOffset: UInt64, path: String, buildID: String) {
     self.start = start
     self.limit = limit

@@ -6,24 +6,31 @@ extension Snapshot {
   ///
   /// Numbers that it hands out are good for the snapshot it ends as, and for no other.
   public struct Builder: ~Copyable {
+    /// What the snapshot will say of itself.
     public var header = Header()
+    /// The files that frames' `module` is an index into.
     public var modules: [Module] = []
+    /// What the snapshot's reader will be told.
     public var warnings: [String] = []
+    /// What has been added so far.
     public private(set) var samples: [Sample] = []
-    private var frames: [Frame] = []
+    private(set) var frames: [Frame] = []
     private var frameIndices: [Frame: UInt32] = [:]
     private var stacks = StackInterner()
 
+    /// Nothing so far.
     public init() {}
 
+    /// Nothing so far but what is known of the whole.
     public init(header: Header, modules: [Module]) {
       self.header = header
       self.modules = modules
     }
 
     /// Makes room beforehand, for a reader that can tell from the file's size what will come.
-    public mutating func reserve(stacks: Int, frames: Int) {
-      self.stacks.runs.reserve(stacks: stacks, frames: frames)
+    public mutating func reserve(stacks: Int, frames: Int, samples: Int) {
+      self.stacks.reserve(stacks: stacks, frames: frames)
+      self.samples.reserveCapacity(samples)
     }
 
     /// How many distinct stacks have come so far.
@@ -42,6 +49,7 @@ extension Snapshot {
     /// stacks, so that two allocations from one place share one.
     public mutating func stack(_ run: ArraySlice<UInt32>) -> Int { stacks.index(of: run) }
 
+    /// The number of a stack, given innermost first by its frames.
     public mutating func stack(_ frames: [Frame]) -> Int {
       stack(frames.map { index(of: $0) }[...])
     }
@@ -66,6 +74,7 @@ extension Snapshot {
           missingFrames: missingFrames, isBroken: isBroken))
     }
 
+    /// The snapshot of what has come.
     public consuming func finish() -> Snapshot {
       Snapshot(
         header: header, modules: modules, distinctFrames: frames, runs: stacks.runs,

@@ -6,24 +6,46 @@ extension Snapshot {
   ///
   /// Several frames for one are calls that the compiler had inlined, innermost first; the frame
   /// stays as it is where the answer is empty. The question is asked once for each distinct frame.
-  public func replacingFrames(_ expansion: (Frame) -> [Frame]) -> Snapshot {
+  ///
+  /// - Parameter folding: What is left out of the result as by `folded(by:)`, in the same pass.
+  public func replacingFrames(
+    foldedBy folding: FrameFolding? = nil, _ expansion: (Frame) -> [Frame]
+  ) -> Snapshot {
     var builder = Builder(header: header, modules: modules)
     builder.warnings = warnings
-    let expanded = distinctFrames.map { frame in
+    // As runs, for the passes over all stacks below.
+    var expanded = StackRuns()
+    for frame in distinctFrames {
       let frames = expansion(frame)
-      return (frames.isEmpty ? [frame] : frames).map { builder.index(of: $0) }
+      expanded.append((frames.isEmpty ? [frame] : frames).map { builder.index(of: $0) })
     }
-    return rebuilt(with: builder) { run in run.flatMap { expanded[Int($0)] }[...] }
+    let marks = folding.map { FoldingMarks(of: builder.frames, in: modules, by: $0) }
+    let frameCount = runs.frames.reduce(0) { $0 + expanded.range(of: Int($1)).count }
+    return rebuilt(with: builder, frameCount: frameCount) { run, rewritten in
+      for number in run {
+        for place in expanded.range(of: Int(number)) { rewritten.append(expanded.frames[place]) }
+      }
+      marks?.fold(&rewritten)
+    }
   }
 
   /// Rewrites each stack that a sample has, once, by the numbers of its frames in the builder.
+  ///
+  /// - Parameters:
+  ///   - frameCount: How many frames all stacks will have at most; room is made for them.
+  ///   - rewriting: Appends what becomes of a stack to an array that is empty, and kept for its memory.
   func rebuilt(
-    with builder: consuming Builder, _ rewriting: (ArraySlice<UInt32>) -> ArraySlice<UInt32>
+    with builder: consuming Builder, frameCount: Int,
+    _ rewriting: (ArraySlice<UInt32>, inout [UInt32]) -> Void
   ) -> Snapshot {
+    builder.reserve(stacks: runs.count, frames: frameCount, samples: samples.count)
     var newStacks = [Int](repeating: -1, count: runs.count)
+    var rewritten: [UInt32] = []
     for var sample in samples {
       if newStacks[sample.stack] < 0 {
-        newStacks[sample.stack] = builder.stack(rewriting(runs[sample.stack]))
+        rewritten.removeAll(keepingCapacity: true)
+        rewriting(runs[sample.stack], &rewritten)
+        newStacks[sample.stack] = builder.stack(rewritten[...])
       }
       sample.stack = newStacks[sample.stack]
       builder.add(sample)
@@ -49,6 +71,10 @@ extension Snapshot {
       if frame.isInlined { return nil }
       return builder.index(of: Frame(address: frame.address, module: frame.module))
     }
-    return rebuilt(with: builder) { run in run.compactMap { numbers[Int($0)] }[...] }
+    return rebuilt(with: builder, frameCount: runs.frames.count) { run, rewritten in
+      for number in run {
+        if let new = numbers[Int(number)] { rewritten.append(new) }
+      }
+    }
   }
 }

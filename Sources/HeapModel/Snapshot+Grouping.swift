@@ -6,11 +6,17 @@ extension Snapshot {
   ///
   /// The raw values are the words that the command takes.
   public enum Grouping: String, CaseIterable, Sendable, CustomStringConvertible {
+    /// A line of source; where none is known, a function or an address.
     case line
+    /// A source file; where none is known, the library or program.
     case file
+    /// A function, apart from its namesakes in other libraries.
     case function
+    /// A whole stack, line by line.
     case stack
+    /// A library or program.
     case module
+    /// What was allocated between one snapshot and the next.
     case generation
     /// What the blocks are: the objects of Swift by their types.
     case type
@@ -31,6 +37,7 @@ extension Snapshot {
 
   /// Options that contradict each other, or the snapshot.
   public struct GroupingError: Error, Hashable, CustomStringConvertible {
+    /// Which options they are.
     public enum Code: Hashable, Sendable {
       /// A stack is all of its frames already.
       case everyFrameOfStack
@@ -40,10 +47,12 @@ extension Snapshot {
       case noThreads
     }
 
+    /// Which options they are.
     public let code: Code
     /// Why, where the snapshot says so.
     public let cause: String?
 
+    /// An error whose sentence is made from the code, and the cause where there is one.
     public init(_ code: Code, cause: String? = nil) {
       self.code = code
       self.cause = cause

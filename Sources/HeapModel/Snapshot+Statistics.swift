@@ -4,20 +4,8 @@
 extension Snapshot {
   /// Totals the blocks of each row, largest first, charged to the frame that allocated.
   public func statistics(groupedBy grouping: Grouping) -> [Statistic] {
-    var totals = Totals(of: self, groupedBy: grouping)
-    switch grouping {
-    case .generation:
-      for sample in samples { totals.charge(sample, to: .generation(sample.generation)) }
-    case .type:
-      for sample in samples { totals.charge(sample, to: .type(sample.type)) }
-    case .thread:
-      for sample in samples { totals.charge(sample, to: .thread(sample.thread)) }
-    case .stack:
-      for sample in samples { totals.chargeStack(of: sample) }
-    case .line, .file, .function, .module:
-      for sample in samples { totals.charge(sample, toFrame: runs[sample.stack].first) }
-    }
-    return totals.statistics
+    var rows = RowKeys(groupedBy: grouping)
+    return Totals(of: self, charging: .allocatingFrame, &rows).statistics(rows.finished())
   }
 
   /// Totals the blocks of each row, largest first.
@@ -27,17 +15,8 @@ extension Snapshot {
   public func statistics(
     groupedBy grouping: Grouping, charging: Charging
   ) throws(GroupingError) -> [Statistic] {
-    switch (charging, grouping) {
-    case (.everyFrame, .stack):
-      throw GroupingError(.everyFrameOfStack)
-    case (.allocatingFrame, _), (.everyFrame, .generation), (.everyFrame, .type),
-      (.everyFrame, .thread):
-      return statistics(groupedBy: grouping)
-    case (.everyFrame, _):
-      var totals = Totals(of: self, groupedBy: grouping)
-      for sample in samples { totals.charge(sample, toEach: runs[sample.stack]) }
-      return totals.statistics
-    }
+    var rows = RowKeys(groupedBy: try grouping.checked(charging))
+    return Totals(of: self, charging: charging, &rows).statistics(rows.finished())
   }
 
   /// What changed since an earlier snapshot, the largest change first.
@@ -46,8 +25,7 @@ extension Snapshot {
   public func compared(
     to earlier: Snapshot, groupedBy grouping: Grouping
   ) -> [StatisticDifference] {
-    Self.differences(
-      later: statistics(groupedBy: grouping), earlier: earlier.statistics(groupedBy: grouping))
+    differences(from: earlier, groupedBy: grouping, charging: .allocatingFrame)
   }
 
   /// What changed since an earlier snapshot, the largest change first.
@@ -56,158 +34,276 @@ extension Snapshot {
   public func compared(
     to earlier: Snapshot, groupedBy grouping: Grouping, charging: Charging
   ) throws(GroupingError) -> [StatisticDifference] {
-    Self.differences(
-      later: try statistics(groupedBy: grouping, charging: charging),
-      earlier: try earlier.statistics(groupedBy: grouping, charging: charging))
+    differences(from: earlier, groupedBy: try grouping.checked(charging), charging: charging)
   }
 
-  private static func differences(
-    later: [Statistic], earlier: [Statistic]
+  private func differences(
+    from earlier: Snapshot, groupedBy grouping: Grouping, charging: Charging
   ) -> [StatisticDifference] {
-    var vanished = Dictionary(uniqueKeysWithValues: earlier.map { ($0.key, $0) })
-    var rows = later.map {
-      StatisticDifference(later: $0, earlier: vanished.removeValue(forKey: $0.key))
-    }
-    rows += vanished.values.map { StatisticDifference(later: nil, earlier: $0) }
-    return rows.sorted(by: StatisticDifference.largestChangeFirst)
+    // Both by the same numbers of rows, so that no key is looked for among the other's.
+    var rows = RowKeys(groupedBy: grouping)
+    let later = Totals(of: self, charging: charging, &rows)
+    let earlier = Totals(of: earlier, charging: charging, &rows)
+    return later.differences(from: earlier, rows.finished())
   }
 }
 
-/// The running totals of a report's rows.
+extension Snapshot.Grouping {
+  fileprivate func checked(
+    _ charging: Snapshot.Charging
+  ) throws(Snapshot.GroupingError) -> Snapshot.Grouping {
+    if self == .stack, charging == .everyFrame { throw Snapshot.GroupingError(.everyFrameOfStack) }
+    return self
+  }
+}
+
+/// The rows of a report, or of a comparison's two snapshots: a number for each key.
 ///
-/// Keys are made once for each distinct frame; the pass over the samples then compares numbers.
+/// Names are hashed and compared once for each distinct frame; the passes over the samples, the
+/// comparison and the sorting then compare numbers.
+private struct RowKeys {
+  let grouping: Snapshot.Grouping
+  /// The keys of rows; where rows are stacks, of frames.
+  private var keys: [Statistic.Key] = []
+  private var numberOfKey: [Statistic.Key: Int] = [:]
+  /// Where rows are stacks: by the numbers of their frames' keys. Hashing the keys themselves would hash
+  /// 40 paths for each stack.
+  private var stacks = StackInterner()
+
+  init(groupedBy grouping: Snapshot.Grouping) {
+    self.grouping = grouping
+  }
+
+  mutating func number(of key: Statistic.Key) -> Int {
+    if let known = numberOfKey[key] { return known }
+    keys.append(key)
+    numberOfKey[key] = keys.count - 1
+    return keys.count - 1
+  }
+
+  mutating func row(ofStack run: ArraySlice<UInt32>) -> Int { stacks.index(of: run) }
+
+  /// The rows, when there will be no more.
+  consuming func finished() -> Rows {
+    Rows(keys: keys, stacks: grouping == .stack ? stacks.runs : nil)
+  }
+}
+
+/// The keys of a report's rows by their numbers, and their order.
+private struct Rows {
+  private let keys: [Statistic.Key]
+  private let table: Statistic.Key.Frames.Table?
+  /// Where rows are stacks, the place of each frame's key among all of them.
+  private let rankOfKey: [UInt32]
+
+  init(keys: [Statistic.Key], stacks: StackRuns?) {
+    self.keys = keys
+    table = stacks.map { Statistic.Key.Frames.Table(keys: keys, runs: $0) }
+    var ranks: [UInt32] = []
+    if stacks != nil {
+      ranks = [UInt32](repeating: 0, count: keys.count)
+      let sorted = keys.indices.sorted { keys[$0] < keys[$1] }
+      for (rank, key) in sorted.enumerated() { ranks[key] = UInt32(rank) }
+    }
+    rankOfKey = ranks
+  }
+
+  subscript(row: Int) -> Statistic.Key {
+    table.map { .stack(Statistic.Key.Frames(table: $0, stack: row)) } ?? keys[row]
+  }
+
+  /// Whether the key of one row is before another's, in the order of keys.
+  func isKey(of row: Int, before other: Int) -> Bool {
+    guard let runs = table?.runs else { return keys[row] < keys[other] }
+    return runs[row].lexicographicallyPrecedes(runs[other]) {
+      rankOfKey[Int($0)] < rankOfKey[Int($1)]
+    }
+  }
+}
+
+/// The running totals of a report's rows, for one snapshot.
 private struct Totals {
   private struct Row {
-    let key: Statistic.Key
     var function: String?
-    var stack: Stack?
+    /// The sample that was charged last: a row is charged once for each. -1 where the snapshot has none,
+    /// and the row is the other one's of a comparison.
+    var lastSample = -1
+    /// Where rows are stacks, a sample of the one to show.
+    var shownSample = -1
     var liveBytes = 0
     var liveBlocks = 0
     var totalBytes = 0
     var totalBlocks = 0
-    /// The sample that was charged last: a row is charged once for each.
-    var lastSample = -1
   }
 
   private let snapshot: Snapshot
-  private let grouping: Snapshot.Grouping
   private var rows: [Row] = []
-  private var rowOfKey: [Statistic.Key: Int] = [:]
-  /// The row of each of the snapshot's frames; -1 where none has been charged yet. Where rows are
-  /// stacks, the number of its key.
-  private var rowOfFrame: [Int]
-  private var sampleCount = 0
 
-  // Where rows are stacks.
-  private var rowOfStack: [Int]
-  private var keys: [Statistic.Key] = []
-  private var numberOfKey: [Statistic.Key: Int] = [:]
-  private var keyRuns = StackInterner()
+  /// The number of each frame's row or key, for a snapshot whose samples are charged; -1 where it has
+  /// not been asked for.
+  private var numberOfFrame: [Int]
 
-  init(of snapshot: Snapshot, groupedBy grouping: Snapshot.Grouping) {
+  init(of snapshot: Snapshot, charging: Snapshot.Charging, _ keys: inout RowKeys) {
     self.snapshot = snapshot
-    self.grouping = grouping
-    rowOfFrame = Array(repeating: -1, count: snapshot.distinctFrames.count)
-    rowOfStack = Array(repeating: -1, count: grouping == .stack ? snapshot.stackCount : 0)
+    numberOfFrame = Array(repeating: -1, count: snapshot.distinctFrames.count)
+    switch (keys.grouping, charging) {
+    case (.generation, _):
+      for (number, sample) in snapshot.samples.enumerated() {
+        charge(number, toRow: keys.number(of: .generation(sample.generation)))
+      }
+    case (.type, _):
+      for (number, sample) in snapshot.samples.enumerated() {
+        charge(number, toRow: keys.number(of: .type(sample.type)))
+      }
+    case (.thread, _):
+      for (number, sample) in snapshot.samples.enumerated() {
+        charge(number, toRow: keys.number(of: .thread(sample.thread)))
+      }
+    case (.stack, _): chargeStacks(&keys)
+    case (_, .allocatingFrame):
+      for (number, sample) in snapshot.samples.enumerated() {
+        charge(number, toFrame: snapshot.runs[sample.stack].first, &keys)
+      }
+    case (_, .everyFrame):
+      for (number, sample) in snapshot.samples.enumerated() {
+        let frames = snapshot.runs[sample.stack]
+        if frames.isEmpty { charge(number, toFrame: nil, &keys) }
+        for frame in frames { charge(number, toFrame: frame, &keys) }
+      }
+    }
   }
 
-  var statistics: [Statistic] {
-    rows.map {
-      Statistic(
-        key: $0.key, function: $0.function, stack: $0.stack, liveBytes: $0.liveBytes,
-        liveBlocks: $0.liveBlocks, totalBytes: $0.totalBytes, totalBlocks: $0.totalBlocks)
-    }
-    .sorted(by: Statistic.largestFirst)
-  }
+  // MARK: Charging
 
-  mutating func charge(_ sample: Snapshot.Sample, to key: Statistic.Key) {
-    add(sample, to: row(for: key))
-  }
-
-  mutating func chargeStack(of sample: Snapshot.Sample) {
-    let stack = snapshot.stack(of: sample)
-    var row = rowOfStack[sample.stack]
-    if row < 0 {
-      row = self.row(forStack: sample.stack)
-      rowOfStack[sample.stack] = row
+  private mutating func chargeStacks(_ keys: inout RowKeys) {
+    var rowOfStack = [Int](repeating: -1, count: snapshot.stackCount)
+    var run: [UInt32] = []
+    for (number, sample) in snapshot.samples.enumerated() {
+      var row = rowOfStack[sample.stack]
+      if row < 0 {
+        run.removeAll(keepingCapacity: true)
+        for frame in snapshot.runs[sample.stack] {
+          run.append(UInt32(self.number(ofFrame: Int(frame), &keys)))
+        }
+        row = keys.row(ofStack: run[...])
+        rowOfStack[sample.stack] = row
+      }
+      charge(number, toRow: row)
+      // Where stacks of different addresses have one key, the one that says most.
+      let shown = rows[row].shownSample
+      if shown < 0 || snapshot.samples[shown].saysLess(than: sample) {
+        rows[row].shownSample = number
+      }
     }
-    // Where stacks of different addresses have one key, the one that says most.
-    if rows[row].stack.map({ $0.saysLess(than: stack) }) ?? true {
-      rows[row].stack = stack
-    }
-    add(sample, to: row)
   }
 
   /// Charges the frame of a number; `nil` is the frame of a stack that has none.
-  mutating func charge(_ sample: Snapshot.Sample, toFrame frame: UInt32?) {
-    if let frame {
-      add(sample, to: row(forFrame: Int(frame)))
-    } else {
-      add(sample, to: row(for: snapshot.key(of: Frame(), groupedBy: grouping)))
+  private mutating func charge(_ sample: Int, toFrame frame: UInt32?, _ keys: inout RowKeys) {
+    guard let frame else {
+      let key = snapshot.key(of: Frame(), groupedBy: keys.grouping)
+      return charge(sample, toRow: keys.number(of: key))
     }
+    charge(sample, toRow: number(ofFrame: Int(frame), &keys))
   }
 
-  mutating func charge(_ sample: Snapshot.Sample, toEach frames: ArraySlice<UInt32>) {
-    sampleCount += 1
-    if frames.isEmpty { charge(sample, toFrame: nil) }
-    for frame in frames {
-      let row = row(forFrame: Int(frame))
-      if rows[row].lastSample == sampleCount { continue }
-      rows[row].lastSample = sampleCount
-      add(sample, to: row)
-    }
-  }
-
-  private mutating func row(for key: Statistic.Key) -> Int {
-    if let row = rowOfKey[key] { return row }
-    rows.append(Row(key: key))
-    rowOfKey[key] = rows.count - 1
-    return rows.count - 1
-  }
-
-  /// Stacks are compared by the numbers of their frames' keys: hashing the keys themselves would
-  /// hash 40 paths for each stack.
-  private mutating func row(forStack stack: Int) -> Int {
-    let run = snapshot.frameIndices(ofStack: stack).map { number(ofKeyOf: Int($0)) }
-    let row = keyRuns.index(of: run[...])
-    if row == rows.count { rows.append(Row(key: .stack(run.map { keys[Int($0)] }))) }
-    return row
-  }
-
-  private mutating func number(ofKeyOf frame: Int) -> UInt32 {
-    if rowOfFrame[frame] >= 0 { return UInt32(rowOfFrame[frame]) }
-    let key = snapshot.key(of: snapshot.distinctFrames[frame], groupedBy: .line)
-    let number = numberOfKey[key] ?? keys.count
-    if number == keys.count {
-      keys.append(key)
-      numberOfKey[key] = number
-    }
-    rowOfFrame[frame] = number
-    return UInt32(number)
-  }
-
-  private mutating func row(forFrame index: Int) -> Int {
-    if rowOfFrame[index] >= 0 { return rowOfFrame[index] }
+  private mutating func number(ofFrame index: Int, _ keys: inout RowKeys) -> Int {
+    if numberOfFrame[index] >= 0 { return numberOfFrame[index] }
     let frame = snapshot.distinctFrames[index]
-    let row = row(for: snapshot.key(of: frame, groupedBy: grouping))
-    if case .line = rows[row].key, let function = frame.function {
-      rows[row].function = min(rows[row].function ?? function, function)
+    let key = snapshot.key(of: frame, groupedBy: keys.grouping)
+    let number = keys.number(of: key)
+    numberOfFrame[index] = number
+    if keys.grouping != .stack, case .line = key, let function = frame.function {
+      makeRow(number)
+      rows[number].function = min(rows[number].function ?? function, function)
     }
-    rowOfFrame[index] = row
-    return row
+    return number
   }
 
-  private mutating func add(_ sample: Snapshot.Sample, to row: Int) {
+  private mutating func makeRow(_ row: Int) {
+    while rows.count <= row { rows.append(Row()) }
+  }
+
+  private mutating func charge(_ number: Int, toRow row: Int) {
+    makeRow(row)
+    if rows[row].lastSample == number { return }
+    let sample = snapshot.samples[number]
+    rows[row].lastSample = number
     rows[row].liveBytes = rows[row].liveBytes.addingSaturated(sample.liveBytes)
     rows[row].liveBlocks = rows[row].liveBlocks.addingSaturated(sample.liveBlocks)
     rows[row].totalBytes = rows[row].totalBytes.addingSaturated(sample.totalBytes)
     rows[row].totalBlocks = rows[row].totalBlocks.addingSaturated(sample.totalBlocks)
   }
+
+  // MARK: Reading off
+
+  /// Whether the snapshot has the row, or only the other one of a comparison.
+  private func has(_ row: Int) -> Bool { row < rows.count && rows[row].lastSample >= 0 }
+
+  /// The row's figures as a statistic; `nil` where the snapshot has none.
+  private func statistic(_ row: Int, _ keys: Rows) -> Statistic? {
+    guard has(row) else { return nil }
+    let figures = rows[row]
+    return Statistic(
+      key: keys[row], function: figures.function,
+      stack: figures.shownSample < 0
+        ? nil : snapshot.stack(of: snapshot.samples[figures.shownSample]),
+      liveBytes: figures.liveBytes, liveBlocks: figures.liveBlocks,
+      totalBytes: figures.totalBytes, totalBlocks: figures.totalBlocks)
+  }
+
+  func statistics(_ keys: Rows) -> [Statistic] {
+    sorted(rows.indices.filter(has), keys) { Rank(rows[$0].liveBytes, rows[$0].liveBlocks) }
+      .map { statistic($0, keys)! }
+  }
+
+  func differences(from earlier: Totals, _ keys: Rows) -> [StatisticDifference] {
+    let all = (0..<max(rows.count, earlier.rows.count)).filter { has($0) || earlier.has($0) }
+    return sorted(all, keys) { row in
+      let now = has(row) ? rows[row] : Row()
+      let then = earlier.has(row) ? earlier.rows[row] : Row()
+      return Rank(
+        now.liveBytes, now.liveBlocks,
+        addedBytes: now.liveBytes.addingSaturated(-then.liveBytes),
+        addedBlocks: now.liveBlocks.addingSaturated(-then.liveBlocks))
+    }
+    .map { StatisticDifference(later: statistic($0, keys), earlier: earlier.statistic($0, keys)) }
+  }
+
+  /// The largest first; of equal rows, in the opposite order of their keys, as tracemalloc has it.
+  ///
+  /// Numbers are sorted, and not the rows: those are 150 bytes with half a dozen references each.
+  private func sorted(_ rows: [Int], _ keys: Rows, by rank: (Int) -> Rank) -> [Int] {
+    rows.map { (row: $0, rank: rank($0)) }
+      .sorted { a, b in
+        a.rank == b.rank ? keys.isKey(of: b.row, before: a.row) : b.rank < a.rank
+      }
+      .map(\.row)
+  }
+
+  /// What rows are sorted by, before their keys.
+  private struct Rank: Comparable {
+    let addedBytes: UInt
+    let liveBytes: Int
+    let addedBlocks: UInt
+    let liveBlocks: Int
+
+    init(_ liveBytes: Int, _ liveBlocks: Int, addedBytes: Int = 0, addedBlocks: Int = 0) {
+      self.addedBytes = addedBytes.magnitude
+      self.liveBytes = liveBytes
+      self.addedBlocks = addedBlocks.magnitude
+      self.liveBlocks = liveBlocks
+    }
+
+    static func < (a: Self, b: Self) -> Bool {
+      (a.addedBytes, a.liveBytes, a.addedBlocks, a.liveBlocks)
+        < (b.addedBytes, b.liveBytes, b.addedBlocks, b.liveBlocks)
+    }
+  }
 }
 
-extension Stack {
-  /// Of its outermost end.
-  fileprivate func saysLess(than other: Stack) -> Bool {
+extension Snapshot.Sample {
+  /// Of its stack's outermost end.
+  fileprivate func saysLess(than other: Self) -> Bool {
     missingFrames < other.missingFrames
       || missingFrames == other.missingFrames && !isBroken && other.isBroken
   }

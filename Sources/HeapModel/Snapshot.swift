@@ -61,15 +61,18 @@ public struct Snapshot: Sendable {
     public var threadID: Int?
     /// Bytes asked for by the blocks that are still allocated.
     public var liveBytes: Int
+    /// The blocks that `liveBytes` is the size of.
     public var liveBlocks: Int
     /// Bytes asked for since recording began, freed or not.
     public var totalBytes: Int
+    /// The blocks that `totalBytes` is the size of.
     public var totalBlocks: Int
     /// This many frames are missing at the stack's outermost end: see `Stack`.
     public var missingFrames: Int
     /// Whether what called the outermost frame that was found is not known: see `Stack`.
     public var isBroken: Bool
 
+    /// The blocks of one stack.
     public init(
       stack: Int, domain: Int = 0, generation: Int? = nil, type: String? = nil,
       thread: String? = nil, threadID: Int? = nil, liveBytes: Int, liveBlocks: Int,
@@ -99,6 +102,7 @@ public struct Snapshot: Sendable {
     return modules[index]
   }
 
+  /// The frames of a sample's stack, innermost first.
   public func stack(of sample: Sample) -> Stack {
     Stack(
       table: distinctFrames, run: runs[sample.stack], missingFrames: sample.missingFrames,
@@ -117,8 +121,11 @@ public struct Snapshot: Sendable {
 
   /// Bytes still allocated, added up over the samples.
   public var liveBytes: Int { sum(\.liveBytes) }
+  /// Blocks still allocated, added up over the samples.
   public var liveBlocks: Int { sum(\.liveBlocks) }
+  /// Bytes asked for since recording began, freed or not, added up over the samples.
   public var totalBytes: Int { sum(\.totalBytes) }
+  /// Blocks allocated since recording began, freed or not, added up over the samples.
   public var totalBlocks: Int { sum(\.totalBlocks) }
 
   private func sum(_ figure: KeyPath<Sample, Int>) -> Int {

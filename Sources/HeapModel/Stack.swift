@@ -45,8 +45,11 @@ public struct Stack: RandomAccessCollection, Sendable {
 
   /// Which frames `lines(_:order:sourceLine:)` shows, counted from an end as tracemalloc does.
   public enum Extent: Hashable, Sendable {
+    /// Every frame that was kept.
     case all
+    /// So many at the end that allocated: tracemalloc's positive limit.
     case innermost(Int)
+    /// So many at the end that was called first: tracemalloc's negative limit.
     case outermost(Int)
   }
 

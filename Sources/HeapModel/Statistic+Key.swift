@@ -8,18 +8,82 @@ extension Statistic {
   /// in a process or numbers of one snapshot. Where the wanted detail of a frame is not known, its
   /// key is the best that is, so that different functions without lines do not become one row.
   public enum Key: Hashable, Sendable {
+    /// A line of source.
     case line(file: String, line: Int)
+    /// A source file by its path.
     case file(String)
     /// The module's name sets apart functions of one name; empty where not known.
     case function(String, module: String)
     /// Code without a name: where it lies in its module's file, or an address without a module.
     case offset(UInt64, module: String)
+    /// A library or program by the last component of its path.
     case module(String)
+    /// The interval between two snapshots; `nil` for blocks of which it is not known.
     case generation(Int?)
     case type(String?)
     case thread(String?)
     /// Each frame's key by line, innermost first.
-    case stack([Key])
+    case stack(Frames)
+
+    /// The keys of a stack's frames, innermost first.
+    ///
+    /// Like `Stack` a view, of a table that all rows of a report share: an array for each of 100,000
+    /// rows would take half a gigabyte.
+    public struct Frames: RandomAccessCollection, Sendable {
+      private let table: Table
+      private let stack: Int
+
+      /// The keys of all rows' frames.
+      final class Table: Sendable {
+        let keys: [Key]
+        let runs: StackRuns
+
+        init(keys: [Key], runs: StackRuns) {
+          self.keys = keys
+          self.runs = runs
+        }
+      }
+
+      init(table: Table, stack: Int) {
+        self.table = table
+        self.stack = stack
+      }
+
+      /// The keys of a stack that is no report's.
+      public init(_ keys: some Sequence<Key>) {
+        let keys = Array(keys)
+        var runs = StackRuns()
+        runs.append(keys.indices.map { UInt32($0) })
+        self.init(table: Table(keys: keys, runs: runs), stack: 0)
+      }
+
+      /// 0, the innermost frame's key.
+      public var startIndex: Int { 0 }
+      /// How many frames there are.
+      public var endIndex: Int { table.runs[stack].count }
+
+      /// The key of the frame at a position, from 0 for the innermost.
+      public subscript(position: Int) -> Key {
+        let run = table.runs[stack]
+        return table.keys[Int(run[run.startIndex + position])]
+      }
+    }
+  }
+}
+
+extension Statistic.Key.Frames: Hashable, ExpressibleByArrayLiteral {
+  /// The keys of a stack that is no report's, innermost first.
+  public init(arrayLiteral keys: Statistic.Key...) { self.init(keys) }
+
+  /// Whether the keys are the same, of whatever reports they are.
+  public static func == (a: Self, b: Self) -> Bool {
+    (a.table === b.table && a.stack == b.stack) || a.elementsEqual(b)
+  }
+
+  /// Feeds the keys to a hash.
+  public func hash(into hasher: inout Hasher) {
+    hasher.combine(count)
+    for key in self { hasher.combine(key) }
   }
 }
 

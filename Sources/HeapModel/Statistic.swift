@@ -13,11 +13,14 @@ public struct Statistic: Hashable, Sendable {
   public let stack: Stack?
   /// Bytes asked for by the blocks that are still allocated.
   public let liveBytes: Int
+  /// How many blocks are still allocated.
   public let liveBlocks: Int
   /// Bytes asked for since recording began, freed or not. 0 where that was not recorded.
   public let totalBytes: Int
+  /// Blocks allocated since recording began, freed or not. 0 where that was not recorded.
   public let totalBlocks: Int
 
+  /// One row of a report.
   public init(
     key: Key, function: String? = nil, stack: Stack? = nil, liveBytes: Int, liveBlocks: Int,
     totalBytes: Int = 0, totalBlocks: Int = 0
@@ -35,10 +38,6 @@ public struct Statistic: Hashable, Sendable {
   public var averageBytes: Double? {
     liveBlocks == 0 ? nil : Double(liveBytes) / Double(liveBlocks)
   }
-
-  static func largestFirst(_ a: Self, _ b: Self) -> Bool {
-    (b.liveBytes, b.liveBlocks, b.key) < (a.liveBytes, a.liveBlocks, a.key)
-  }
 }
 
 extension Statistic: CustomStringConvertible {
@@ -51,16 +50,22 @@ extension Statistic: CustomStringConvertible {
 
 /// One row of a comparison: what is alive now, and how much more that is than before.
 public struct StatisticDifference: Hashable, Sendable {
+  /// What the row stands for.
   public let key: Statistic.Key
+  /// The function to show beside the key, as in `Statistic`.
   public let function: String?
+  /// The frames, where rows are stacks; `nil` otherwise.
   public let stack: Stack?
   /// As the later snapshot has it: 0 in a row that vanished.
   public let liveBytes: Int
+  /// As `liveBytes`.
   public let liveBlocks: Int
   /// Later less earlier: negative where the row shrank.
   public let addedBytes: Int
+  /// As `addedBytes`.
   public let addedBlocks: Int
 
+  /// One row of a comparison.
   public init(
     key: Statistic.Key, function: String? = nil, stack: Stack? = nil, liveBytes: Int,
     addedBytes: Int, liveBlocks: Int, addedBlocks: Int
@@ -87,11 +92,6 @@ public struct StatisticDifference: Hashable, Sendable {
   /// Live bytes for each live block; `nil` where no block is alive.
   public var averageBytes: Double? {
     liveBlocks == 0 ? nil : Double(liveBytes) / Double(liveBlocks)
-  }
-
-  static func largestChangeFirst(_ a: Self, _ b: Self) -> Bool {
-    (b.addedBytes.magnitude, b.liveBytes, b.addedBlocks.magnitude, b.liveBlocks, b.key)
-      < (a.addedBytes.magnitude, a.liveBytes, a.addedBlocks.magnitude, a.liveBlocks, a.key)
   }
 }
 

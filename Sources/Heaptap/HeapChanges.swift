@@ -1,43 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Two snapshots compared, as far as a function's own doing goes.
+// Two snapshots compared, as far as a piece of work's own doing goes.
 
 import HeapModel
-
-/// A function as stacks show it: where work is told apart from what others do meanwhile.
-package struct CallingFunction: Hashable, Sendable {
-  package let file: String
-  /// The name up to its parameters, without the backticks of raw identifiers.
-  package let name: String
-
-  /// - Parameters:
-  ///   - file: As `#filePath` has it.
-  ///   - function: As `#function` has it.
-  package init(file: String, function: String) {
-    self.file = file
-    name = String(Self.plain(function).prefix { $0 != "(" })
-  }
-
-  /// A raw identifier without its backticks. In symbols its spaces are such as do not break.
-  private static func plain(_ name: String) -> String {
-    String(name.compactMap { $0 == "`" ? nil : $0 == "\u{a0}" ? " " : $0 })
-  }
-
-  /// Whether the frame is the function's, or that of a closure in it.
-  func matches(_ frame: Frame) -> Bool {
-    guard let function = frame.function else { return false }
-    if let frameFile = frame.file, frameFile != file { return false }
-    let bare = Self.plain(function)
-    if bare.contains(name) { return true }
-    // The top level of a program calls itself by the name of its module.
-    return file.hasSuffix("/main.swift") && (bare == "main" || bare.hasSuffix(" in main"))
-  }
-}
 
 extension Frame {
   /// Whether this is the measuring itself, whose own blocks are nobody's growth.
   fileprivate var isMeasuring: Bool {
     guard let function else { return false }
-    return function.contains("HeapMeasurement.") || function.contains("SnapshotFile.")
+    return ["HeapMeasurement.", "SnapshotFile.", "FrameNames.", "HeapWatch."]
+      .contains { function.contains($0) }
   }
 }
 
@@ -51,10 +22,10 @@ struct HeapChanges {
   let allocatedBlocks: Int
   let unattributedBytes: Int
 
-  /// - Parameter caller: The function whose blocks count; `nil` for all.
-  init(from earlier: Snapshot, to later: Snapshot, by caller: CallingFunction?) {
-    let before = earlier.split(by: caller)
-    let after = later.split(by: caller)
+  /// - Parameter mark: Whose blocks count; `nil` for everybody's.
+  init(from earlier: Snapshot, to later: Snapshot, by mark: HeapMark?) {
+    let before = earlier.split(by: mark)
+    let after = later.split(by: mark)
     addedBytes = after.own.liveBytes - before.own.liveBytes
     addedBlocks = after.own.liveBlocks - before.own.liveBlocks
     allocatedBytes = max(0, after.own.totalBytes - before.own.totalBytes)
@@ -71,18 +42,16 @@ extension StatisticDifference {
 }
 
 extension Snapshot {
-  /// The samples that have the function on their stack, and those that may have had it where the
-  /// stack was cut off.
-  fileprivate func split(by caller: CallingFunction?) -> (own: Snapshot, unknown: Snapshot) {
-    let isCaller = distinctFrames.map { caller?.matches($0) ?? true }
-    let isMeasuring = distinctFrames.map(\.isMeasuring)
+  /// The samples that have the mark on their stack, and those that may have had it where the stack was
+  /// cut off.
+  fileprivate func split(by mark: HeapMark?) -> (own: Snapshot, unknown: Snapshot) {
+    let parts = distinctFrames.map { mark == nil ? nil : HeapMark.Part($0) }
     var (own, unknown) = (self, self)
     own.samples = []
     unknown.samples = []
-    for sample in samples {
+    for sample in withoutMeasuring().samples {
       let frames = frameIndices(ofStack: sample.stack)
-      if frames.contains(where: { isMeasuring[Int($0)] }) { continue }
-      if caller == nil || frames.contains(where: { isCaller[Int($0)] }) {
+      if mark?.isSpelled(by: frames.lazy.map { parts[Int($0)] }) ?? true {
         own.samples.append(sample)
       } else if sample.missingFrames > 0 {
         unknown.samples.append(sample)
@@ -91,11 +60,22 @@ extension Snapshot {
     return (own, unknown)
   }
 
-  /// Whether the function is on the stack of a block of a domain.
-  func shows(_ caller: CallingFunction, inDomain domain: Int) -> Bool {
-    let isCaller = distinctFrames.map(caller.matches)
+  /// The snapshot without what snapshots take themselves, such as the names of frames. To be called
+  /// before frames are left out.
+  package func withoutMeasuring() -> Snapshot {
+    let isMeasuring = distinctFrames.map(\.isMeasuring)
+    var result = self
+    result.samples.removeAll { sample in
+      frameIndices(ofStack: sample.stack).contains { isMeasuring[Int($0)] }
+    }
+    return result
+  }
+
+  /// Whether the mark is on the stack of a block of a domain.
+  func shows(_ mark: HeapMark, inDomain domain: Int) -> Bool {
+    let parts = distinctFrames.map { HeapMark.Part($0) }
     return filtered(.domain(domain)).samples.contains { sample in
-      frameIndices(ofStack: sample.stack).contains { isCaller[Int($0)] }
+      mark.isSpelled(by: frameIndices(ofStack: sample.stack).lazy.map { parts[Int($0)] })
     }
   }
 }

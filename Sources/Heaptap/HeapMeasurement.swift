@@ -4,35 +4,49 @@
 import HeapModel
 import Synchronization
 
+/// A piece of work whose doings are told from what others do meanwhile.
+package struct MeasuredWork: Sendable {
+  /// What everything that is to be measured is called through.
+  package let mark: HeapMark
+  private let place: String
+
+  /// - Parameter place: Who measures, the same each time: the place in the source.
+  package init(at place: String) {
+    self.place = place
+    mark = HeapMark.take(by: place)
+  }
+
+  /// To be called once, at the end.
+  package func end() { mark.giveBack(by: place) }
+}
+
 /// The beginning of a piece of work, as its end will need it.
 package struct HeapMeasurement: Sendable {
-  private let caller: CallingFunction
+  private let mark: HeapMark
   private let before: SnapshotFile
   private let liveBytes: Int
 
-  /// A block of nothing that is tracked by whoever begins to measure: a function that is on its stack
-  /// will be found on others.
+  /// A block of nothing that is tracked by whoever begins to measure: a mark that is on its stack will
+  /// be found on others.
   private static let markDomain = UInt32.max
   private static let marks = Atomic<UInt>(0)
 
-  /// Takes the first snapshot, and starts recording where nobody has.
+  /// Has recording begin, where nobody has. To be taken back by `endRecording`, or by `end`.
+  package static func beginRecording() throws(HeapTracerError) { try Recording.begin() }
+  package static func endRecording() { Recording.end() }
+
+  /// Takes the first snapshot of what is recorded.
   ///
-  /// Called by the function itself, or from a task that has left its caller's stack: the snapshot
-  /// shows whether the caller can be seen all the same.
-  package static func begin(by caller: CallingFunction) throws(HeapTracerError) -> HeapMeasurement {
-    try Recording.begin()
-    do throws(HeapTracerError) {
-      let place = marks.wrappingAdd(1, ordering: .relaxed).newValue
-      try HeapTracer.track(address: place, byteCount: 0, domain: markDomain)
-      let before = try SnapshotFile.write()
-      try HeapTracer.untrack(address: place, domain: markDomain)
-      try HeapTracer.resetPeak()
-      return HeapMeasurement(
-        caller: caller, before: before, liveBytes: try HeapTracer.figures().liveBytes)
-    } catch {
-      Recording.end()
-      throw error
-    }
+  /// Called from within the mark, by a task that was suspended if the work may be: the snapshot shows
+  /// whether the mark can be seen.
+  package static func begin(in mark: HeapMark) throws(HeapTracerError) -> HeapMeasurement {
+    let place = marks.wrappingAdd(1, ordering: .relaxed).newValue
+    try HeapTracer.track(address: place, byteCount: 0, domain: markDomain)
+    let before = try SnapshotFile.write()
+    try HeapTracer.untrack(address: place, domain: markDomain)
+    try HeapTracer.resetPeak()
+    return HeapMeasurement(
+      mark: mark, before: before, liveBytes: try HeapTracer.figures().liveBytes)
   }
 
   /// What is there at the end of the work, before anything else is allocated.
@@ -48,23 +62,17 @@ package struct HeapMeasurement: Sendable {
   }
 
   /// Reads both snapshots and compares them. Takes what symbolication takes.
-  ///
-  /// - Parameter isAhead: Whether the caller was yet to be called when measuring began: then it is
-  ///   looked for on the stacks of its work.
   package func report(
-    _ label: String, until end: End, isAhead: Bool = false
+    _ label: String, until end: End
   ) throws(HeapTracerError) -> HeapTraceReport {
     let marked = try before.read().symbolicatedBlocking(keepingAllFrames: true)
     let later = try end.after.read().symbolicatedBlocking(keepingAllFrames: true)
-    let isSeen =
-      isAhead
-      ? (later.distinctFrames + marked.distinctFrames).contains(where: caller.matches)
-      : marked.shows(caller, inDomain: Int(Self.markDomain))
-    let earlier = marked.filtered(!.domain(Int(Self.markDomain)))
-    let changes = HeapChanges(from: earlier, to: later, by: isSeen ? caller : nil)
+    let isSeen = marked.shows(mark, inDomain: Int(Self.markDomain))
+    let others = !Filter.domain(Int(Self.markDomain))
+    let changes = HeapChanges(
+      from: marked.filtered(others), to: later.filtered(others), by: isSeen ? mark : nil)
     return HeapTraceReport(
-      label: label, scope: isSeen ? .caller : .process, changes: changes,
-      peakBytes: end.peakBytes)
+      label: label, scope: isSeen ? .work : .process, changes: changes, peakBytes: end.peakBytes)
   }
 }
 
@@ -73,8 +81,16 @@ package struct HeapMeasurement: Sendable {
 extension HeapMeasurement {
   typealias Outcome<Value> = Result<Value, HeapTracerError>
 
-  static func start(by caller: CallingFunction) -> Outcome<HeapMeasurement> {
-    Outcome { () throws(HeapTracerError) in try begin(by: caller) }
+  static func start(in mark: HeapMark) -> Outcome<HeapMeasurement> {
+    Outcome { () throws(HeapTracerError) in
+      try beginRecording()
+      do throws(HeapTracerError) {
+        return try begin(in: mark)
+      } catch {
+        endRecording()
+        throw error
+      }
+    }
   }
 
   static func end(of start: Outcome<HeapMeasurement>) -> Outcome<End> {
@@ -101,10 +117,14 @@ private enum Recording {
 
   private static let state = Mutex(State())
 
+  /// How many frames of a stack are kept at least: what is told apart is told by frames far out, and a
+  /// task's stack goes on into the one that made the task.
+  private static let depth = 256
+
   static func begin() throws(HeapTracerError) {
     try state.withLock { (state) throws(HeapTracerError) in
       if !HeapTracer.isRecording {
-        try HeapTracer.start()
+        try HeapTracer.start(depth: max(depth, try HeapTracer.figures().depthLimit))
         state.isOurs = true
       }
       state.measurements += 1

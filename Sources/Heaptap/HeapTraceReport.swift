@@ -7,27 +7,34 @@ import HeapModel
 public struct HeapTraceReport: Sendable {
   /// Whose blocks the figures are about.
   public enum Scope: Hashable, Sendable {
-    /// Those with the function on their stack that the trace was called in: what other threads and
-    /// tasks did meanwhile is left out, but for those that ran the same function.
-    case caller
-    /// All of the process's: the function was not found on stacks, for want of debug information or
-    /// because tasks left their callers' stacks. What others did meanwhile is in the figures.
+    /// Those that the work has allocated: by its function, by what that called and awaited, and by the tasks
+    /// that it made, whichever thread they ran on. What other threads and tasks did meanwhile is left out,
+    /// also where they ran the same function. Threads that the work has started, and blocks that it
+    /// gave to a dispatch queue, are others.
+    case work
+    /// All of the process's: for want of symbols, or of stacks that lead to the work, it could not be told
+    /// apart. What others did meanwhile is in the figures.
     case process
   }
 
+  /// What the work was called.
   public let label: String
   /// Why there are no figures; `nil` where all went well. The work itself was done either way.
   public let failure: HeapTracerError?
+  /// Whose blocks the figures are about.
   public let scope: Scope
   /// The lines that changed, the largest change first.
   public let lines: [StatisticDifference]
   /// The same by whole stack, for a line that alone says too little.
   public let stacks: [StatisticDifference]
-  /// What is alive that was not before, less what was freed that had been there.
+  /// What is alive that was not before, less what was freed of what earlier runs of the same work had
+  /// left, whoever has freed it.
   public let addedBytes: Int
+  /// The blocks that `addedBytes` is the size of.
   public let addedBlocks: Int
   /// What was allocated in all, freed again or not.
   public let allocatedBytes: Int
+  /// The blocks that `allocatedBytes` is the size of.
   public let allocatedBlocks: Int
   /// The most that was alive above what was at the beginning, of the whole process.
   public let peakBytes: Int
@@ -77,7 +84,7 @@ extension HeapTraceReport: CustomStringConvertible {
       text += "\n  \(line)"
       guard index < stackLimit else { continue }
       let stack = stacks.first { $0.stack?.isAllocated(at: line.key) == true }?.stack
-      for frame in stack?.prefix(8) ?? Stack([]).prefix(0) {
+      for frame in (stack ?? Stack([])).lazy.filter({ HeapMark.Part($0) == nil }).prefix(8) {
         let place = frame.file.map { " \($0):\(frame.line ?? 0)" } ?? ""
         text += "\n      \(frame.function ?? Frame.unknownFile)\(place)"
       }

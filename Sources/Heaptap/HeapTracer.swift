@@ -148,6 +148,7 @@ public enum HeapTracer {
   ///
   /// - Parameters:
   ///   - address: Any number: it need not be an address of this process.
+  ///   - byteCount: How large it is.
   ///   - domain: A number of the program's own choice, from 1 up; 0 is the heap's.
   public static func track(
     address: UInt, byteCount: Int, domain: UInt32

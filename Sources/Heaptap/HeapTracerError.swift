@@ -3,6 +3,7 @@
 
 /// What kept a call of the tracer from being carried out.
 public struct HeapTracerError: Error, Hashable, Sendable {
+  /// What went wrong, for programs to decide by.
   public enum Code: Hashable, Sendable {
     /// This platform has no tracer: Heaptap traces Linux processes.
     case unsupportedPlatform
@@ -26,12 +27,14 @@ public struct HeapTracerError: Error, Hashable, Sendable {
     case other
   }
 
+  /// What went wrong.
   public let code: Code
   /// The error of the system behind it; 0 where there is none.
   public let errno: Int32
   /// What exactly, in words to be put into the sentence.
   public let detail: String?
 
+  /// An error whose sentence is made from these.
   public init(_ code: Code, errno: Int32 = 0, _ detail: String? = nil) {
     self.code = code
     self.errno = errno

@@ -77,7 +77,7 @@ struct Diff: ParsableCommand {
       let report = JSONReport.comparison(
         sorted(rows), of: snapshots[1], comparedTo: snapshots[0], groupedBy: options.grouping,
         charging: options.charging, limit: options.rowLimit)
-      return Output.write("\(report.text)\n")
+      return Output.write(report)
     }
     options.print(
       TextTable(sorted(rows), limit: options.rowLimit, style: options.style),

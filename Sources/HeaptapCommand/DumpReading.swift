@@ -63,13 +63,16 @@ struct DumpReference {
 
 extension ReportOptions {
   /// The snapshots as reports want them: named, folded and filtered.
-  func prepared(_ snapshots: [Snapshot]) throws -> [Snapshot] {
+  func prepared(_ snapshots: consuming [Snapshot]) throws -> [Snapshot] {
     for snapshot in snapshots { try snapshot.check(grouping) }
     let symbolicator = try sources.symbolicator(fullNames: fullNames)
     // Before what takes longer: it may be wrong.
     let folding = allFrames ? nil : try lists.folding()
-    let named = noSymbols ? snapshots : Symbols.named(snapshots, by: symbolicator)
-    return named.map { snapshot in
+    guard noSymbols else {
+      return Symbols.named(snapshots, by: symbolicator, foldedBy: folding)
+        .map { $0.filtered(by: filters) }
+    }
+    return snapshots.map { snapshot in
       (folding.map { snapshot.folded(by: $0) } ?? snapshot).filtered(by: filters)
     }
   }
@@ -79,14 +82,20 @@ extension ReportOptions {
 enum Symbols {
   /// Names the frames of all snapshots in one pass: they mostly share their files.
   ///
-  /// - Parameter complaining: Whether what is missing is said on standard error.
+  /// - Parameters:
+  ///   - folding: What is left out of the result; `nil` leaves all frames in.
+  ///   - complaining: Whether what is missing is said on standard error.
   static func named(
-    _ snapshots: [Snapshot], by symbolicator: Symbolicator, complaining: Bool = true
+    _ snapshots: consuming [Snapshot], by symbolicator: Symbolicator,
+    foldedBy folding: FrameFolding? = nil, complaining: Bool = true
   ) -> [Snapshot] {
     let calls = calls(in: snapshots, by: symbolicator, complaining: complaining)
-    return zip(snapshots, calls).map { snapshot, calls in
-      snapshot.replacingFrames { calls[$0] ?? [] }
+    // In place, so that of large ones no more than one is in memory twice.
+    for number in snapshots.indices {
+      let names = calls[number]
+      snapshots[number] = snapshots[number].replacingFrames(foldedBy: folding) { names[$0] ?? [] }
     }
+    return snapshots
   }
 
   /// For each snapshot the calls at each of its distinct frames, innermost first.

@@ -11,6 +11,27 @@ enum Output {
     write(text, to: STDOUT_FILENO)
   }
 
+  /// Writes to standard output what a report makes piece by piece: of all rows it may be gigabytes.
+  static func write(_ body: (inout Pieces) -> Void) {
+    var pieces = Pieces()
+    body(&pieces)
+    pieces.flush()
+  }
+
+  struct Pieces: TextOutputStream {
+    private var text = ""
+
+    mutating func write(_ piece: String) {
+      text += piece
+      if text.utf8.count >= 1 << 16 { flush() }
+    }
+
+    fileprivate mutating func flush() {
+      Output.write(text)
+      text.removeAll(keepingCapacity: true)
+    }
+  }
+
   static func writeError(_ text: String) { write(text, to: STDERR_FILENO) }
 
   /// Whether colours are wanted: on a terminal that has them, unless NO_COLOR says otherwise.

@@ -203,7 +203,7 @@ private struct DumpReporter {
       (snapshot, earlier) = (snapshot.withoutSymbols(), other.withoutSymbols())
     }
     let summary = JournalSummary(of: snapshot, comparedTo: earlier) { few in
-      Symbols.named([few], by: symbolicator, complaining: false)[0].folded(by: folding)
+      Symbols.named([few], by: symbolicator, foldedBy: folding, complaining: false)[0]
     }
     let unit = try Self.unit(of: snapshot.header, path: path, owner: owner, file: file)
     try JournalSender.send(Self.fields(snapshot, summary, path: path, unit: unit))

@@ -85,14 +85,26 @@ struct ReportOptions: ParsableArguments {
 
   /// Rows first, so that the first line is the answer; then what the figures are part of.
   func print(_ table: TextTable, _ summary: Summary) {
-    let lines = table.lines + (table.lines.isEmpty ? [] : [""]) + summary.lines
-    Output.write(lines.joined(separator: "\n") + "\n")
+    Output.write { output in
+      table.forEachLine { output.write($0 + "\n") }
+      if !table.isEmpty { output.write("\n") }
+      for line in summary.lines { output.write(line + "\n") }
+    }
   }
 
   /// Names are shortened on a terminal only: a file has room.
   var style: TextStyle {
     let hasColour = Output.wantsColour(environment: .current)
     return TextStyle(width: Output.terminalWidth, colour: hasColour ? .ansi : .never)
+  }
+}
+
+extension Output {
+  static func write(_ report: JSONReport.Document) {
+    write { output in
+      report.write(to: &output)
+      output.write("\n")
+    }
   }
 }
 

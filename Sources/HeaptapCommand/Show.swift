@@ -74,15 +74,15 @@ struct Show: ParsableCommand {
     }
     let prepared = try options.prepared([snapshot])[0]
     if chosenFormat == .folded {
-      return Output.write(
-        FoldedStacks(of: prepared, counting: figure).lines.map { $0 + "\n" }.joined())
+      let stacks = FoldedStacks(of: prepared, counting: figure)
+      return Output.write { output in stacks.forEachLine { output.write($0 + "\n") } }
     }
     let rows = try prepared.statistics(groupedBy: options.grouping, charging: options.charging)
     if chosenFormat == .json {
       let report = JSONReport.statistics(
         sorted(rows), of: prepared, groupedBy: options.grouping, charging: options.charging,
         limit: options.rowLimit)
-      return Output.write("\(report.text)\n")
+      return Output.write(report)
     }
     options.print(
       TextTable(

@@ -9,9 +9,9 @@ import Testing
 ///     @Test(.heapGrowth(under: 1 << 20)) func imports() throws { … }
 ///     @Suite(.heapGrowth(under: 0)) struct Parsing { … }
 ///
-/// On a suite it holds for each of its tests. Tests with this trait wait for each other. Of what others
-/// do meanwhile, blocks are left out that do not have the test's function on their stack; where it is
-/// on none, all of the process's count, and the failure says so.
+/// On a suite it holds for each of its tests. What the test allocates counts, and what its tasks do; what
+/// other tests do meanwhile does not. Where the two cannot be told apart all of the process's counts, and
+/// the failure says so. Tests with this trait wait for each other.
 public struct HeapGrowthTrait: TestTrait, SuiteTrait, TestScoping {
   /// What may stay, in bytes.
   public let byteCount: Int
@@ -24,16 +24,14 @@ public struct HeapGrowthTrait: TestTrait, SuiteTrait, TestScoping {
     // A suite is given to each of its tests, and has nothing of its own to measure.
     guard testCase != nil else { return try await function() }
     try await MeasuredTests.shared.alone {
-      let caller = CallingFunction(file: test.sourceLocation.filePath, function: test.name)
-      let measurement = try HeapMeasurement.begin(by: caller)
-      do {
+      let report = try await HeapCheck.measured(
+        "the heap grew", at: "\(test.sourceLocation)"
+      ) { begin in
+        // Off the stack that the test is called on, as it will be after its first suspension.
+        await Task.yield()
+        try begin()
         try await function()
-      } catch {
-        _ = try? measurement.end()
-        throw error
       }
-      let end = try measurement.end()
-      let report = try measurement.report("the heap grew", until: end, isAhead: true)
       if let failure = HeapCheck.verdict(on: report, tolerating: byteCount) {
         Issue.record("\(failure)", sourceLocation: test.sourceLocation)
       }
@@ -52,13 +50,17 @@ extension Trait where Self == HeapGrowthTrait {
 private actor MeasuredTests {
   static let shared = MeasuredTests()
 
+  /// Whether this task is the one that measures: a test may have the trait, and its suite another.
+  @TaskLocal private static var isAlone = false
+
   private var isTaken = false
   private var waiting: [CheckedContinuation<Void, Never>] = []
 
   nonisolated func alone(_ body: () async throws -> Void) async throws {
+    if Self.isAlone { return try await body() }
     await take()
     do {
-      try await body()
+      try await Self.$isAlone.withValue(true) { try await body() }
     } catch {
       await give()
       throw error

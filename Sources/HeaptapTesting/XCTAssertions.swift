@@ -9,12 +9,12 @@ import XCTest
 /// An error of the work, or the want of a tracer, fails the test too.
 public func XCTAssertHeapGrowth(
   under byteCount: Int = 0, warmUps: Int = 3, repetitions: Int = 10,
-  file: StaticString = #filePath, line: UInt = #line, function: String = #function,
+  file: StaticString = #filePath, line: UInt = #line,
   _ body: () throws -> Void
 ) {
   failTest(at: file, line) {
     try HeapCheck.growth(
-      by: CallingFunction(file: "\(file)", function: function), warmUps: warmUps,
+      at: "\(file):\(line)", warmUps: warmUps,
       repetitions: repetitions, tolerating: byteCount, body)
   }
 }
@@ -22,13 +22,51 @@ public func XCTAssertHeapGrowth(
 /// Asserts that a piece of work allocates no more than a budget: see `expectAllocations`.
 public func XCTAssertAllocations(
   atMostBlocks blocks: Int? = nil, atMostBytes bytes: Int? = nil, warmUps: Int = 1,
-  file: StaticString = #filePath, line: UInt = #line, function: String = #function,
+  file: StaticString = #filePath, line: UInt = #line,
   _ body: () throws -> Void
 ) {
   failTest(at: file, line) {
     try HeapCheck.allocations(
-      by: CallingFunction(file: "\(file)", function: function), atMostBlocks: blocks,
+      at: "\(file):\(line)", atMostBlocks: blocks,
       atMostBytes: bytes, warmUps: warmUps, body)
+  }
+}
+
+/// Asserts that a piece of asynchronous work leaves no more on the heap than a limit.
+public func XCTAssertHeapGrowth(
+  under byteCount: Int = 0, warmUps: Int = 3, repetitions: Int = 10,
+  file: StaticString = #filePath, line: UInt = #line,
+  isolation: isolated (any Actor)? = #isolation, _ body: () async throws -> Void
+) async {
+  await failTest(at: file, line, isolation: isolation) {
+    try await HeapCheck.growth(
+      at: "\(file):\(line)", warmUps: warmUps, repetitions: repetitions, tolerating: byteCount,
+      isolation: isolation, body)
+  }
+}
+
+/// Asserts that a piece of asynchronous work allocates no more than a budget.
+public func XCTAssertAllocations(
+  atMostBlocks blocks: Int? = nil, atMostBytes bytes: Int? = nil, warmUps: Int = 1,
+  file: StaticString = #filePath, line: UInt = #line,
+  isolation: isolated (any Actor)? = #isolation, _ body: () async throws -> Void
+) async {
+  await failTest(at: file, line, isolation: isolation) {
+    try await HeapCheck.allocations(
+      at: "\(file):\(line)", atMostBlocks: blocks, atMostBytes: bytes, warmUps: warmUps,
+      isolation: isolation, body)
+  }
+}
+
+/// Fails the test by what a check has found, or by its error.
+private func failTest(
+  at file: StaticString, _ line: UInt, isolation: isolated (any Actor)?,
+  by check: () async throws -> String?
+) async {
+  do {
+    if let failure = try await check() { XCTFail(failure, file: file, line: line) }
+  } catch {
+    XCTFail("\(error)", file: file, line: line)
   }
 }
 

@@ -10,17 +10,24 @@ extension Snapshot {
   /// profile that was cut short is read up to its last whole field, and says so in `warnings`; a
   /// profile of something else, or with damage in it, is refused.
   ///
-  /// Nothing in the bytes is trusted: memory and time are bounded by their number, and by
-  /// `inflatedByteCountLimit` where they are compressed.
+  /// Nothing in the bytes is trusted: memory and time are bounded by their number, by
+  /// `inflatedByteCountLimit` where they are compressed, and by `ProfileLimits`.
   public init(
     profile bytes: [UInt8], inflatedByteCountLimit: Int = 512 << 20
+  ) throws(ProfileError) {
+    try self.init(
+      profile: bytes, inflatedByteCountLimit: inflatedByteCountLimit, limits: ProfileLimits())
+  }
+
+  package init(
+    profile bytes: [UInt8], inflatedByteCountLimit: Int = 512 << 20, limits: ProfileLimits
   ) throws(ProfileError) {
     let contents = try Gzip.contents(of: bytes, byteCountLimit: inflatedByteCountLimit)
     guard !contents.bytes.isEmpty else { throw ProfileError(contents.isCut ? .truncated : .empty) }
     guard contents.bytes.count < UInt32.max else {
       throw ProfileError(.tooLarge, "more than 4 GiB")
     }
-    var reader = ProfileReader(contents.bytes, isCut: contents.isCut)
+    var reader = ProfileReader(contents.bytes, isCut: contents.isCut, limits: limits)
     do {
       try reader.readAll()
     } catch {
@@ -34,16 +41,34 @@ extension Snapshot {
   }
 }
 
+/// How much a profile may have, several times what a tracer ever writes.
+///
+/// What is read takes twenty times the bytes of the smallest samples and locations: without limits
+/// a compressed file of half a megabyte could fill 10 GB.
+package struct ProfileLimits: Sendable {
+  package var samples: Int
+  /// Of locations, functions and mappings together, and of inlined calls.
+  package var frames: Int
+
+  package init(samples: Int = 1 << 24, frames: Int = 1 << 22) {
+    self.samples = samples
+    self.frames = frames
+  }
+}
+
 /// Reads a profile in three passes: fields may come in any order, and refer to others by number.
 ///
 /// Passing over the top-level fields is cheap, a list of them would not be: a hostile file can
 /// have one in every two bytes.
 struct ProfileReader: ~Copyable {
   private let bytes: [UInt8]
+  private let limits: ProfileLimits
   /// Whether the bytes end in the middle of a field.
   private(set) var isCut: Bool
   /// The end of the last whole field.
   private(set) var end = 0
+  private var sampleCount = 0
+  private var sampleByteCount = 0
 
   private var strings: StringTable
   private var builder = Snapshot.Builder()
@@ -64,8 +89,9 @@ struct ProfileReader: ~Copyable {
   /// The frames of the sample being read: kept for its memory.
   private var stack: [UInt32] = []
 
-  init(_ bytes: [UInt8], isCut: Bool) {
+  init(_ bytes: [UInt8], isCut: Bool, limits: ProfileLimits) {
     self.bytes = bytes
+    self.limits = limits
     self.isCut = isCut
     strings = StringTable(of: bytes)
     mappings = IDTable(profileByteCount: bytes.count)
@@ -77,8 +103,9 @@ struct ProfileReader: ~Copyable {
     frameBudget = 65536 + 16 * bytes.count
   }
 
-  /// Finds the end and the strings.
+  /// Finds the end and the strings, and counts.
   private mutating func survey() throws(ProfileError) {
+    var definitionCount = 0
     var reader = WireReader(bytes)
     while !reader.isAtEnd {
       do {
@@ -87,7 +114,17 @@ struct ProfileReader: ~Copyable {
           let lengthOffset = reader.position
           _ = try reader.readBytes(tag)
           strings.append(lengthAt: lengthOffset)
+        } else if tag.field == ProfileField.sample {
+          sampleByteCount += try reader.readBytes(tag).count
+          sampleCount += 1
+          try Self.check(sampleCount, limits.samples, "samples", tag)
         } else {
+          switch tag.field {
+          case ProfileField.location, ProfileField.function, ProfileField.mapping:
+            definitionCount += 1
+          default: break
+          }
+          try Self.check(definitionCount, limits.frames, "locations and functions", tag)
           try reader.skip(tag.type)
         }
       } catch {
@@ -97,6 +134,13 @@ struct ProfileReader: ~Copyable {
       }
       end = reader.position
     }
+  }
+
+  private static func check(
+    _ count: Int, _ limit: Int, _ what: StaticString, _ tag: WireReader.Tag
+  ) throws(ProfileError) {
+    guard count > limit else { return }
+    throw ProfileError(.tooLarge, at: tag.byteOffset, "more than \(limit) \(what)")
   }
 
   mutating func readAll() throws(ProfileError) {
@@ -114,11 +158,21 @@ struct ProfileReader: ~Copyable {
       try me.readLocation(&reader, tag)
       return true
     }
+    reserve()
     try pass { me, reader, tag throws(ProfileError) in
       guard tag.field == ProfileField.sample else { return false }
       try me.readSample(&reader, tag)
       return true
     }
+  }
+
+  /// Makes room for the stacks that an honest file of this size has: most IDs take two bytes. Pages
+  /// that are not used are not there; and what a file may claim by being large has its limit.
+  private mutating func reserve() {
+    let limit = 1 << 20
+    builder.reserve(
+      stacks: min(sampleCount, limit), frames: min(sampleByteCount / 2, 64 * limit),
+      samples: min(sampleCount, limit))
   }
 
   /// Goes over the top-level fields, skipping those that the body does not take.
@@ -294,7 +348,10 @@ extension ProfileReader {
           throw ProfileError(.danglingReference, at: inner.byteOffset, "mapping \(mapping)")
         }
         frame.module = Int(module)
-      case LocationField.line: lines.append(try readLine(&reader, inner))
+      case LocationField.line:
+        lines.append(try readLine(&reader, inner))
+        try Self.check(
+          locationFrames.count + lines.count, limits.frames, "inlined calls", inner)
       default: try reader.skip(inner.type)
       }
     }

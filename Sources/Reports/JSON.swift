@@ -29,34 +29,45 @@ public enum JSON: Hashable, Sendable {
     return text
   }
 
-  private func write(to text: inout String) {
+  /// Writes the text as it comes.
+  func write(to text: inout some TextOutputStream) {
     switch self {
-    case .null: text += "null"
-    case .boolean(let value): text += value ? "true" : "false"
-    case .integer(let value): text += "\(value)"
-    case .number(let value): text += value.isFinite ? "\(value)" : "null"
+    case .null: text.write("null")
+    case .boolean(let value): text.write(value ? "true" : "false")
+    case .integer(let value): text.write("\(value)")
+    case .number(let value): text.write(value.isFinite ? "\(value)" : "null")
     case .string(let value): Self.writeQuoted(value, to: &text)
     case .array(let elements):
-      text += "["
+      text.write("[")
       for (position, element) in elements.enumerated() {
-        if position > 0 { text += "," }
+        if position > 0 { text.write(",") }
         element.write(to: &text)
       }
-      text += "]"
+      text.write("]")
     case .object(let members):
-      text += "{"
-      for (position, member) in members.enumerated() {
-        if position > 0 { text += "," }
-        Self.writeQuoted(member.name, to: &text)
-        text += ":"
-        member.value.write(to: &text)
-      }
-      text += "}"
+      text.write("{")
+      Self.write(members, to: &text)
+      text.write("}")
     }
   }
 
-  private static func writeQuoted(_ value: String, to text: inout String) {
-    text += "\""
+  /// Writes an object's members without the brackets around them.
+  static func write(_ members: [Member], to text: inout some TextOutputStream) {
+    for (position, member) in members.enumerated() {
+      if position > 0 { text.write(",") }
+      writeQuoted(member.name, to: &text)
+      text.write(":")
+      member.value.write(to: &text)
+    }
+  }
+
+  private static func writeQuoted(_ value: String, to stream: inout some TextOutputStream) {
+    stream.write("\"")
+    defer { stream.write("\"") }
+    // Nearly all names and paths.
+    let isPlain = value.utf8.allSatisfy { (0x20...0x7e).contains($0) && $0 != 0x22 && $0 != 0x5c }
+    if isPlain { return stream.write(value) }
+    var text = ""
     for scalar in value.unicodeScalars {
       switch scalar {
       case "\"": text += "\\\""
@@ -72,7 +83,7 @@ public enum JSON: Hashable, Sendable {
       default: text.unicodeScalars.append(scalar)
       }
     }
-    text += "\""
+    stream.write(text)
   }
 }
 

@@ -28,50 +28,153 @@ public enum JSONReport {
   public static func statistics(
     _ statistics: [Statistic], of snapshot: Snapshot, groupedBy grouping: Snapshot.Grouping,
     charging: Snapshot.Charging = .allocatingFrame, limit: Int? = nil
-  ) -> JSON {
-    let rows = statistics.prefix(max(limit ?? statistics.count, 0)).map { row(of: $0) }
-    return .object([
-      .init("report", "statistics"), .init("by", .string(grouping.rawValue)),
-      .init("charging", name(of: charging)),
-      .init(
-        "total",
-        [
-          "live_bytes": .integer(snapshot.liveBytes),
-          "live_blocks": .integer(snapshot.liveBlocks),
-          "total_bytes": .integer(snapshot.totalBytes),
-          "total_blocks": .integer(snapshot.totalBlocks),
-        ]),
-      .init("rows", .array(rows)),
-      .init("omitted_rows", .integer(statistics.count - rows.count)),
-      .init("header", object(of: snapshot.header)),
-      .init("warnings", .array(snapshot.warnings.map(JSON.string))),
-    ])
+  ) -> Document {
+    let rows = statistics.prefix(max(limit ?? statistics.count, 0))
+    return Document(
+      head: [
+        .init("report", "statistics"), .init("by", .string(grouping.rawValue)),
+        .init("charging", name(of: charging)),
+        .init(
+          "total",
+          [
+            "live_bytes": .integer(snapshot.liveBytes),
+            "live_blocks": .integer(snapshot.liveBlocks),
+            "total_bytes": .integer(snapshot.totalBytes),
+            "total_blocks": .integer(snapshot.totalBlocks),
+          ]),
+      ],
+      rows: .statistics(rows),
+      tail: [
+        .init("omitted_rows", .integer(statistics.count - rows.count)),
+        .init("header", object(of: snapshot.header)),
+        .init("warnings", .array(snapshot.warnings.map(JSON.string))),
+      ])
   }
 
   public static func comparison(
     _ differences: [StatisticDifference], of later: Snapshot, comparedTo earlier: Snapshot,
     groupedBy grouping: Snapshot.Grouping, charging: Snapshot.Charging = .allocatingFrame,
     limit: Int? = nil
-  ) -> JSON {
-    let rows = differences.prefix(max(limit ?? differences.count, 0)).map { row(of: $0) }
+  ) -> Document {
+    let rows = differences.prefix(max(limit ?? differences.count, 0))
     let addedBytes = later.liveBytes.subtractingSaturated(earlier.liveBytes)
     let addedBlocks = later.liveBlocks.subtractingSaturated(earlier.liveBlocks)
-    return .object([
-      .init("report", "comparison"), .init("by", .string(grouping.rawValue)),
-      .init("charging", name(of: charging)),
-      .init(
-        "total",
-        [
-          "live_bytes": .integer(later.liveBytes), "live_blocks": .integer(later.liveBlocks),
-          "added_bytes": .integer(addedBytes), "added_blocks": .integer(addedBlocks),
-        ]),
-      .init("rows", .array(rows)),
-      .init("omitted_rows", .integer(differences.count - rows.count)),
-      .init("header", object(of: later.header)),
-      .init("earlier_header", object(of: earlier.header)),
-      .init("warnings", .array(later.warnings.map(JSON.string))),
-      .init("earlier_warnings", .array(earlier.warnings.map(JSON.string))),
-    ])
+    return Document(
+      head: [
+        .init("report", "comparison"), .init("by", .string(grouping.rawValue)),
+        .init("charging", name(of: charging)),
+        .init(
+          "total",
+          [
+            "live_bytes": .integer(later.liveBytes), "live_blocks": .integer(later.liveBlocks),
+            "added_bytes": .integer(addedBytes), "added_blocks": .integer(addedBlocks),
+          ]),
+      ],
+      rows: .comparison(rows),
+      tail: [
+        .init("omitted_rows", .integer(differences.count - rows.count)),
+        .init("header", object(of: later.header)),
+        .init("earlier_header", object(of: earlier.header)),
+        .init("warnings", .array(later.warnings.map(JSON.string))),
+        .init("earlier_warnings", .array(earlier.warnings.map(JSON.string))),
+      ])
+  }
+
+  /// A report whose rows become text one after the other.
+  ///
+  /// As one value, 100,000 stacks of 40 frames would take gigabytes.
+  public struct Document: Sendable {
+    fileprivate enum Rows {
+      case statistics(ArraySlice<Statistic>)
+      case comparison(ArraySlice<StatisticDifference>)
+    }
+
+    fileprivate let head: [JSON.Member]
+    fileprivate let rows: Rows
+    fileprivate let tail: [JSON.Member]
+
+    /// The text on one line, as `JSON.text`.
+    public var text: String {
+      var text = ""
+      write(to: &text)
+      return text
+    }
+
+    /// Writes the text as it comes.
+    public func write(to text: inout some TextOutputStream) {
+      text.write("{")
+      JSON.write(head, to: &text)
+      text.write(",\"rows\":[")
+      var frames = FrameTexts()
+      switch rows {
+      case .statistics(let rows): write(rows, JSONReport.row, &frames, to: &text)
+      case .comparison(let rows): write(rows, JSONReport.row, &frames, to: &text)
+      }
+      text.write("],")
+      JSON.write(tail, to: &text)
+      text.write("}")
+    }
+
+    private func write<Element>(
+      _ rows: ArraySlice<Element>, _ row: (Element) -> Row, _ frames: inout FrameTexts,
+      to text: inout some TextOutputStream
+    ) {
+      var isFirst = true
+      for element in rows {
+        text.write(isFirst ? "{" : ",{")
+        isFirst = false
+        row(element).write(to: &text, &frames)
+        text.write("}")
+      }
+    }
+  }
+
+  /// One row: what there is of its key, and its figures.
+  fileprivate struct Row {
+    let key: Statistic.Key
+    let function: String?
+    let stack: Stack?
+    let figures: [JSON.Member]
+
+    func write(to text: inout some TextOutputStream, _ frames: inout FrameTexts) {
+      JSON.write(JSONReport.members(of: key, function: function), to: &text)
+      if case .stack(let keys) = key {
+        text.write(",\"frames\":[")
+        for (number, key) in keys.enumerated() {
+          let function = stack.flatMap { number < $0.count ? $0[number].function : nil }
+          if number > 0 { text.write(",") }
+          text.write(frames.text(of: key, function))
+        }
+        text.write("],")
+        let missing = stack?.missingFrames ?? 0
+        JSON.write(
+          [
+            .init("missing_frames", .integer(missing)),
+            .init("total_frames", .integer(keys.count.addingSaturated(missing))),
+            .init("broken", .boolean(stack?.isBroken ?? false)),
+          ], to: &text)
+      }
+      text.write(",")
+      JSON.write(figures, to: &text)
+    }
+  }
+
+  /// The text of stacks' frames, which are the same few thousand again and again.
+  fileprivate struct FrameTexts {
+    private struct Frame: Hashable {
+      let key: Statistic.Key
+      let function: String?
+    }
+
+    private var texts: [Frame: String] = [:]
+
+    mutating func text(of key: Statistic.Key, _ function: String?) -> String {
+      let frame = Frame(key: key, function: function)
+      if let known = texts[frame] { return known }
+      let text = JSON.object(JSONReport.members(of: key, function: function)).text
+      texts[frame] = text
+      return text
+    }
   }
 
   private static func name(of charging: Snapshot.Charging) -> JSON {
@@ -81,9 +184,10 @@ public enum JSONReport {
     }
   }
 
-  private static func row(of statistic: Statistic) -> JSON {
-    .object(
-      members(of: statistic.key, function: statistic.function, stack: statistic.stack) + [
+  private static func row(_ statistic: Statistic) -> Row {
+    Row(
+      key: statistic.key, function: statistic.function, stack: statistic.stack,
+      figures: [
         .init("live_bytes", .integer(statistic.liveBytes)),
         .init("live_blocks", .integer(statistic.liveBlocks)),
         .init("average_bytes", statistic.averageBytes.map(JSON.number) ?? .null),
@@ -92,9 +196,10 @@ public enum JSONReport {
       ])
   }
 
-  private static func row(of difference: StatisticDifference) -> JSON {
-    .object(
-      members(of: difference.key, function: difference.function, stack: difference.stack) + [
+  private static func row(_ difference: StatisticDifference) -> Row {
+    Row(
+      key: difference.key, function: difference.function, stack: difference.stack,
+      figures: [
         .init("live_bytes", .integer(difference.liveBytes)),
         .init("live_blocks", .integer(difference.liveBlocks)),
         .init("average_bytes", difference.averageBytes.map(JSON.number) ?? .null),
@@ -103,9 +208,8 @@ public enum JSONReport {
       ])
   }
 
-  private static func members(
-    of key: Statistic.Key, function: String?, stack: Stack?
-  ) -> [JSON.Member] {
+  /// What there is of a key; of a stack, not its frames.
+  private static func members(of key: Statistic.Key, function: String?) -> [JSON.Member] {
     var members = [JSON.Member("key", .string(key.description))]
     switch key {
     case .line(let file, let line):
@@ -128,17 +232,7 @@ public enum JSONReport {
       members.append(.init("type", type.map(JSON.string) ?? .null))
     case .thread(let thread):
       members.append(.init("thread", thread.map(JSON.string) ?? .null))
-    case .stack(let keys):
-      let functions = stack.map { $0.map(\.function) } ?? []
-      let frames = keys.enumerated().map { number, key in
-        let function = number < functions.count ? functions[number] : nil
-        return JSON.object(self.members(of: key, function: function, stack: nil))
-      }
-      members.append(.init("frames", .array(frames)))
-      let missing = stack?.missingFrames ?? 0
-      members.append(.init("missing_frames", .integer(missing)))
-      members.append(.init("total_frames", .integer(keys.count.addingSaturated(missing))))
-      members.append(.init("broken", .boolean(stack?.isBroken ?? false)))
+    case .stack: break
     }
     return members
   }

@@ -167,6 +167,8 @@ public struct Summary: Sendable {
     "lost.sites": "allocations whose stack found no room, shown as (stack lost)",
     "lost.blocks": "allocations that are not counted for want of room",
     "lost.nested": "allocations by signal handlers inside the tracer, not counted",
+    "lost.frees":
+      "blocks freed by calls that are not traced; others of these may still count as live",
     "lost.rows": "frames unwound without the cache for want of room: slower, but whole",
     "truncated_stacks": "allocations with a stack deeper than was kept",
     "broken_stacks": "allocations whose stack ends before the outermost call",

@@ -11,8 +11,9 @@ import HeapModel
 /// alive, and had nothing before, are left out: they are only there for their cumulative figures,
 /// and shown with them where these are asked for.
 public struct TextTable: Sendable {
-  /// The lines, without line ends.
-  public let lines: [String]
+  private let rows: [Row]
+  private let hiddenCount: Int
+  private let style: TextStyle
 
   /// - Parameter limit: How many rows are shown; a last line counts the others.
   /// - Parameter figures: Whether rows say as well what was allocated in total, freed or not.
@@ -23,7 +24,8 @@ public struct TextTable: Sendable {
     let told = statistics.filter {
       $0.liveBytes != 0 || $0.liveBlocks != 0 || figures == .liveAndTotal && $0.totalBlocks != 0
     }
-    self.init(told.map { Row($0, figures) }, limit: limit, style: style)
+    let shown = told.prefix(max(limit ?? told.count, 0))
+    self.init(shown.map { .statistic($0, figures) }, of: told.count, style: style)
   }
 
   /// What a row of statistics says.
@@ -38,15 +40,44 @@ public struct TextTable: Sendable {
     let known = differences.filter {
       $0.liveBytes != 0 || $0.liveBlocks != 0 || $0.addedBytes != 0 || $0.addedBlocks != 0
     }
-    self.init(known.map { Row($0) }, limit: limit, style: style)
+    let shown = known.prefix(max(limit ?? known.count, 0))
+    self.init(shown.map { .difference($0) }, of: known.count, style: style)
   }
 
-  private init(_ rows: [Row], limit: Int?, style: TextStyle) {
-    let shown = rows.prefix(max(limit ?? rows.count, 0))
-    var lines = shown.flatMap { $0.lines(style) }
-    let hidden = rows.count - shown.count
-    if hidden > 0 { lines.append("… and \(hidden) more \(hidden == 1 ? "row" : "rows")") }
-    self.lines = lines
+  private init(_ rows: [Row], of count: Int, style: TextStyle) {
+    self.rows = rows
+    hiddenCount = count - rows.count
+    self.style = style
+  }
+
+  private enum Row {
+    case statistic(Statistic, Figures)
+    case difference(StatisticDifference)
+
+    var text: RowText {
+      switch self {
+      case .statistic(let statistic, let figures): RowText(statistic, figures)
+      case .difference(let difference): RowText(difference)
+      }
+    }
+  }
+
+  public var isEmpty: Bool { rows.isEmpty && hiddenCount == 0 }
+
+  /// The lines, without line ends.
+  public var lines: [String] {
+    var lines: [String] = []
+    forEachLine { lines.append($0) }
+    return lines
+  }
+
+  /// Makes one line after the other: those of 100,000 stacks would fill memory.
+  public func forEachLine(_ body: (String) -> Void) {
+    var labels = Labels(style)
+    for row in rows { row.text.forEachLine(&labels, body) }
+    if hiddenCount > 0 {
+      body("… and \(hiddenCount) more \(hiddenCount == 1 ? "row" : "rows")")
+    }
   }
 }
 
@@ -55,7 +86,7 @@ extension TextTable: CustomStringConvertible {
 }
 
 /// One row, before it is known how wide it may be.
-private struct Row {
+private struct RowText {
   let key: Statistic.Key
   let function: String?
   let stack: Stack?
@@ -94,23 +125,22 @@ private struct Row {
     bytes.map { ", average=\(ByteCount($0))" } ?? ""
   }
 
-  func lines(_ style: TextStyle) -> [String] {
+  func forEachLine(_ labels: inout Labels, _ body: (String) -> Void) {
+    let style = labels.style
     let change = change.map { style.accent($0.text, $0.accent) } ?? ""
     let figures = "\(size)\(change)\(rest)"
     guard case .stack(let keys) = key else {
       let figuresWidth = size.count + (self.change?.text.count ?? 0) + rest.count
       let width = style.width.map { $0 - figuresWidth - 2 }
-      return ["\(label(key, function, width: width)): \(figures)"]
+      return body("\(Labels.label(key, function, width: width)): \(figures)")
     }
-    let functions = stack.map { $0.map(\.function) } ?? []
-    var lines = [figures]
+    body(figures)
     for (number, key) in keys.enumerated() {
-      let function = number < functions.count ? functions[number] : nil
-      lines.append("  " + label(key, function, width: style.width.map { $0 - 2 }))
+      let function = stack.flatMap { number < $0.count ? $0[number].function : nil }
+      body(labels.line(ofFrame: key, function))
     }
-    if keys.isEmpty { lines.append("  \(Frame.unknownFile)") }
-    if let root = stack.flatMap({ Self.root(of: $0) }) { lines.append("  … " + root) }
-    return lines
+    if keys.isEmpty { body("  \(Frame.unknownFile)") }
+    if let root = stack.flatMap({ Self.root(of: $0) }) { body("  … " + root) }
   }
 
   /// What is said of a stack's outermost end where it is not whole.
@@ -121,9 +151,33 @@ private struct Row {
     return "\(few)\(missing) more \(missing == 1 ? "frame" : "frames")"
   }
 
+}
+
+/// Rows' names, and the lines of stacks' frames, which are the same few thousand again and again.
+private struct Labels {
+  private struct Frame: Hashable {
+    let key: Statistic.Key
+    let function: String?
+  }
+
+  let style: TextStyle
+  private var lines: [Frame: String] = [:]
+
+  init(_ style: TextStyle) {
+    self.style = style
+  }
+
+  mutating func line(ofFrame key: Statistic.Key, _ function: String?) -> String {
+    let frame = Frame(key: key, function: function)
+    if let known = lines[frame] { return known }
+    let line = "  " + Self.label(key, function, width: style.width.map { $0 - 2 })
+    lines[frame] = line
+    return line
+  }
+
   /// The key with the function beside a line, shortened to a width. The function gives way first,
   /// until it could not be recognised; then the path; where neither could be, the function goes.
-  private func label(_ key: Statistic.Key, _ function: String?, width: Int?) -> String {
+  static func label(_ key: Statistic.Key, _ function: String?, width: Int?) -> String {
     let place = key.description.printable
     guard case .line = key, let function = function?.printable else {
       return width.map { place.keepingEnd(max($0, 16)) } ?? place

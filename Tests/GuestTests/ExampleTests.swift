@@ -146,7 +146,62 @@ import Testing
     let call = try output("TracedCall")
     #expect(call.first?.hasPrefix("build: +508 KiB in 50") == true, "\(call)")
     #expect(call.dropFirst().first?.contains("TracedCall.swift:10: size=5") == true, "\(call)")
-    #expect(call.suffix(2) == ["later true", "700 4096 1"])
+    #expect(call.suffix(3) == ["later work 2", "700 100", "4096"], "\(call)")
+  }
+
+  @Test func `a trace that cannot tell its work from others' is about the process, and says so`()
+    throws
+  {
+    let products = try selfTracing([])
+    let result = try run(
+      ["\(products)/TracedCall"],
+      environment: ["HEAPTAP": "record", "HEAPTAP_DEPTH": "3", "HEAPTAP_LOG": "off"])
+    #expect(result.output.contains("(of the whole process)\n"), "\(result.output)")
+    #expect(!result.output.contains("later work"), "\(result.output)")
+  }
+
+  @Test func `a service logs its growth and ends when it is asked, with a tracer and without`()
+    throws
+  {
+    let package = Example.path("TracedService")
+    try succeed(["/usr/bin/env", "swift", "test", "--package-path", package])
+    let program = "\(package)/.build/debug/TracedService"
+    func output(_ words: [String] = [], _ end: String, _ environment: [String: String] = [:]) throws
+      -> (status: Int32, text: String)
+    {
+      let guest = try Guest([program] + words, environment: environment)
+      try guest.wait(forErrors: end)
+      guest.send(SIGTERM)
+      let finished = guest.finish()
+      return (finished.status, finished.errors)
+    }
+    let traced = try output([], "heap grew by")
+    #expect(traced.status == 0)
+    #expect(traced.text.contains("heap: "))
+    #expect(traced.text.contains("TracedService.swift:12: size="), "\(traced.text)")
+
+    let off = ["HEAPTAP": "0"]
+    let why = "the heap tracer of this process is off for good"
+    let untraced = try output([], "the heap is not reported, \(why)", off)
+    #expect(untraced.status == 0, "the cache has gone on until it was asked to end")
+    #expect(try output(["--required"], why, off).status != 0)
+  }
+
+  @Test func `who does not ask for the service gets none of the packages that it needs`() throws {
+    func dependencies(_ package: String) throws -> String {
+      let result = try run([
+        "/usr/bin/env", "swift", "package", "--package-path", Example.path(package),
+        "show-dependencies", "--format", "flatlist",
+      ])
+      #expect(result.status == 0, "\(result.errors)")
+      return result.output
+    }
+    #expect(try dependencies("TracedService").contains("swift-log"))
+    let others = try dependencies("SelfTracing")
+    #expect(others.contains("swift-argument-parser"))
+    for name in ["swift-log", "swift-metrics", "swift-service-lifecycle", "swift-async"] {
+      #expect(!others.contains(name), "\(others)")
+    }
   }
 
   @Test func `a program whose tracer is off works, and says why it has no figures`() throws {
@@ -154,7 +209,7 @@ import Testing
     let result = try run(["\(products)/TracedCall"], environment: ["HEAPTAP": "0"])
     let why = "the heap tracer of this process is off for good: HEAPTAP is 0 or has a value"
     #expect(result.output.hasPrefix("build: not traced, \(why)"), "\(result.output)")
-    #expect(result.output.contains("\n700 \(why)"), "the work was done all the same")
+    #expect(result.output.contains("\n700 100\n\(why)"), "the work was done all the same")
     #expect(result.status == 0, "\(result.errors)")
   }
 

@@ -3,6 +3,7 @@
 
 import Foundation
 import HeapModel
+import Pprof
 import ProcessControl
 import Testing
 
@@ -176,6 +177,32 @@ import Testing
     let snapshot = try daemon.wait(forDumps: 1)[0]
     #expect(snapshot.liveBytes == 810)
     #expect(snapshot.header.isComplete)
+  }
+
+  @Test(.enabled("needs root") { geteuid() == 0 })
+  func `a daemon that changes its root and its user dumps where it sees its directory`() throws {
+    let root = try Workshop.makeDirectory()
+    let guest = try Obedient("1")
+    let inside = root.appendingPathComponent(guest.box.directory.path)
+    try FileManager.default.createDirectory(at: inside, withIntermediateDirectories: true)
+    chmod(root.path, 0o755)
+    chown(inside.path, 65534, 65534)
+    chmod(inside.path, 0o700)
+    _ = try guest.armed()
+    try guest.tell("root \(root.path)")
+    try guest.tell("user 65534")
+    try guest.start()
+    try guest.tell("allocate 9 90")
+    guest.signal(SIGUSR2)
+    func dumps() throws -> [String] {
+      try FileManager.default.contentsOfDirectory(atPath: inside.path)
+        .filter { $0.hasSuffix(".pb") }
+    }
+    try guest.guest.wait(for: "a dump below the new root") { try !dumps().isEmpty }
+    let file = inside.appendingPathComponent(try dumps()[0])
+    let snapshot = try Snapshot(profile: [UInt8](Data(contentsOf: file)))
+    #expect(snapshot.liveBytes == 810)
+    #expect(guest.box.names.isEmpty)
   }
 
   @Test func `linked and preloaded, there is one tracer`() throws {

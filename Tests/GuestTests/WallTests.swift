@@ -103,6 +103,7 @@ import Testing
     ],
     "Heaptap": ["CHeaptap", "HeapModel", "Pprof", "Symbolication", "Darwin", "Dispatch"],
     "HeaptapTesting": ["Heaptap", "Testing", "XCTest"],
+    "HeaptapService": ["Heaptap", "Logging", "Metrics", "ServiceLifecycle"],
   ]
   /// What the desk may use of the platform; the daemon's rooms may not.
   private static let platform: Set<String> = [

@@ -9,34 +9,47 @@ import Testing
 @Suite struct HeapChangesTests {
   private let file = "/src/Sources/App/Catalog.swift"
 
-  private func caller(_ function: String) -> CallingFunction {
-    CallingFunction(file: file, function: function)
-  }
-
   private func frame(_ function: String, _ file: String? = nil, line: Int = 1) -> Frame {
     Frame(function: function, file: file ?? self.file, line: line)
   }
 
-  @Test(arguments: [
-    ("load(from:)", "Catalog.load(from:)"), ("load(from:)", "static Catalog.load(from:)"),
-    ("load(from:)", "closure #1 in Catalog.load(from:)"), ("init(_:)", "Catalog.init(_:)"),
-    ("`a b`()", "`a\u{a0}b`()"), ("a b()", "closure #2 in `a b`()"),
-    ("name", "Catalog.name.getter"),
-  ])
-  func `a function is known on stacks, and so are its closures`(function: String, shown: String) {
-    #expect(caller(function).matches(frame(shown)))
-    #expect(caller(function).matches(Frame(function: shown)), "without lines the name is enough")
-    #expect(!caller(function).matches(frame(shown, "/src/Sources/App/Other.swift")))
-    #expect(!caller(function).matches(frame("other()")))
-    #expect(!caller(function).matches(Frame(file: file, line: 1)))
+  /// The frames of marks, innermost first: `inside`, and then digits from the highest one down.
+  private func marked(_ parts: String...) -> [Frame] {
+    parts.map { frame("static HeapMark.\($0)(_:isolation:_:)", "/HeapMark.swift") }
   }
 
-  @Test func `the top level of a program is known by its file`() {
-    let main = CallingFunction(file: "/src/main.swift", function: "App")
-    #expect(main.matches(frame("main", "/src/main.swift")))
-    #expect(main.matches(frame("closure #1 in main", "/src/main.swift")))
-    #expect(!main.matches(frame("main", "/other/main.swift")))
-    #expect(!caller("App").matches(frame("main")))
+  @Test func `every number that work can have is spelled by frames and read again`() {
+    for number in [UInt32(2), 3, 4, 5, 6, 7, 63, 64, 1000, .max] {
+      let digits = (0..<32).compactMap { number >> $0 <= 1 ? nil : number >> $0 & 1 }
+      let spelled =
+        marked("inside") + digits.reversed().flatMap { marked($0 == 0 ? "zero" : "one") }
+      let others = [frame("load()"), frame("spell()")]
+      let unended = spelled.dropFirst().map { HeapMark.Part($0) }
+      #expect(!HeapMark(number: number).isSpelled(by: unended), "\(number)")
+      for stack in [
+        spelled, others + spelled + others,
+        spelled + others + marked("inside", "one", "one", "one"),
+        marked("inside", "one", "zero", "one") + spelled,
+        spelled.flatMap { [$0] + marked("spell") },
+      ] {
+        let parts = stack.map { HeapMark.Part($0) }
+        #expect(HeapMark(number: number).isSpelled(by: parts), "\(number)")
+        #expect(!HeapMark(number: 0x7777).isSpelled(by: parts))
+      }
+    }
+    #expect(HeapMark.Part(frame("Catalog.zero()")) == nil)
+    #expect(HeapMark.Part(Frame(file: file, line: 1)) == nil)
+  }
+
+  @Test func `a place has its number again when it is free, and no other place ever gets it`() {
+    let first = MeasuredWork(at: "a:1")
+    let beside = MeasuredWork(at: "a:1")
+    let other = MeasuredWork(at: "b:1")
+    #expect(Set([first.mark, beside.mark, other.mark]).count == 3)
+    first.end()
+    #expect(MeasuredWork(at: "b:1").mark != first.mark)
+    #expect(MeasuredWork(at: "a:1").mark == first.mark)
+    #expect(MeasuredWork(at: "a:1").mark != beside.mark)
   }
 
   private func heap(_ blocks: [(Int, [Frame], missing: Int)]) -> Snapshot {
@@ -47,15 +60,16 @@ import Testing
     return builder.finish()
   }
 
-  @Test func `growth is the function's where it is on the stack, and nobody's of the measuring`() {
-    let own = [frame("Page.init()", "/src/Page.swift", line: 5), frame("load()", line: 9)]
-    let others = [frame("Page.init()", "/src/Page.swift", line: 5), frame("serve()", line: 30)]
+  @Test func `growth is the work's whose number is on the stack, and nobody's of the measuring`() {
+    let page = [frame("Page.init()", "/src/Page.swift", line: 5), frame("load()", line: 9)]
+    let own = page + marked("inside", "one")
+    let others = page + marked("inside", "zero")
     let measuring = [frame("static HeapMeasurement.begin(by:)", "/h.swift")] + own
     let before = heap([(100, own, 0), (10, others, 0)])
     let after = heap([
       (100, own, 0), (50, own, 0), (7000, others, 0), (30, others, 4), (900, measuring, 0),
     ])
-    let changes = HeapChanges(from: before, to: after, by: caller("load()"))
+    let changes = HeapChanges(from: before, to: after, by: HeapMark(number: 3))
     #expect((changes.addedBytes, changes.addedBlocks) == (50, 1))
     #expect((changes.allocatedBytes, changes.allocatedBlocks) == (50, 1))
     #expect(changes.unattributedBytes == 30)
@@ -68,10 +82,13 @@ import Testing
   }
 
   @Test func `a report says what, of whom, by which lines, and what it cannot tell`() {
-    let own = [frame("Page.init()", "/src/Page.swift", line: 5), frame("load()", line: 9)]
+    let own =
+      [frame("Page.init()", "/src/Page.swift", line: 5)] + marked("inside", "one")
+      + [frame("load()", line: 9)]
     let changes = HeapChanges(
-      from: heap([]), to: heap([(2000, own, 0), (30, [frame("deep()")], 4)]), by: caller("load()"))
-    let report = HeapTraceReport(label: "load", scope: .caller, changes: changes, peakBytes: 5000)
+      from: heap([]), to: heap([(2000, own, 0), (30, [frame("deep()")], 4)]),
+      by: HeapMark(number: 3))
+    let report = HeapTraceReport(label: "load", scope: .work, changes: changes, peakBytes: 5000)
     #expect(
       report.text(lines: 3, stacksOf: 1) == """
         load: +2000 B in 1 blocks, 2000 B allocated, peak +5000 B; 30 B more on stacks deeper than \

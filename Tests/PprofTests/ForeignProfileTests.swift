@@ -293,6 +293,36 @@ func goProfile(packed: Bool = true) -> [UInt8] {
     #expect(refusal(of: bytes)?.code == .tooLarge)
   }
 
+  @Test func `there is a limit to samples, to what they refer to, and to inlined calls`() throws {
+    // Each takes a few bytes in a file, which may be compressed, and a hundred in memory.
+    func profile(samples: Int = 0, functions: Int = 0, calls: Int = 0) -> [UInt8] {
+      heap { profile in
+        for id in 0..<functions {
+          profile.message(ProfileField.function) {
+            $0.write(FunctionField.id, varint: UInt64(id + 1))
+          }
+        }
+        profile.message(ProfileField.location) {
+          $0.write(LocationField.id, varint: 1)
+          for _ in 0..<calls { $0.message(LocationField.line) { _ in } }
+        }
+        for _ in 0..<samples {
+          profile.message(ProfileField.sample) { $0.packed(SampleField.value, 1) }
+        }
+      }
+    }
+    let limits = ProfileLimits(samples: 9, frames: 4)
+    let largest = profile(samples: 9, functions: 3, calls: 4)
+    #expect(try Snapshot(profile: largest, limits: limits).liveBytes == 9)
+    for tooLarge in [profile(samples: 10), profile(functions: 4), profile(calls: 5)] {
+      #expect {
+        try Snapshot(profile: Gzip.compressed(tooLarge), limits: limits)
+      } throws: { error in
+        (error as? ProfileError)?.code == .tooLarge
+      }
+    }
+  }
+
   @Test func `one long string cannot be copied into a thousand comments`() {
     let bytes = heap { profile in
       profile.strings("k=" + String(repeating: "x", count: 5000))

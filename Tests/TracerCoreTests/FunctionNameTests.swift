@@ -35,7 +35,9 @@ public func landmark(_ value: Int) -> Int { value &* 3 }
   private func libraryFunction(_ name: String) throws -> UInt {
     let library = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD)
     defer { library.map { _ = dlclose($0) } }
-    return UInt(bitPattern: try #require(dlsym(library, name)))
+    let address = UInt(bitPattern: dlsym(library, name))
+    try #require(address != 0)
+    return address
   }
 
   private func string(_ bytes: UnsafeRawBufferPointer) -> String {

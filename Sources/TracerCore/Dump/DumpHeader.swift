@@ -299,6 +299,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     comments.write(&encoder, "lost.sites", facts.counts.lostSites)
     comments.write(&encoder, "lost.blocks", facts.counts.lostBlocks)
     comments.write(&encoder, "lost.nested", facts.counts.lostNested)
+    comments.write(&encoder, "lost.frees", facts.counts.unseenFrees)
     comments.write(&encoder, "lost.rows", facts.counts.lostRows)
     comments.write(&encoder, "truncated_stacks", facts.counts.truncatedStacks)
     comments.write(&encoder, "broken_stacks", facts.counts.brokenStacks)

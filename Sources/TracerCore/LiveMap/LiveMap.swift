@@ -93,18 +93,45 @@ package struct LiveMap: ~Copyable {
     return true
   }
 
-  /// Enters a block that is not large, if there is room already.
+  /// Enters a block that is not large, if there is room already and nothing is in its place.
   @inline(__always)
   func enterQuickly(
     _ address: UInt, site: UInt32, birth: UInt64, byteCount: UInt64
   ) -> Bool {
     guard address < Self.addressLimit, let shadow = shadow(address) else { return false }
     let index = Self.index(address)
-    Self.word(shadow, index).pointee.store(
+    let cell = Self.word(shadow, index)
+    guard cell.pointee.load(ordering: .relaxed) == 0 else { return false }
+    cell.pointee.store(
       BlockWord(site: site, birth: birth, smallByteCount: byteCount, address: address).bits,
       ordering: .releasing)
     touch(shadow, index)
     return true
+  }
+
+  /// Takes out what is still there in the place of a block that was just handed out: one that was
+  /// given back by a call that nobody saw. Answers with its size, or `nil`.
+  func takeStale(_ address: UInt, epoch: UInt32) -> UInt64? {
+    guard address < Self.addressLimit, let shadow = shadow(address) else { return nil }
+    let cell = Self.word(shadow, Self.index(address))
+    let word = BlockWord(bits: cell.pointee.load(ordering: .relaxed))
+    guard !word.isLargeSize, word.site != 0, word.epoch == epoch & BlockWord.epochMask else {
+      return nil
+    }
+    return word.isLarge ? takeStaleSize(address &+ 32) : word.smallByteCount
+  }
+
+  /// The word may be that of somebody's new block by now.
+  private func takeStaleSize(_ address: UInt) -> UInt64? {
+    guard let shadow = shadow(address) else { return nil }
+    let cell = Self.word(shadow, Self.index(address))
+    let word = BlockWord(bits: cell.pointee.load(ordering: .relaxed))
+    guard word.isLargeSize,
+      cell.pointee.compareExchange(
+        expected: word.bits, desired: 0, ordering: .relaxed
+      ).exchanged
+    else { return nil }
+    return word.largeByteCount
   }
 
   /// Takes a block out that is not large; `nil` for any other, which stays.

@@ -18,6 +18,8 @@ package struct Counters: ~Copyable {
   package let lostSites: Atomic<UInt64>
   package let lostRows: Atomic<UInt64>
   package let lostNested: Atomic<UInt64>
+  /// Blocks whose place was handed out again though nobody had seen them given back.
+  package let unseenFrees: Atomic<UInt64>
   /// Stacks that were followed from the thread's last walk, since they were not remembered.
   package let followedStacks: Atomic<UInt64>
   /// Stacks that were walked as a whole.
@@ -41,6 +43,7 @@ package struct Counters: ~Copyable {
     _ = lostSites.wrappingAdd(values.lostSites, ordering: .relaxed)
     _ = lostRows.wrappingAdd(values.lostRows, ordering: .relaxed)
     _ = lostNested.wrappingAdd(values.lostNested, ordering: .relaxed)
+    _ = unseenFrees.wrappingAdd(values.unseenFrees, ordering: .relaxed)
     _ = followedStacks.wrappingAdd(values.followedStacks, ordering: .relaxed)
     _ = walkedStacks.wrappingAdd(values.walkedStacks, ordering: .relaxed)
     _ = checkedStacks.wrappingAdd(values.checkedStacks, ordering: .relaxed)
@@ -60,6 +63,7 @@ package struct Counters: ~Copyable {
     lostSites.store(0, ordering: .relaxed)
     lostRows.store(0, ordering: .relaxed)
     lostNested.store(0, ordering: .relaxed)
+    unseenFrees.store(0, ordering: .relaxed)
     followedStacks.store(0, ordering: .relaxed)
     walkedStacks.store(0, ordering: .relaxed)
     checkedStacks.store(0, ordering: .relaxed)
@@ -81,6 +85,7 @@ package struct Counters: ~Copyable {
       lostSites: lostSites.load(ordering: .relaxed),
       lostRows: lostRows.load(ordering: .relaxed),
       lostNested: lostNested.load(ordering: .relaxed),
+      unseenFrees: unseenFrees.load(ordering: .relaxed),
       followedStacks: followedStacks.load(ordering: .relaxed),
       walkedStacks: walkedStacks.load(ordering: .relaxed),
       checkedStacks: checkedStacks.load(ordering: .relaxed),
@@ -102,6 +107,7 @@ package struct CounterValues {
   package var lostSites: UInt64 = 0
   package var lostRows: UInt64 = 0
   package var lostNested: UInt64 = 0
+  package var unseenFrees: UInt64 = 0
   package var followedStacks: UInt64 = 0
   package var walkedStacks: UInt64 = 0
   package var checkedStacks: UInt64 = 0
@@ -109,7 +115,7 @@ package struct CounterValues {
 
   package var liveBlocks: UInt64 { allocatedBlocks &- freedBlocks }
   package var liveBytes: UInt64 { allocatedBytes &- freedBytes }
-  package var lost: UInt64 { lostBlocks &+ lostSites &+ lostRows &+ lostNested }
+  package var lost: UInt64 { lostBlocks &+ lostSites &+ lostRows &+ lostNested &+ unseenFrees }
 
   package mutating func add(_ other: CounterValues) {
     allocatedBlocks = allocatedBlocks &+ other.allocatedBlocks
@@ -124,6 +130,7 @@ package struct CounterValues {
     lostSites = lostSites &+ other.lostSites
     lostRows = lostRows &+ other.lostRows
     lostNested = lostNested &+ other.lostNested
+    unseenFrees = unseenFrees &+ other.unseenFrees
     followedStacks = followedStacks &+ other.followedStacks
     walkedStacks = walkedStacks &+ other.walkedStacks
     checkedStacks = checkedStacks &+ other.checkedStacks

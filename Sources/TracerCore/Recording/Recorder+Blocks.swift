@@ -123,6 +123,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ thread: UnsafeMutablePointer<ThreadState>, _ address: UInt, _ byteCount: UInt64,
     _ site: UInt32
   ) {
+    if let stale = pointee.map.takeStale(
+      address, epoch: pointee.epoch.load(ordering: .relaxed))
+    {
+      countUnseenFree(thread, stale)
+    }
     guard
       pointee.map.enter(
         address, site: site, generation: pointee.generation.load(ordering: .relaxed),
@@ -144,6 +149,17 @@ extension UnsafeMutablePointer where Pointee == Core {
       countUnknown(thread, block)
     }
     leave(thread)
+  }
+
+  /// A block is in the place of one that is in the map: that one was given back by a call that is not
+  /// among the hooks, such as jemalloc's sdallocx.
+  @inline(never)
+  private func countUnseenFree(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ byteCount: UInt64
+  ) {
+    thread.pointee.counters.unseenFrees.addAlone(1)
+    // The balance is published with the allocation that shows it, or with a later one.
+    _ = countFreed(thread, byteCount)
   }
 
   /// Born before recording, or never recorded: its size is what the allocator says.

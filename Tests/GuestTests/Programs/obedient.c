@@ -398,6 +398,10 @@ static void obey(char *line, char **arguments) {
       if (i > 2 && i != commands)
         close(i);
     answer("closed");
+  } else if (!strcmp(word, "root")) {
+    if (chroot(text) != 0 || chdir("/") != 0)
+      _exit(97);
+    answer("changed");
   } else if (!strcmp(word, "user")) {
     if (setgid((gid_t)first) != 0 || setuid((uid_t)first) != 0)
       _exit(95);

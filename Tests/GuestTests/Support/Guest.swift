@@ -23,6 +23,13 @@ enum Workshop {
   static let library = products.appendingPathComponent("libheaptap.so").path
   static let command = products.appendingPathComponent("heaptap-cli").path
 
+  /// Where the package manager has left the modules that these tests were built with: beside them.
+  static func modules() throws -> String {
+    let tests = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+    return URL(fileURLWithPath: tests).deletingLastPathComponent()
+      .appendingPathComponent("Modules").path
+  }
+
   /// Everything that this run of the tests makes; removed when it ends.
   private static let root: URL = {
     let root = FileManager.default.temporaryDirectory

@@ -22,18 +22,18 @@ func build(_ index: Index) {
   static func main() async {
     let index = Index()
     build(index)
-    let count = await withHeapTrace("later", report: { print($0.label, $0.addedBytes > 100_000) }) {
+    let other = Task { (0..<100).map { [UInt8](repeating: 1, count: 90_000 + $0) } }
+    let tell = { (it: HeapTraceReport) in print(it.label, it.scope, it.addedBytes / 100_000) }
+    let count = await withHeapTrace("later", report: tell) {
       index.add(200)
-      await Task.yield()
+      _ = await other.value
       return index.words.count
     }
+    print(count, await other.value.count)
     do {
       try HeapTracer.start()
       try HeapTracer.track(address: 0x1000, byteCount: 4096, domain: 7)
-      let mapped = try await HeapTracer.takeSnapshot().filtered(.domain(7))
-      print(count, mapped.liveBytes, mapped.liveBlocks)
-    } catch {
-      print(count, error)
-    }
+      print(try await HeapTracer.takeSnapshot().filtered(.domain(7)).liveBytes)
+    } catch { print(error) }
   }
 }

@@ -6,7 +6,7 @@ import Heaptap
 import HeaptapTesting
 import Testing
 
-final class Session {
+final class Session: Sendable {
   let name: [UInt8]
   init(byteCount: Int) { name = [UInt8](repeating: 1, count: byteCount) }
 }
@@ -108,7 +108,7 @@ func startGrowing(until isOver: DispatchSemaphore, _ done: DispatchSemaphore) {
     isOver.signal()
     done.wait()
     let found = try #require(report)
-    #expect(found.scope == .caller)
+    #expect(found.scope == .work)
     #expect((100_000..<110_000).contains(found.addedBytes), "\(found)")
     #expect(found.lines.first?.key.description.contains("HeapTracerTests.swift") == true)
     withExtendedLifetime(kept) {}
