@@ -19,7 +19,7 @@ import HeapModel
 /// | `warnings` | sentences; `earlier_warnings` too in a comparison |
 ///
 /// A row has `key` (as text reports show it), those of `file`, `line`, `function`, `module`,
-/// `offset` and `generation` that are known, and for stacks `frames`, innermost first, each with
+/// `offset`, `generation`, `type` and `thread` that are known, and for stacks `frames`, innermost first, each with
 /// the same names, `missing_frames` (beyond the depth limit), `total_frames` (with them) and `broken`
 /// (what called the outermost frame that was found is not known). Its figures are `live_bytes`, `live_blocks`,
 /// `average_bytes` (`null` without blocks), `total_bytes` and `total_blocks`; in a comparison
