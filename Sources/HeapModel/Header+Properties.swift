@@ -124,6 +124,7 @@ extension Header {
   public var hasTypes: Bool { self["typed_blocks"] != nil }
   /// Blocks of which it is known what they are: the objects of Swift.
   public var typedBlocks: Int? { integer("typed_blocks") }
+  /// What those blocks asked for.
   public var typedBytes: Int? { integer("typed_bytes") }
   /// Why what the blocks are was not looked for; `nil` where it was, or the tracer was an older one.
   public var typesProblem: String? { self["types_problem"] }

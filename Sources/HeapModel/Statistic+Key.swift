@@ -20,7 +20,9 @@ extension Statistic {
     case module(String)
     /// The interval between two snapshots; `nil` for blocks of which it is not known.
     case generation(Int?)
+    /// What the blocks are; `nil` for those of which it is not known.
     case type(String?)
+    /// A thread by its name; `nil` where who allocated was not recorded.
     case thread(String?)
     case reach(Snapshot.Reach)
     /// Each frame's key by line, innermost first.

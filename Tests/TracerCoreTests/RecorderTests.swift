@@ -159,10 +159,10 @@ import Testing
   @Test func `scans beside threads that free each other's blocks lose none`() throws {
     try #require(core.startRecording(.firstAllocation, depth: 16) == 0)
     let box = Mailboxes()
-    let (left, scanCount) = beside({ _ = core.scan(bornBefore: 2, .api) }) {
+    let (left, scanCount) = beside({ _ = core.scan(bornBefore: 2) }) {
       inThreads { Self.churn($0, rounds: 20_000, box: box) }
     }
-    let scan = core.scan(bornBefore: 2, .api)
+    let scan = core.scan(bornBefore: 2)
     #expect(Books(blocks: Int(scan.blocks), bytes: Int(scan.bytes)) == left)
     #expect(left.blocks == 256 && scanCount > 0)
     #expect(scan.omittedBytes == 0)
@@ -179,13 +179,13 @@ import Testing
       _ = core.startRecording(.firstAllocation, depth: 16)
       usleep(3000)
       core.stopAllocating()
-      _ = core.scan(bornBefore: 2, .api)
+      _ = core.scan(bornBefore: 2)
       core.stopRecording()
     }) { inThreads { Self.churn($0, rounds: 20_000, box: box) } }
     #expect(recordingCount > 0)
     // The next one knows nothing of any of them.
     try #require(core.startRecording(.firstAllocation, depth: 16) == 0)
-    let scan = core.scan(bornBefore: 2, .api)
+    let scan = core.scan(bornBefore: 2)
     #expect(scan.blocks == 0)
     core.stopRecording()
   }

@@ -98,9 +98,11 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// Scans the live map, and puts the sites in order of what they have alive.
   ///
-  /// Cost: about 3 ns a live block, 1 µs a MiB of shadow, and 60 ns for an object of Swift's, which is
+  /// Cost: about 3 ns a live block, 1 µs a MiB of shadow, and 27 ns for an object of Swift's, which is
   /// looked at; no thread is stopped.
-  func scan(bornBefore generation: UInt32, _ trigger: DumpTrigger) -> HeapScan {
+  func scan(
+    bornBefore generation: UInt32, _ trigger: DumpTrigger = .api
+  ) -> HeapScan {
     var scan = HeapScan()
     scan.siteLimit = makeSummaries(pointee.sites.limit)
     var (types, problem) = openTypes(trigger)
