@@ -5,9 +5,11 @@
 #
 #     Examples/ci.sh DIRECTORY ./tests --some-option
 #     BASELINE=main.pb Examples/ci.sh DIRECTORY ./tests --some-option
+#     BASELINE=main.pb MAX_GROWTH=1M Examples/ci.sh DIRECTORY ./tests --some-option
 #
 # The dump is left in DIRECTORY, which should be kept as an artifact: any pprof tool opens it, and
-# it is the BASELINE of a later run. Exit status: that of the tests.
+# it is the BASELINE of a later run. With MAX_GROWTH more than that fails, as the job's summary says.
+# Exit status: that of the tests; 1 where they passed and what is left has grown too much.
 set -eu
 
 if [ $# -lt 2 ]; then
@@ -30,6 +32,10 @@ if [ -n "$dump" ]; then
   if [ -n "${BASELINE:-}" ]; then
     echo "compared with '$BASELINE':"
     "$heaptap" diff "$BASELINE" "$dump" --by function
+    if [ -n "${MAX_GROWTH:-}" ]; then
+      "$heaptap" check "$BASELINE" "$dump" --max-growth "$MAX_GROWTH" --format markdown \
+        >> "${GITHUB_STEP_SUMMARY:-/dev/stdout}" || [ "$status" -ne 0 ] || status=1
+    fi
   fi
 fi
 exit "$status"

@@ -24,8 +24,7 @@ extension FrameFolding {
   /// | `compiler-made:` | functions by their name that nobody wrote a line for |
   /// | `passage:` | functions by their name, wherever in a stack they are |
   public mutating func add(list: String) throws(ListError) {
-    let lines = list.split(separator: "\n", omittingEmptySubsequences: false)
-    for (number, text) in lines.enumerated() {
+    for (number, text) in list.lines.enumerated() {
       let line = text.trimmingSpace
       if line.isEmpty || line.hasPrefix("#") { continue }
       do throws(Problem) {

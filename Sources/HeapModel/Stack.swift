@@ -111,6 +111,11 @@ extension Stack: CustomStringConvertible, CustomDebugStringConvertible {
 }
 
 extension StringProtocol where SubSequence == Substring {
+  /// Lines, also those of Windows: there two scalars end one, and are one character.
+  var lines: [Substring] {
+    split(omittingEmptySubsequences: false) { $0 == "\n" || $0 == "\r\n" }
+  }
+
   var trimmingSpace: Substring {
     let isSpace: (Character) -> Bool = { $0 == " " || $0 == "\t" || $0.isNewline }
     guard let first = firstIndex(where: { !isSpace($0) }) else { return "" }

@@ -15,14 +15,14 @@ struct Diff: ParsableCommand {
       """,
     discussion: """
       Without files the newest two dumps of the newest process are compared; the name of a program \
-      or systemd unit stands for the newest two of its newest process.
+      or systemd unit stands for the newest two of its newest process, and a pid for those of that one.
 
 
-      """ + howItReads)
+      """ + howItReads + "\n\n" + howReportsEnd)
 
   @Argument(
     help: ArgumentHelp(
-      "The earlier and the later dump, or the name of a program or unit.", valueName: "dump"),
+      "The earlier and the later dump, or a program, unit or pid.", valueName: "dump"),
     completion: .file(extensions: ["pb", "gz"]))
   var dumps: [String] = []
 
@@ -53,12 +53,8 @@ struct Diff: ParsableCommand {
   private var references: [DumpReference] {
     get throws {
       if dumps.count == 2 { return dumps.map { .named($0) } }
-      do {
-        return try DumpReference.newest(2, of: dumps.first)
-      } catch let error as ProcessControlError where error.code == .noDump {
-        // A file that is no dump's, and no program's or unit's of which there would be one.
-        let isName = (try? DumpReference.newest(1, of: dumps.first)) != nil
-        throw !isName && dumps.first?.isFile == true ? oneFile : error
+      return try DumpReference.several(of: dumps.first, oneFile: oneFile) {
+        try DumpReference.newest(2, of: $0)
       }
     }
   }

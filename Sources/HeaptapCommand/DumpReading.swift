@@ -30,10 +30,34 @@ struct DumpReference {
 
   /// The newest dumps of one process, oldest first.
   static func newest(_ count: Int, of name: String?) throws -> [DumpReference] {
+    try ofNewestProcess(atLeast: count, of: name).suffix(count)
+  }
+
+  /// All dumps of the newest process, or of the newest of a name, oldest first.
+  static func ofNewestProcess(atLeast count: Int, of name: String?) throws -> [DumpReference] {
     let directories = DumpDirectories.searched(environment: .current)
     return try DumpSelection(directories: directories)
-      .newest(count, of: name) { DumpReference(path: $0.path, origin: .found).unit }
+      .ofNewestProcess(atLeast: count, of: name) {
+        DumpReference(path: $0.path, origin: .found).unit
+      }
       .map { DumpReference(path: $0.path, origin: .found) }
+  }
+
+  /// What is meant by one name, or by none, where several dumps of it are wanted.
+  ///
+  /// - Parameter oneFile: What is said of a file, which has one dump only.
+  static func several(
+    of name: String?, oneFile: @autoclosure () -> any Error,
+    _ found: (String?) throws -> [DumpReference]
+  ) throws -> [DumpReference] {
+    if name?.isPathOfDump == true { throw oneFile() }
+    do {
+      return try found(name)
+    } catch let error as ProcessControlError where error.code == .noDump {
+      // A file that is no dump's, and no program's or unit's of which there would be one.
+      let isName = (try? newest(1, of: name)) != nil
+      throw !isName && name?.isFile == true ? oneFile() : error
+    }
   }
 
   /// The systemd unit in the header, which is near the beginning: any prefix of a dump is a dump.
@@ -67,14 +91,50 @@ extension ReportOptions {
     for snapshot in snapshots { try snapshot.check(grouping) }
     let symbolicator = try sources.symbolicator(fullNames: fullNames)
     // Before what takes longer: it may be wrong.
-    let folding = allFrames ? nil : try lists.folding()
+    let folding = try folding
     guard noSymbols else {
       return Symbols.named(snapshots, by: symbolicator, foldedBy: folding)
         .map { $0.filtered(by: filters) }
     }
-    return snapshots.map { snapshot in
-      (folding.map { snapshot.folded(by: $0) } ?? snapshot).filtered(by: filters)
+    return snapshots.map { reported($0, folding) }
+  }
+
+  /// The snapshots as reports want them, without what suppressions are about.
+  ///
+  /// A pattern may be written for a name as reports show it, or for the whole of it as LeakSanitizer
+  /// knows it, and is about any frame, also one that is folded.
+  func prepared(
+    _ snapshots: [Snapshot], without suppressions: Suppressions
+  ) throws -> [Snapshot.Suppressed] {
+    let folding = try folding
+    let calls =
+      try noSymbols
+      ? []
+      : [fullNames, !fullNames].map { isFull in
+        Symbols.calls(
+          in: snapshots, by: try sources.symbolicator(fullNames: isFull),
+          complaining: isFull == fullNames)
+      }
+    return snapshots.enumerated().map { number, snapshot in
+      let outcome = snapshot.suppressed(by: suppressions) { frame in
+        calls.flatMap { $0[number][frame] ?? [] }
+      }
+      let named = calls.first.map { shown in
+        outcome.rest.replacingFrames { shown[number][$0] ?? [] }
+      }
+      return Snapshot.Suppressed(
+        rest: reported(named ?? outcome.rest, folding), taken: outcome.taken)
     }
+  }
+
+  /// What is folded; `nil` where all frames are wanted.
+  var folding: FrameFolding? {
+    get throws { allFrames ? nil : try lists.folding() }
+  }
+
+  /// A snapshot with names as reports want it: folded and filtered.
+  func reported(_ named: Snapshot, _ folding: FrameFolding?) -> Snapshot {
+    (folding.map { named.folded(by: $0) } ?? named).filtered(by: filters)
   }
 }
 
@@ -121,6 +181,53 @@ enum Symbols {
       return Dictionary(
         zip(snapshot.distinctFrames, ours), uniquingKeysWith: { first, _ in first })
     }
+  }
+}
+
+/// Names for the frames of one snapshot after the other, of which only the names stay in memory.
+///
+/// What one snapshot has is not asked for again with the next, and nothing is complained of twice.
+struct SymbolMemory {
+  private struct Place: Hashable {
+    let path: String
+    let buildID: String
+    let offset: UInt64
+  }
+
+  private let symbolicator: Symbolicator
+  private var calls: [Place: [Frame]] = [:]
+  private var warnings: Set<String> = []
+
+  init(_ symbolicator: Symbolicator) { self.symbolicator = symbolicator }
+
+  mutating func named(_ snapshot: Snapshot) -> Snapshot {
+    let unknown = snapshot.distinctFrames.filter { frame in
+      Self.place(of: frame, in: snapshot).map { calls[$0] == nil } ?? false
+    }
+    let outcome = symbolicator.symbolicate(unknown, modules: snapshot.modules)
+    for warning in outcome.warnings where warnings.insert(warning).inserted {
+      complain(warning.plainText)
+    }
+    for (frame, found) in zip(unknown, outcome.frames) {
+      calls[Self.place(of: frame, in: snapshot)!] = found
+    }
+    return snapshot.replacingFrames { frame in
+      let found = Self.place(of: frame, in: snapshot).flatMap { calls[$0] } ?? []
+      // The file may lie elsewhere by now, and have another number.
+      return found.map { call in
+        var call = call
+        (call.address, call.module) = (frame.address, frame.module)
+        return call
+      }
+    }
+  }
+
+  /// Where a frame without a name is; `nil` for what no file can name.
+  private static func place(of frame: Frame, in snapshot: Snapshot) -> Place? {
+    guard frame.function == nil, let module = snapshot.module(of: frame), module.isBackedByFile
+    else { return nil }
+    return Place(
+      path: module.path, buildID: module.buildID, offset: module.fileOffset(of: frame.address))
   }
 }
 

@@ -46,7 +46,7 @@ struct DumpsTidy: ParsableCommand {
 
   func validate() throws {
     if let keep, keep < 0 { throw ValidationError("--keep takes a number from 0, not \(keep)") }
-    if let keepBytes, Self.bytes(keepBytes) == nil {
+    if let keepBytes, byteCount(ofSize: keepBytes) == nil {
       throw ValidationError("--keep-bytes takes a size as in '256M', not '\(keepBytes)'")
     }
     if let olderThan {
@@ -56,17 +56,6 @@ struct DumpsTidy: ParsableCommand {
         throw ValidationError(error.description)
       }
     }
-  }
-
-  /// `256M` in bytes: K, M, G and T are powers of 1024.
-  static func bytes(_ text: String) -> Int? {
-    let digits = text.prefix { $0.isNumber }
-    let powers = ["": 0, "K": 10, "M": 20, "G": 30, "T": 40]
-    guard let number = Int(digits),
-      let power = powers[String(text[digits.endIndex...]).uppercased()]
-    else { return nil }
-    let (result, overflow) = number.multipliedReportingOverflow(by: 1 << power)
-    return overflow ? nil : result
   }
 
   func run() throws {
@@ -124,7 +113,7 @@ struct DumpsTidy: ParsableCommand {
       let kept = newestFirst.prefix { dump in
         count += 1
         bytes += dump.byteCount
-        return count <= keep ?? .max && bytes <= keepBytes.flatMap(Self.bytes) ?? .max
+        return count <= keep ?? .max && bytes <= keepBytes.flatMap(byteCount) ?? .max
           && dump.file.timeMicroseconds >= bound
       }
       return newestFirst.dropFirst(kept.count)

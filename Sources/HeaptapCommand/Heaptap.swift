@@ -15,13 +15,13 @@ struct Heaptap: ParsableCommand {
       It sleeps until 'heaptap start' or SIGUSR1, and writes a dump at 'heaptap snapshot' or \
       SIGUSR2; 'heaptap diff' names the source lines that grew in between.
 
-      Exit status: 0 done, 1 nothing was found, 2 could not do it, 64 bad usage. 'run' exits as its command does.
+      Exit status: 0 done, 1 nothing was found or 'check' failed, 2 could not do it, 64 bad usage. 'run' exits as its command does.
       The tracer's settings and files are described in heaptap(7).
       """,
     version: "0.1.0",
     subcommands: [
       Enable.self, Disable.self, Run.self, List.self, Start.self, TakeSnapshot.self, Stop.self,
-      Show.self, Diff.self, Symbolize.self, Folding.self,
+      Show.self, Diff.self, Survivors.self, Trends.self, Check.self, Symbolize.self, Folding.self,
       ReadJournal.self, Dumps.self, Report.self,
       SymbolicateWorker.self,
     ])

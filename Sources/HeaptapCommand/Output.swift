@@ -40,6 +40,13 @@ enum Output {
       && (environment["NO_COLOR"] ?? "").isEmpty
   }
 
+  /// Whether the locale's text is UTF-8, by its name: the locale itself need not be installed here.
+  static func isUTF8(environment: ProcessEnvironment) -> Bool {
+    let names = ["LC_ALL", "LC_CTYPE", "LANG"].lazy.map { environment[$0] ?? "" }
+    let name = (names.first { !$0.isEmpty } ?? "").lowercased()
+    return name.contains("utf-8") || name.contains("utf8")
+  }
+
   /// How many characters fit on a line; `nil` where standard output is no terminal.
   static var terminalWidth: Int? {
     var size = winsize()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What `show` and `diff` have in common: which rows, which frames, and how they are printed.
+// What reports have in common: which rows, which frames, and how they are printed.
 
 import ArgumentParser
 import HeapModel
@@ -96,8 +96,21 @@ struct ReportOptions: ParsableArguments {
   /// Names are shortened on a terminal only: a file has room.
   var style: TextStyle {
     let hasColour = Output.wantsColour(environment: .current)
-    return TextStyle(width: Output.terminalWidth, colour: hasColour ? .ansi : .never)
+    return TextStyle(
+      width: Output.terminalWidth, colour: hasColour ? .ansi : .never,
+      drawsInASCII: !Output.isUTF8(environment: .current))
   }
+}
+
+/// `256M` in bytes: K, M, G and T are powers of 1024.
+func byteCount(ofSize text: String) -> Int? {
+  let digits = text.prefix { $0.isNumber }
+  let powers = ["": 0, "K": 10, "M": 20, "G": 30, "T": 40]
+  guard let number = Int(digits),
+    let power = powers[String(text[digits.endIndex...]).uppercased()]
+  else { return nil }
+  let (result, overflow) = number.multipliedReportingOverflow(by: 1 << power)
+  return overflow ? nil : result
 }
 
 extension Output {
@@ -119,7 +132,7 @@ func choice<Choice: CaseIterable & RawRepresentable<String>>(
     "\(option) takes \(words.dropLast().joined(separator: ", ")) or \(words.last!), not '\(word)'")
 }
 
-/// What both commands say of how dumps are found and read, and how they end.
+/// What these commands say of how dumps are found and read, and how they end.
 let howItReads = """
   Dumps are looked for in HEAPTAP_DIR, the current directory, /var/lib/heaptap/<uid> and \
   /var/tmp/heaptap-<uid>; root looks in those of all users. Functions and lines are read from the \
@@ -127,6 +140,7 @@ let howItReads = """
   ID, and are kept for the next time below XDG_CACHE_HOME or ~/.cache. A pattern is compared with \
   the frame that is charged; with --cumulative, with all of them. Colours are used on a terminal, \
   unless NO_COLOR is set or TERM is 'dumb'.
-
-  Exit status: 0 done, 2 when a dump cannot be found or read, 64 for bad usage.
   """
+
+let howReportsEnd =
+  "Exit status: 0 done, 2 when a dump cannot be found or read, 64 for bad usage."

@@ -11,14 +11,14 @@ struct Show: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Show what is allocated in a dump, the largest first.",
     discussion: """
-      Without a dump the newest one is shown; the name of a program or systemd unit stands for its \
-      newest dump.
+      Without a dump the newest one is shown; the name of a program or systemd unit, or a pid, stands \
+      for its newest dump.
 
 
-      """ + howItReads)
+      """ + howItReads + "\n\n" + howReportsEnd)
 
   @Argument(
-    help: ArgumentHelp("A dump, or the name of a program or unit.", valueName: "dump"),
+    help: ArgumentHelp("A dump, or a program, unit or pid.", valueName: "dump"),
     completion: .file(extensions: ["pb", "gz"]))
   var dump: String?
 
@@ -111,7 +111,7 @@ struct Show: ParsableCommand {
     options.print(
       TextTable(
         sorted(rows), sort == SortKey.total.rawValue ? .liveAndTotal : .live,
-        limit: options.rowLimit, style: options.style),
+        limit: options.rowLimit, header: prepared.header, style: options.style),
       Summary(of: prepared.withoutWarnings, style: options.style))
   }
 

@@ -187,21 +187,30 @@ public struct DumpSelection: Sendable {
   /// The newest dumps of one process, oldest first: of the process that wrote the newest dump of
   /// all, or of the newest one that has the name.
   ///
+  /// - Parameter name: A program, a systemd unit or a pid.
   /// - Parameter unit: the systemd unit that a dump was written in, read from its header. Asked
   ///   only for dumps whose program has another name.
   public func newest(
     _ count: Int, of name: String?, unit: (DumpFile) -> String?
   ) throws(ProcessControlError) -> [DumpFile] {
+    try ofNewestProcess(atLeast: count, of: name, unit: unit).suffix(count)
+  }
+
+  /// All dumps of that process, oldest first.
+  public func ofNewestProcess(
+    atLeast count: Int, of name: String?, unit: (DumpFile) -> String?
+  ) throws(ProcessControlError) -> [DumpFile] {
     let places = directories.map { "'\($0)'" }.joined(separator: ", ")
     let newest = dumps.last { dump in
       guard let name else { return true }
-      return dump.program == DumpFile.fileName(ofProgram: name)
+      return dump.program == DumpFile.fileName(ofProgram: name) || "\(dump.pid)" == name
         || unit(dump).map { $0 == name || $0 == name + ".service" } ?? false
     }
     guard let newest else {
       let sentence =
-        name.map { "'\($0.plainText)' is no file, and no program or unit of that name has a dump" }
-        ?? "there is no dump"
+        name.map {
+          "'\($0.plainText)' is no file, and no program, unit or process of that name has a dump"
+        } ?? "there is no dump"
       throw ProcessControlError(
         .noDump, "\(sentence) in \(places.plainText); HEAPTAP_DIR names another directory")
     }
@@ -216,7 +225,7 @@ public struct DumpSelection: Sendable {
         "'\(newest.program)' (pid \(newest.pid)) has only one dump, '\(newest.path.plainText)':"
           + " \(wayOut)")
     }
-    return found.suffix(count)
+    return found
   }
 }
 

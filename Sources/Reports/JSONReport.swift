@@ -5,11 +5,11 @@ import HeapModel
 
 /// Reports as JSON, under names that stay: new ones may come, none changes its meaning or goes.
 ///
-/// Both reports are one object:
+/// Those of `show` and `diff` are one object; the others have what of it fits, and say what else:
 ///
 /// | name | value |
 /// | --- | --- |
-/// | `report` | `statistics` or `comparison` |
+/// | `report` | `statistics` or `comparison`; `survivors`, `trend`, `check` |
 /// | `by` | what a row stands for: `line`, `file`, `function`, `stack`, `module`, `generation`, `type`, `thread`, `reach` |
 /// | `charging` | `allocating_frame`, or `every_frame`: then rows overlap |
 /// | `total` | the snapshot's figures, named as in rows |
@@ -146,13 +146,7 @@ public enum JSONReport {
           text.write(frames.text(of: key, function))
         }
         text.write("],")
-        let missing = stack?.missingFrames ?? 0
-        JSON.write(
-          [
-            .init("missing_frames", .integer(missing)),
-            .init("total_frames", .integer(keys.count.addingSaturated(missing))),
-            .init("broken", .boolean(stack?.isBroken ?? false)),
-          ], to: &text)
+        JSON.write(JSONReport.ends(of: keys.count, stack), to: &text)
       }
       text.write(",")
       JSON.write(figures, to: &text)
@@ -177,7 +171,7 @@ public enum JSONReport {
     }
   }
 
-  private static func name(of charging: Snapshot.Charging) -> JSON {
+  static func name(of charging: Snapshot.Charging) -> JSON {
     switch charging {
     case .allocatingFrame: "allocating_frame"
     case .everyFrame: "every_frame"
@@ -208,8 +202,40 @@ public enum JSONReport {
       ])
   }
 
+  /// A row as a value, for reports that are one.
+  static func value(
+    _ key: Statistic.Key, _ function: String?, _ stack: Stack?, _ figures: [JSON.Member]
+  ) -> JSON {
+    guard case .stack(let keys) = key else {
+      return .object(members(of: key, function: function) + figures)
+    }
+    let frames = keys.enumerated().map { number, key in
+      let function = stack.flatMap { number < $0.count ? $0[number].function : nil }
+      return JSON.object(members(of: key, function: function))
+    }
+    return .object(
+      members(of: key, function: function) + [.init("frames", .array(frames))]
+        + ends(of: keys.count, stack) + figures)
+  }
+
+  /// What is said of a stack's outermost end.
+  fileprivate static func ends(of frameCount: Int, _ stack: Stack?) -> [JSON.Member] {
+    let missing = stack?.missingFrames ?? 0
+    return [
+      .init("missing_frames", .integer(missing)),
+      .init("total_frames", .integer(frameCount.addingSaturated(missing))),
+      .init("broken", .boolean(stack?.isBroken ?? false)),
+    ]
+  }
+
+  /// A row of a comparison as a value.
+  static func value(of difference: StatisticDifference) -> JSON {
+    let row = row(difference)
+    return value(row.key, row.function, row.stack, row.figures)
+  }
+
   /// What there is of a key; of a stack, not its frames.
-  private static func members(of key: Statistic.Key, function: String?) -> [JSON.Member] {
+  static func members(of key: Statistic.Key, function: String?) -> [JSON.Member] {
     var members = [JSON.Member("key", .string(key.description))]
     switch key {
     case .line(let file, let line):
@@ -240,7 +266,7 @@ public enum JSONReport {
   }
 
   /// Of pairs with one key the last counts, as in `Header`; remarks without a key are left out.
-  private static func object(of header: Header) -> JSON {
+  static func object(of header: Header) -> JSON {
     var seen: Set<String> = []
     let last = header.entries.reversed().filter { !$0.key.isEmpty && seen.insert($0.key).inserted }
     return .object(last.reversed().map { .init($0.key, .string($0.value)) })

@@ -39,7 +39,11 @@ public struct Summary: Sendable {
   }
 
   /// `leaky (1234) on web-3, unit leaky.service` and `dump 2 by signal, 2026-11-21T10:27:57Z, …`
-  private static func identity(_ header: Header, _ style: TextStyle) -> [String] {
+  ///
+  /// - Parameter isOneDump: Whether when and why it was written is said as well.
+  static func identity(
+    _ header: Header, _ style: TextStyle, isOneDump: Bool = true
+  ) -> [String] {
     var whose = header.program ?? header.executable ?? ""
     if let pid = header.pid { whose += whose.isEmpty ? "process \(pid)" : " (\(pid))" }
     if let host = header.host { whose += "\(whose.isEmpty ? "" : " ")on \(host)" }
@@ -57,17 +61,19 @@ public struct Summary: Sendable {
     }
     var lines: [String] = []
     if !whose.isEmpty { lines.append(style.accent(whose.printable, .bold)) }
-    if !when.isEmpty { lines.append(when.joined(separator: ", ").printable) }
+    if isOneDump && !when.isEmpty { lines.append(when.joined(separator: ", ").printable) }
     return lines
   }
 
   /// `limit: 83 % of 64.0 MiB (/sys/fs/cgroup/…/memory.max), 10.9 MiB left, growing by 1.0 MiB a second`
-  private static func limit(_ header: Header) -> [String] {
+  ///
+  /// - Parameter saysRate: Whether the growth that the tracer saw just then is said.
+  static func limit(_ header: Header, saysRate: Bool = true) -> [String] {
     guard let limit = LimitText(header) else { return [] }
     var line = "limit: \(limit)"
     if let mark = header.limitMark { line += ", past the mark of \(mark.printable)" }
     if let headroom = header.limitHeadroomBytes { line += ", \(ByteCount(headroom)) left" }
-    if let rate = header.limitRateBytes, rate != 0 {
+    if saysRate, let rate = header.limitRateBytes, rate != 0 {
       line +=
         ", \(rate > 0 ? "growing" : "shrinking") by \(ByteCount(rate.magnitude.clamped)) a second"
     }
@@ -161,7 +167,7 @@ public struct Summary: Sendable {
     "slack": "free or rounding in the allocator", "tracer": "the tracer itself", "other": "other",
   ]
 
-  private static func losses(
+  static func losses(
     _ header: Header, _ style: TextStyle, of whose: String? = nil
   ) -> [String] {
     header.losses.filter { $0.count != 0 }.map { loss in
@@ -188,7 +194,7 @@ public struct Summary: Sendable {
     "left_out_bytes": "live at sites for which there was no room so near the limit",
   ]
 
-  private static func warnings(
+  static func warnings(
     _ snapshot: Snapshot, _ style: TextStyle, of whose: String? = nil
   ) -> [String] {
     snapshot.warnings.map {

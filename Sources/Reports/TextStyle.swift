@@ -15,10 +15,13 @@ public struct TextStyle: Hashable, Sendable {
   /// never are.
   public var width: Int?
   public var colour: Colour
+  /// Whether charts are drawn with letters that every terminal has, and not with Unicode's blocks.
+  public var drawsInASCII: Bool
 
-  public init(width: Int? = nil, colour: Colour = .never) {
+  public init(width: Int? = nil, colour: Colour = .never, drawsInASCII: Bool = false) {
     self.width = width
     self.colour = colour
+    self.drawsInASCII = drawsInASCII
   }
 
   /// For files and pipes: nothing shortened, nothing coloured.

@@ -17,15 +17,16 @@ public struct TextTable: Sendable {
 
   /// - Parameter limit: How many rows are shown; a last line counts the others.
   /// - Parameter figures: Whether rows say as well what was allocated in total, freed or not.
+  /// - Parameter header: Of the snapshot: rows that are generations then say how old they are.
   public init(
     _ statistics: [Statistic], _ figures: Figures = .live, limit: Int? = nil,
-    style: TextStyle = .plain
+    header: Header = Header(), style: TextStyle = .plain
   ) {
     let told = statistics.filter {
       $0.liveBytes != 0 || $0.liveBlocks != 0 || figures == .liveAndTotal && $0.totalBlocks != 0
     }
     let shown = told.prefix(max(limit ?? told.count, 0))
-    self.init(shown.map { .statistic($0, figures) }, of: told.count, style: style)
+    self.init(shown.map { .statistic($0, figures, header) }, of: told.count, style: style)
   }
 
   /// What a row of statistics says.
@@ -44,6 +45,16 @@ public struct TextTable: Sendable {
     self.init(shown.map { .difference($0) }, of: known.count, style: style)
   }
 
+  /// Rows that say as well how many of some generations have left something in them.
+  public init(
+    _ survivors: [Survivor], of generations: ClosedRange<Int>, limit: Int? = nil,
+    header: Header = Header(), style: TextStyle = .plain
+  ) {
+    let shown = survivors.prefix(max(limit ?? survivors.count, 0))
+    self.init(
+      shown.map { .survivor($0, generations.count, header) }, of: survivors.count, style: style)
+  }
+
   private init(_ rows: [Row], of count: Int, style: TextStyle) {
     self.rows = rows
     hiddenCount = count - rows.count
@@ -51,12 +62,16 @@ public struct TextTable: Sendable {
   }
 
   private enum Row {
-    case statistic(Statistic, Figures)
+    case statistic(Statistic, Figures, Header)
+    case survivor(Survivor, Int, Header)
     case difference(StatisticDifference)
 
     var text: RowText {
       switch self {
-      case .statistic(let statistic, let figures): RowText(statistic, figures)
+      case .statistic(let statistic, let figures, let header):
+        RowText(statistic, figures, header)
+      case .survivor(let survivor, let generationCount, let header):
+        RowText(survivor, of: generationCount, header)
       case .difference(let difference): RowText(difference)
       }
     }
@@ -92,9 +107,11 @@ private struct RowText {
   let stack: Stack?
   let size: String
   let change: (text: String, accent: TextStyle.Accent?)?
-  let rest: String
+  var rest: String
+  /// Behind the key.
+  var remark = ""
 
-  init(_ statistic: Statistic, _ figures: TextTable.Figures) {
+  init(_ statistic: Statistic, _ figures: TextTable.Figures, _ header: Header) {
     key = statistic.key
     function = statistic.function
     stack = statistic.stack
@@ -105,6 +122,17 @@ private struct RowText {
       ? ""
       : ", total=\(ByteCount(statistic.totalBytes)), allocations=\(statistic.totalBlocks)"
     rest = ", count=\(statistic.liveBlocks)\(Self.average(statistic.averageBytes))\(total)"
+    if case .generation(let number?) = key, let age = header.age(ofGeneration: number) {
+      remark =
+        ", \(UTC.duration(nanoseconds: age.lowerBound)) to "
+        + "\(UTC.duration(nanoseconds: age.upperBound)) old"
+    }
+  }
+
+  init(_ survivor: Survivor, of generationCount: Int, _ header: Header) {
+    self.init(survivor.statistic, .live, header)
+    guard generationCount > 1 else { return }
+    rest += ", left by \(survivor.generations.count) of \(generationCount) generations"
   }
 
   init(_ difference: StatisticDifference) {
@@ -131,30 +159,16 @@ private struct RowText {
     let figures = "\(size)\(change)\(rest)"
     guard case .stack(let keys) = key else {
       let figuresWidth = size.count + (self.change?.text.count ?? 0) + rest.count
-      let width = style.width.map { $0 - figuresWidth - 2 }
-      return body("\(Labels.label(key, function, width: width)): \(figures)")
+      let width = style.width.map { $0 - figuresWidth - 2 - remark.count }
+      return body("\(key.label(function, width: width))\(remark): \(figures)")
     }
     body(figures)
-    for (number, key) in keys.enumerated() {
-      let function = stack.flatMap { number < $0.count ? $0[number].function : nil }
-      body(labels.line(ofFrame: key, function))
-    }
-    if keys.isEmpty { body("  \(Frame.unknownFile)") }
-    if let root = stack.flatMap({ Self.root(of: $0) }) { body("  … " + root) }
+    labels.forEachLine(of: keys, stack, body)
   }
-
-  /// What is said of a stack's outermost end where it is not whole.
-  private static func root(of stack: Stack) -> String? {
-    let missing = stack.missingFrames
-    guard missing > 0 else { return stack.isBroken ? "what called this is not known" : nil }
-    let few = stack.isBroken ? "at least " : ""
-    return "\(few)\(missing) more \(missing == 1 ? "frame" : "frames")"
-  }
-
 }
 
-/// Rows' names, and the lines of stacks' frames, which are the same few thousand again and again.
-private struct Labels {
+/// Lines of stacks' frames, which are the same few thousand again and again.
+struct Labels {
   private struct Frame: Hashable {
     let key: Statistic.Key
     let function: String?
@@ -167,19 +181,41 @@ private struct Labels {
     self.style = style
   }
 
-  mutating func line(ofFrame key: Statistic.Key, _ function: String?) -> String {
+  /// The frames of a row that is a stack, a line each below the row's own.
+  mutating func forEachLine(
+    of keys: Statistic.Key.Frames, _ stack: Stack?, _ body: (String) -> Void
+  ) {
+    for (number, key) in keys.enumerated() {
+      let function = stack.flatMap { number < $0.count ? $0[number].function : nil }
+      body(line(ofFrame: key, function))
+    }
+    if keys.isEmpty { body("  \(HeapModel.Frame.unknownFile)") }
+    if let root = stack.flatMap({ Self.root(of: $0) }) { body("  … " + root) }
+  }
+
+  /// What is said of a stack's outermost end where it is not whole.
+  private static func root(of stack: Stack) -> String? {
+    let missing = stack.missingFrames
+    guard missing > 0 else { return stack.isBroken ? "what called this is not known" : nil }
+    let few = stack.isBroken ? "at least " : ""
+    return "\(few)\(missing) more \(missing == 1 ? "frame" : "frames")"
+  }
+
+  private mutating func line(ofFrame key: Statistic.Key, _ function: String?) -> String {
     let frame = Frame(key: key, function: function)
     if let known = lines[frame] { return known }
-    let line = "  " + Self.label(key, function, width: style.width.map { $0 - 2 })
+    let line = "  " + key.label(function, width: style.width.map { $0 - 2 })
     lines[frame] = line
     return line
   }
+}
 
+extension Statistic.Key {
   /// The key with the function beside a line, shortened to a width. The function gives way first,
   /// until it could not be recognised; then the path; where neither could be, the function goes.
-  static func label(_ key: Statistic.Key, _ function: String?, width: Int?) -> String {
-    let place = key.description.printable
-    guard case .line = key, let function = function?.printable else {
+  func label(_ function: String?, width: Int?) -> String {
+    let place = description.printable
+    guard case .line = self, let function = function?.printable else {
       return width.map { place.keepingEnd(max($0, 16)) } ?? place
     }
     guard let width, place.count + 4 + function.count > width else {

@@ -125,7 +125,10 @@ extension CommandTests {
       let whole = "size=1025 KiB, count=11, average=93.2 KiB"
       #expect(try reported.rows("--by", "file") == ["\(file): \(whole)"])
       #expect(try reported.rows("--by", "module") == ["\(program): \(whole)"])
-      #expect(try reported.rows("--by", "generation") == ["generation 1: \(whole)"])
+      let generations = try reported.rows("--by", "generation")
+      #expect(generations.count == 1)
+      #expect(generations[0].contains(/^generation 1, 0\.0 s to \d+\.\d s old:/))
+      #expect(generations[0].hasSuffix(" old: \(whole)"))
       #expect(
         try reported.rows("--by", "function") == [
           "main (\(program)): size=1024 KiB, count=1, average=1024 KiB",
@@ -392,7 +395,7 @@ extension CommandTests {
         #expect(result.status == 2 && result.output.isEmpty)
         #expect(
           result.errors.hasPrefix(
-            "heaptap: 'nobody-here' is no file, and no program or unit of that name has a dump in '"
+            "heaptap: 'nobody-here' is no file, and no program, unit or process of that name has a dump in '"
           ))
         #expect(result.errors.contains("'\(directory.path)'"))
         #expect(result.errors.hasSuffix("; HEAPTAP_DIR names another directory\n"))

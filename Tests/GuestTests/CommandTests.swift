@@ -11,8 +11,8 @@ import Testing
   // MARK: The command line and its manual
 
   @Test(arguments: [
-    "enable", "disable", "run", "list", "start", "snapshot", "stop", "show", "diff", "symbolize",
-    "journal", "dumps", "report",
+    "enable", "disable", "run", "list", "start", "snapshot", "stop", "show", "diff", "survivors",
+    "trend", "check", "symbolize", "journal", "dumps", "report",
   ])
   func `the manual has every flag of a subcommand, and no other`(subcommand: String) throws {
     let commands =
@@ -85,6 +85,22 @@ import Testing
     (["report"], "report needs a dump, or --new"), (["report", "--new", "a"], "not both"),
     (["report", "--new"], "--new needs --state"), (["report", "a", "--state", "/"], "--new only"),
     (["diff", "--header"], "--header"), (["diff", "./one.pb"], "name the later one too"),
+    (["trend", "./one.pb"], "trend takes two dumps at least, and './one.pb' is one"),
+    (["trend", "--by", "stack", "--cumulative"], "--cumulative does not go with --by stack"),
+    (["survivors", "--born", "3..2"], "--born takes generations as in '2..3', '2' or '2..'"),
+    (["survivors", "--born", "0"], "not '0'"), (["survivors", "--born", ".."], "not '..'"),
+    (["survivors", "--born", "2...3"], "not '2...3'"), (["survivors", "--born", ""], "not ''"),
+    (["survivors", "--born=-1..2"], "not '-1..2'"), (["survivors", "a", "b"], "argument 'b'"),
+    (["check", "a", "b"], "check needs a bound: --max-growth, --max-live or --per-line"),
+    (["check", "--max-growth", "big"], "--max-growth takes a size as in '10M', not 'big'"),
+    (["check", "--per-line=-1"], "--per-line takes a size as in '10M', not '-1'"),
+    (["check", "--max-live", "1", "a", "b", "c"], "two dumps, one or a name, not 3 arguments"),
+    (["check", "--max-growth", "1", "./one.pb"], "'./one.pb' is one; name the later one too"),
+    (["check", "--max-live", "1", "--format", "html"], "--format takes text, json or markdown"),
+    (
+      ["check", "--max-live", "1", "--json", "--format", "text"],
+      "--json does not go with --format text"
+    ),
   ])
   func `bad usage is one sentence that names the way to more`(
     arguments: [String], sentence: String
@@ -113,7 +129,7 @@ import Testing
       contentsOf: Workshop.package.appendingPathComponent("docs/man/heaptap.1"), encoding: .utf8)
     var flags: Set<String> = []
     // An item of a subcommand is followed by those of its flags; start and snapshot leave theirs to
-    // stop, and show and diff have a section.
+    // stop, and reports have a section.
     var isOurs = false
     for line in page.split(separator: "\n") {
       if line.hasPrefix(".Sh EN") { break }
@@ -122,7 +138,7 @@ import Testing
         let asks: Set = ["start", "snapshot", "stop"]
         isOurs = name == subcommand || asks.contains(subcommand) && asks.contains(String(name))
       } else if line.hasPrefix(".Ss Options of") {
-        isOurs = ["show", "diff"].contains(subcommand)
+        isOurs = Self.reports.contains(subcommand)
       } else if line.hasPrefix(".Ss") {
         isOurs = false
       }
@@ -131,9 +147,16 @@ import Testing
         if line == ".It Cm list Op Fl -json" { flags.insert("--json") }
       }
     }
-    // The section says in words that these are of `show`.
-    return subcommand == "diff" ? flags.subtracting(["--header", "--format"]) : flags
+    // The section says in words whose these are.
+    switch subcommand {
+    case "diff": return flags.subtracting(["--header", "--format"])
+    case "survivors", "trend": return flags.subtracting(["--header", "--format", "--sort"])
+    case "check": return flags.subtracting(["--header", "--sort"])
+    default: return flags
+    }
   }
+
+  private static let reports: Set = ["show", "diff", "survivors", "trend", "check"]
 
   private static func flags(inMacro line: Substring) -> [String] {
     line.components(separatedBy: "Fl ").dropFirst().map { "-\($0.prefix { $0 != " " })" }

@@ -94,10 +94,15 @@ import Testing
     throws
   {
     let box = try DumpBox()
-    func step(_ command: String..., baseline: String = "") throws -> Finished {
+    func step(
+      _ command: String..., baseline: String = "", growth: String = ""
+    ) throws -> Finished {
       try run(
         [Example.path("ci.sh"), box.directory.path] + command,
-        environment: ["HEAPTAP_COMMAND": Workshop.command, "BASELINE": baseline])
+        environment: [
+          "HEAPTAP_COMMAND": Workshop.command, "BASELINE": baseline, "MAX_GROWTH": growth,
+          "GITHUB_STEP_SUMMARY": "",
+        ])
     }
     let failing = try step("/bin/sh", "-c", "exit 3")
     #expect(failing.status == 3, "\(failing.errors)")
@@ -107,6 +112,14 @@ import Testing
     #expect(passing.status == 0, "\(passing.errors)")
     #expect(box.dumps.count == 2)
     #expect(passing.output.contains("compared with '\(baseline)':\n"))
+    #expect(!passing.output.contains("### Heap"))
+
+    // It keeps a table of 293 KiB.
+    let grown = try Programs.build("courses.c", ["-O1", "-g", SelfTests.header])
+    let bounded = try step(grown, "1", "0", baseline: baseline, growth: "1M")
+    #expect(bounded.status == 0 && bounded.output.contains("\n### Heap: within bounds\n"))
+    let excessive = try step(grown, "1", "0", baseline: baseline, growth: "100K")
+    #expect(excessive.status == 1 && excessive.output.contains("\n### Heap: out of bounds\n"))
   }
 
   /// The package of programs that trace themselves, built as users would.

@@ -230,6 +230,11 @@ private let swiftCore = Module(
     #expect(!FrameFolding.standardList.contains("\n\n\n"))
   }
 
+  @Test func `a list's lines may end as those of Windows do`() throws {
+    let lines = try folding("# Ours.\r\nmine_*\r\nmodule:libpool.so\r\n")
+    #expect(lines.rules == (try folding("mine_*\nmodule:libpool.so").rules))
+  }
+
   @Test func `a list folds by function, module and file, and remarks say nothing`() throws {
     let module = Module(start: 0, limit: 9, fileOffset: 0, path: "/opt/libpool.so.2", buildID: "")
     let ours = try folding(

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whether a heap keeps to bounds, and if not, what is at fault.
+
+/// Whether a heap keeps to bounds, and if not, what is at fault.
+public struct GrowthCheck: Sendable {
+  /// What is allowed, in bytes; `nil` is any number. What is allowed may be reached.
+  public struct Bounds: Hashable, Sendable {
+    /// How much more may be alive than before.
+    public var growthBytes: Int?
+    /// How much may be alive.
+    public var liveBytes: Int?
+    /// How much more any one row may have alive.
+    public var rowBytes: Int?
+
+    public init(growthBytes: Int? = nil, liveBytes: Int? = nil, rowBytes: Int? = nil) {
+      self.growthBytes = growthBytes
+      self.liveBytes = liveBytes
+      self.rowBytes = rowBytes
+    }
+  }
+
+  public let bounds: Bounds
+  public let liveBytes: Int
+  public let liveBlocks: Int
+  /// Later less earlier: negative where the heap shrank.
+  public let addedBytes: Int
+  public let addedBlocks: Int
+  /// The rows that grew, by bytes, the most first.
+  public let grown: [StatisticDifference]
+
+  /// - Parameter earlier: An empty snapshot where growth is from nothing.
+  public init(
+    of later: Snapshot, comparedTo earlier: Snapshot, groupedBy grouping: Snapshot.Grouping,
+    charging: Snapshot.Charging = .allocatingFrame, _ bounds: Bounds
+  ) throws(Snapshot.GroupingError) {
+    self.bounds = bounds
+    liveBytes = later.liveBytes
+    liveBlocks = later.liveBlocks
+    addedBytes = later.liveBytes.addingSaturated(0 &- earlier.liveBytes)
+    addedBlocks = later.liveBlocks.addingSaturated(0 &- earlier.liveBlocks)
+    // What grew comes in the order of its growth.
+    grown = try later.compared(to: earlier, groupedBy: grouping, charging: charging)
+      .filter { $0.addedBytes > 0 }
+  }
+
+  /// Rows that grew by more than any may.
+  public var excessive: [StatisticDifference] {
+    guard let bound = bounds.rowBytes else { return [] }
+    return grown.filter { $0.addedBytes > bound }
+  }
+
+  public var growsTooMuch: Bool { bounds.growthBytes.map { addedBytes > $0 } ?? false }
+  public var holdsTooMuch: Bool { bounds.liveBytes.map { liveBytes > $0 } ?? false }
+  public var passes: Bool { !growsTooMuch && !holdsTooMuch && excessive.isEmpty }
+
+  /// The rows to look at: all that grew where the whole is too much, else those that are themselves. None
+  /// where all is well.
+  public var atFault: [StatisticDifference] {
+    growsTooMuch || holdsTooMuch ? grown : excessive
+  }
+}
