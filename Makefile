@@ -11,7 +11,7 @@ STRESS ?= 3600
 # Debian's names of what the build and the tests need besides a Swift toolchain.
 PACKAGES := libdw-dev libiberty-dev zlib1g-dev libunwind-dev libsystemd-dev pkg-config valgrind redis-server \
   nginx-light sqlite3 python3 curl apache2-utils procps golang-go systemd systemd-sysv \
-  systemd-journal-remote util-linux iproute2 libcurl4-openssl-dev gdb git perl rustc nodejs dwz xz-utils debuginfod \
+  systemd-journal-remote util-linux iproute2 libcurl4-openssl-dev gdb git perl strace rustc nodejs dwz xz-utils debuginfod \
   libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0
 
 RELEASE := .build/release

@@ -52,7 +52,10 @@ import Testing
     (["start", "--timeout", "0", "1"], "--timeout takes seconds above 0"),
     (["list", "1"], "unexpected argument '1'"),
     (["show", "a", "b"], "unexpected argument 'b'"),
-    (["show", "--by", "func"], "--by takes line, file, function, stack, module or generation"),
+    (
+      ["show", "--by", "func"],
+      "--by takes line, file, function, stack, module, generation, type or thread"
+    ),
     (["show", "--sort", "size"], "--sort takes bytes, blocks or total, not 'size'"),
     (["show", "--format", "flame"], "--format takes text, json or folded, not 'flame'"),
     (["show", "--format", "text", "--json"], "--json does not go with --format text"),
