@@ -38,9 +38,10 @@ extension Snapshot {
       builder.add(
         Sample(
           stack: stacks[sample.stack], domain: sample.domain, generation: sample.generation,
-          liveBytes: sample.liveBytes, liveBlocks: sample.liveBlocks,
+          type: sample.type.map(stripper.type), thread: sample.thread.map(stripper.thread),
+          threadID: sample.threadID, liveBytes: sample.liveBytes, liveBlocks: sample.liveBlocks,
           totalBytes: sample.totalBytes, totalBlocks: sample.totalBlocks,
-          missingFrames: sample.missingFrames, isBroken: sample.isBroken))
+          missingFrames: sample.missingFrames, isBroken: sample.isBroken, reach: sample.reach))
     }
     return builder.finish()
   }
@@ -70,7 +71,8 @@ private struct Stripper {
 
   /// Words that are the tracer's own, by their key.
   private static let wordKeys: Set = [
-    "tracer", "trigger", "limit_mark", "histogram", "jit.map_problem",
+    "tracer", "trigger", "limit_mark", "histogram", "jit.map_problem", "types_problem",
+    "reach.problem",
   ]
   /// Numbers that tell whose the dump is.
   private static let tellingKeys: Set = ["uid", "host", "unit", "program", "executable", "boot_id"]
@@ -179,6 +181,20 @@ private struct Stripper {
     }
     kept.line = frame.line
     return kept
+  }
+
+  // MARK: Labels
+
+  /// A type's name, unless it is that of a kind that everybody has: `task`, or one of Swift's own that
+  /// is not made for another type.
+  func type(_ name: String) -> String {
+    let isOfSwift = name.hasPrefix("Swift.") && !name.contains("<")
+    let isKind = ["closure context", "task"].contains(name)
+    return options.keepsNames || isOfSwift || isKind ? name : Self.alias("type", name)
+  }
+
+  func thread(_ name: String) -> String {
+    options.keepsNames ? name : Self.alias("thread", name)
   }
 
   /// The number of a frame's module, if there is one of that number.

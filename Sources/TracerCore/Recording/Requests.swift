@@ -205,6 +205,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     else { return waitForExitDump() }
     var here: UInt8 = 0
     pointee.leaks.endingStack = withUnsafeMutablePointer(to: &here) { UInt(bitPattern: $0) }
+    if pointee.settings.looksForLeaks { waitForWorker() }
     let worker = pointee.requests.worker.load(ordering: .acquiring)
     guard worker != 0, worker != UInt32(bitPattern: System.threadID) else {
       carryOutExit(request)
@@ -212,6 +213,18 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     ask(request)
     waitForExitDump()
+  }
+
+  /// Waits a moment for a worker that was started and has not yet said who it is: a search for leaks
+  /// would take it for a thread of the program's.
+  private func waitForWorker() {
+    var rounds = 0
+    while rounds < 100, pointee.requests.workerIsStarted.load(ordering: .acquiring) != 0,
+      pointee.requests.worker.load(ordering: .acquiring) == 0
+    {
+      System.sleep(nanoseconds: 1_000_000)
+      rounds &+= 1
+    }
   }
 
   private func waitForExitDump() {
