@@ -165,6 +165,17 @@ public func forkedChild() {
 @c(tracer_worker_main)
 public func workerMain() { core.work() }
 
+@c(tracer_will_change_identity)
+public func willChangeIdentity() {
+  // In a child that is not traced another thread may have the place of the parent's worker.
+  if !core.pointee.isOff { core.willChangeIdentity() }
+}
+
+@c(tracer_did_change_identity)
+public func didChangeIdentity() {
+  if !core.pointee.isOff { core.didChangeIdentity() }
+}
+
 @c(tracer_thread_ended)
 public func threadEnded(_ state: UnsafeMutableRawPointer) {
   core.threadEnded(state.assumingMemoryBound(to: ThreadState.self))

@@ -31,7 +31,7 @@ extension UnsafeMutablePointer where Pointee == Core {
         lookAround()
         lookedAround = now
       }
-      sleep(after: count, nanoseconds: watchLimits())
+      sleep(after: count, nanoseconds: min(watchLimits(), followCapabilities()))
     }
   }
 
@@ -47,7 +47,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       carryOutRequests()
       let now = System.monotonicTime
       if now >= settled { return }
-      sleep(after: count, nanoseconds: Int(settled &- now))
+      sleep(after: count, nanoseconds: min(Int(settled &- now), followCapabilities()))
     }
   }
 
