@@ -63,6 +63,30 @@ static void *next_at_all(const char *name, const void *allocator, void *scope) {
   return own ? own : dlsym(scope, name);
 }
 
+/* Shared runtimes of sanitizers that take over the process: they intercept the C library's functions,
+ * expect to be in every allocation from a thread's first one, and know no memory that they have not
+ * handed out. ThreadSanitizer was seen to fault in the memset of a hook. LeakSanitizer's is no trouble. */
+static const char *sanitizer_among(const struct link_map *module) {
+  static const char *const names[] = {"libtsan.so",       "libasan.so",       "libhwasan.so",
+                                      "libclang_rt.tsan", "libclang_rt.asan", "libclang_rt.hwasan"};
+  /* By nothing that such a runtime intercepts: it has not begun yet, and faults. */
+  for (; module; module = module->l_next) {
+    const char *name = module->l_name;
+    for (const char *rest = name; *rest; rest++)
+      if (*rest == '/')
+        name = rest + 1;
+    for (size_t index = 0; index < sizeof names / sizeof *names; index++) {
+      const char *wanted = names[index];
+      size_t same = 0;
+      while (wanted[same] && name[same] == wanted[same])
+        same++;
+      if (!wanted[same])
+        return module->l_name;
+    }
+  }
+  return NULL;
+}
+
 void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
   /* By module: by its name in C, the symbol is the first copy's in every copy. */
   const void *own = module_of((void *)module_of);
@@ -72,6 +96,7 @@ void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
    * which that allocator lacks are: with blocks of its making. */
   void *first = dlsym(RTLD_DEFAULT, "malloc");
   ret_resolution->bypassed_for = NULL;
+  ret_resolution->sanitizer = sanitizer_among(_r_debug.r_map);
   if (is_first_copy && module_of(first) != own && is_definition(first)) {
     scope = RTLD_DEFAULT;
     original = first;

@@ -47,6 +47,10 @@ public func didResolve(_ resolution: UnsafePointer<tracer_resolution>, _ hasBoot
     if core.pointee.settings.mode != .unset { tellBypassed(path) }
     core.pointee.isOff = true
   }
+  if !core.pointee.isOff, let path = resolution.pointee.sanitizer {
+    if core.pointee.settings.mode != .unset { tellSanitized(path) }
+    core.pointee.isOff = true
+  }
   if !core.pointee.settings.tracesChildren { keepToThisProcess(environment) }
   guard !core.pointee.isOff, core.pointee.settings.mode == .recording else { return }
   _ = core.startRecording(.firstAllocation)
@@ -130,6 +134,17 @@ private func tellBypassed(_ path: UnsafePointer<CChar>) {
     text.append(cString: path, limit: 512)
     text.append("', which comes before libheaptap.so: nothing can be traced, and Heaptap stays off")
     text.append(" (in LD_PRELOAD, put libheaptap.so first)")
+    core.notify(.trouble, text.bytes)
+  }
+}
+
+private func tellSanitized(_ path: UnsafePointer<CChar>) {
+  var bytes = InlineArray<1024, UInt8>(repeating: 0)
+  withUnsafeMutableBytes(of: &bytes) {
+    var text = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 1024)
+    text.append("the program was built with the sanitizer '")
+    text.append(cString: path, limit: 512)
+    text.append("', which cannot be traced: Heaptap stays off (trace a build without -fsanitize)")
     core.notify(.trouble, text.bytes)
   }
 }
