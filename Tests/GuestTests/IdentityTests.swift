@@ -28,7 +28,10 @@ import Testing
     let box = try DumpBox()
     for options in [
       ["--reuid=12345", "--regid=12345", "--clear-groups"],
-      ["--reuid=12345", "--regid=12345", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"],
+      [
+        "--reuid=12345", "--regid=12345", "--clear-groups", "--inh-caps=-all",
+        "--bounding-set=-all",
+      ],
     ] {
       let result = try run(
         ["/usr/bin/setpriv"] + options + ["/usr/bin/id"], environment: box.environment("1"))

@@ -5,7 +5,8 @@ import Foundation
 import Testing
 
 @Suite struct SystemCallTests {
-  @Test func `the tracer makes the calls of a system service, and some that it does without`() throws
+  @Test func `the tracer makes the calls of a system service, and some that it does without`()
+    throws
   {
     // Many services leave these out, too.
     let left = try calls(of: "@privileged").union(calls(of: "@resources"))
