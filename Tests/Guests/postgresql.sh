@@ -8,19 +8,19 @@ bin=$(find /usr/lib/postgresql -path '*/bin/postgres' 2> /dev/null | sort -V | t
 needs "$bin/initdb" "$bin/pgbench" "$bin/psql"
 
 # It refuses to be root.
-user=() sql=(-h "$scratch" -X -q -At)
+user=() role=()
 if [ "$(id -u)" = 0 ]; then
   needs setpriv
   getent passwd postgres > /dev/null || skip "there is no user 'postgres'"
   user=(setpriv --reuid=postgres --regid=postgres --init-groups)
-  sql+=(-U postgres)
+  role=(-U postgres)
 fi
 chmod 1777 "$scratch"
 "${user[@]}" "$bin/initdb" -D "$scratch/template" --no-sync --no-locale > "$scratch/initdb.log" 2>&1 \
   || fail "$(cat "$scratch/initdb.log")"
 
-sql() { "${user[@]}" "$bin/psql" "${sql[@]}" -d postgres "$@"; }
-bench() { "${user[@]}" "$bin/pgbench" -h "$scratch" ${sql[4]:+-U postgres} "$@" postgres; }
+sql() { "${user[@]}" "$bin/psql" -h "$scratch" "${role[@]}" -d postgres -X -q -At "$@"; }
+bench() { "${user[@]}" "$bin/pgbench" -h "$scratch" "${role[@]}" "$@" postgres; }
 
 play() {
   local server sleeper

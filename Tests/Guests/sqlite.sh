@@ -37,23 +37,10 @@ PRAGMA integrity_check;
 SQL
 }
 
-# The library's tests, from a directory where its `testfixture` was built: see docs/guests.md.
-play_tests() {
-  guest "$SQLITE_BUILD/testfixture" "$SQLITE_SOURCE/test/${SQLITE_TEST:-veryquick.test}" > tests.log 2>&1
-  echo "ended with $?"
-  sed -nE '/^(! |[a-z][^ ]*\.\.\. (Ok|Failed)$)/p' tests.log
-  grep -E 'errors out of' tests.log | sed 's/ on .*//'
-}
-
 play() {
   guest sqlite3 base.db < <(statements) 2>&1
   echo "ended with $?"
-  if [ -n "$is_full" ]; then play_tests; fi
 }
 
-what="tables, indices, triggers, FTS5, JSON and WAL, by .sha3sum"
-if [ -n "$is_full" ]; then
-  needs "${SQLITE_BUILD:-/SQLITE_BUILD}/testfixture" "${SQLITE_SOURCE:-/SQLITE_SOURCE}/test"
-  what+=", and its own ${SQLITE_TEST:-veryquick.test}"
-fi
-compare "SQLite $(sqlite3 --version | cut -d' ' -f1), $(allocator "$(command -v sqlite3)")" "$what"
+compare "SQLite $(sqlite3 --version | cut -d' ' -f1), $(allocator "$(command -v sqlite3)")" \
+  "tables, indices, triggers, FTS5, JSON and WAL, by .sha3sum"
