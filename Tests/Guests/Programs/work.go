@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Go and C that allocate and call each other: prints what they have computed.
+// Go and C that allocate and call each other: prints what they have computed, and ends
+// when there is a file of the name that is its argument.
 
 package main
 
@@ -42,6 +43,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -104,5 +106,10 @@ func main() {
 		var none *int
 		fmt.Println(*none)
 	}()
-	os.Exit(4)
+	for {
+		if _, err := os.Stat(os.Args[1]); err == nil {
+			os.Exit(4)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
