@@ -5,12 +5,13 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 SWIFT ?= swift
 SOAK ?= 1000
+FUZZ_SECONDS ?= 60
 STRESS ?= 3600
 
 # Debian's names of what the build and the tests need besides a Swift toolchain.
 PACKAGES := libdw-dev libiberty-dev zlib1g-dev libunwind-dev libsystemd-dev pkg-config valgrind redis-server \
   nginx-light sqlite3 python3 curl apache2-utils procps golang-go systemd systemd-sysv \
-  systemd-journal-remote util-linux iproute2 libcurl4-openssl-dev gdb git perl rustc nodejs dwz xz-utils debuginfod \
+  systemd-journal-remote util-linux iproute2 libcurl4-openssl-dev gdb git perl strace rustc nodejs dwz xz-utils debuginfod \
   libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0 libpython3.11-testsuite wrk postgresql
 
 RELEASE := .build/release
@@ -24,7 +25,7 @@ tmpfilesdir := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 catalogdir := $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 
 .DEFAULT_GOAL := all
-.PHONY: all build deps test demo docs soak stress sanitize guests install stage uninstall format lint clean help
+.PHONY: all build deps test demo docs soak fuzz stress sanitize guests install stage uninstall format lint clean help
 
 all: deps build ## Install what is missing and build (the default)
 
@@ -55,6 +56,9 @@ docs: deps ## Build the reference of the Swift modules (.build/reference)
 
 soak: deps build ## Repeat the tests of endurance SOAK times (1000)
 	HEAPTAP_SOAK=$(SOAK) $(SWIFT) test --filter '[Ss]oak'
+
+fuzz: deps ## Give every parser FUZZ_SECONDS (60) of libFuzzer's inputs, and its corpus
+	Tests/Fuzz/run "$$(Tests/Fuzz/build)" $(FUZZ_SECONDS)
 
 stress: deps build ## Everything that a process may do to its tracer at once, for STRESS seconds (3600)
 	HEAPTAP_STRESS=$(STRESS) $(SWIFT) test --filter StressTests

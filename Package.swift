@@ -163,3 +163,21 @@ let package = Package(
   ],
   swiftLanguageModes: [.v6]
 )
+
+// `make fuzz`: the parsers with libFuzzer and AddressSanitizer in them. Built by nothing else, since
+// everything that it depends on has to be built that way too.
+if let runtime = Context.environment["HEAPTAP_FUZZER"] {
+  package.targets.append(
+    .executableTarget(
+      name: "heaptap-fuzz",
+      dependencies: [
+        "HeapModel", "Pprof", "Symbolication", "Reports", "ProcessControl", "UnitControl",
+        "JournalReader", "TracerCore", "CTracerPlatform",
+      ],
+      path: "Tests/Fuzz/Driver",
+      // The compiler (6.3) does not survive its own analysis of data races in calls of C++'s runtime.
+      swiftSettings: [.swiftLanguageMode(.v5)],
+      linkerSettings: [
+        .unsafeFlags(["-Xlinker", runtime, "-use-ld=lld"]), .linkedLibrary("stdc++"),
+      ]))
+}

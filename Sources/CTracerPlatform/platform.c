@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <malloc.h>
+#include <signal.h>
 #include <sys/auxv.h>
 
 #include "tracer_platform.h"
@@ -84,4 +85,66 @@ void tracer_demangle(void *argument) {
     int status = 0;
     call->result = demangle(call->name, NULL, NULL, &status);
   }
+}
+
+/* The child finds its function and argument on its stack; 56 is SYS_clone, 231 SYS_exit_group. */
+__asm__(".text\n"
+        ".p2align 4\n"
+        ".globl tracer_clone\n"
+        ".hidden tracer_clone\n"
+        ".type tracer_clone, @function\n"
+        "tracer_clone:\n"
+        ".cfi_startproc\n"
+        "  endbr64\n"
+        "  subq $16, %rsi\n"
+        "  movq %rdx, (%rsi)\n"
+        "  movq %rcx, 8(%rsi)\n"
+        "  xorl %edx, %edx\n"
+        "  xorl %r10d, %r10d\n"
+        "  xorl %r8d, %r8d\n"
+        "  movl $56, %eax\n"
+        "  syscall\n"
+        "  testq %rax, %rax\n"
+        "  jz 1f\n"
+        "  retq\n"
+        ".cfi_endproc\n"
+        "1:\n"
+        ".cfi_startproc\n"
+        ".cfi_undefined rip\n"
+        "  xorl %ebp, %ebp\n"
+        "  popq %rax\n"
+        "  popq %rdi\n"
+        "  callq *%rax\n"
+        "  xorl %edi, %edi\n"
+        "  movl $231, %eax\n"
+        "  syscall\n"
+        "  ud2\n"
+        ".cfi_endproc\n"
+        ".size tracer_clone, . - tracer_clone\n");
+
+static void end_process(int number) { tracer_syscall(SYS_exit_group, 128 + number, 0, 0, 0, 0, 0); }
+
+void tracer_end_on_faults(void) {
+  /* As the kernel has it; the restorer is asked for and never reached. */
+  struct {
+    void (*handler)(int);
+    unsigned long flags;
+    void (*restorer)(int);
+    unsigned long mask;
+  } action = {end_process, 0x04000000 /* SA_RESTORER */, end_process, 0};
+  static const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
+  unsigned long mask = 0;
+  for (unsigned i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+    tracer_syscall(SYS_rt_sigaction, faults[i], (long)&action, 0, sizeof mask, 0, 0);
+    mask |= 1ul << (faults[i] - 1);
+  }
+  tracer_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, (long)&mask, 0, sizeof mask, 0, 0);
+}
+
+__attribute__((noinline)) void tracer_call_with_saved_registers(void (*function)(void *),
+                                                                void *argument) {
+  __builtin_unwind_init();
+  function(argument);
+  /* Not a jump: the registers are in this frame while the function runs. */
+  __asm__ volatile("" ::: "memory");
 }

@@ -132,6 +132,13 @@ extension Snapshot {
     return result
   }
 
+  /// The samples whose blocks are held in one of these ways.
+  public func filtered(reach: Set<Reach>) -> Snapshot {
+    var result = self
+    result.samples = samples.filter { reach.contains($0.reach) }
+    return result
+  }
+
   /// A filter with its answer for each distinct frame: patterns are matched once a frame, not once
   /// a stack.
   private struct Match {

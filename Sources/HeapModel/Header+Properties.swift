@@ -118,6 +118,29 @@ extension Header {
   /// Resident memory of the tracer itself.
   public var tracerBytes: Int? { integer("tracer_bytes") }
 
+  // What is known of blocks beside their stacks.
+
+  /// Whether what the blocks are was looked for.
+  public var hasTypes: Bool { self["typed_blocks"] != nil }
+  /// Blocks of which it is known what they are: the objects of Swift.
+  public var typedBlocks: Int? { integer("typed_blocks") }
+  /// What those blocks asked for.
+  public var typedBytes: Int? { integer("typed_bytes") }
+  /// Why what the blocks are was not looked for; `nil` where it was, or the tracer was an older one.
+  public var typesProblem: String? { self["types_problem"] }
+  /// Whether it was recorded which thread allocated a block.
+  public var hasThreads: Bool { self["threads"] != nil }
+
+  /// Whether what is lost was looked for.
+  public var hasReach: Bool { self["reach"] != nil }
+  /// Why what is lost was not looked for, though it was asked for; `nil` where it was not or was found.
+  public var reachProblem: String? { self["reach.problem"] }
+  /// Whether blocks were being reallocated that could not be waited for: what only these led to may
+  /// pass for lost.
+  public var hasMovingBlocks: Bool { self["reach.moving"] != nil }
+  /// Whether the allocator is not glibc's: its tables lead to blocks that are lost.
+  public var hasForeignAllocator: Bool { self["reach.allocator"] != nil }
+
   // How near a limit.
 
   /// The limit that the process was nearest to; of a dump at a mark, the one whose mark was crossed.

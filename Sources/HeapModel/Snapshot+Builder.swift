@@ -65,13 +65,14 @@ extension Snapshot {
     public mutating func add(
       bytes: Int, blocks: Int = 1, stack frames: [Frame], missingFrames: Int = 0,
       isBroken: Bool = false,
-      domain: Int = 0, generation: Int? = nil
+      domain: Int = 0, generation: Int? = nil, type: String? = nil, thread: String? = nil,
+      reach: Reach = .held
     ) {
       samples.append(
         Sample(
-          stack: stack(frames), domain: domain, generation: generation, liveBytes: bytes,
-          liveBlocks: blocks, totalBytes: bytes, totalBlocks: blocks,
-          missingFrames: missingFrames, isBroken: isBroken))
+          stack: stack(frames), domain: domain, generation: generation, type: type, thread: thread,
+          liveBytes: bytes, liveBlocks: blocks, totalBytes: bytes, totalBlocks: blocks,
+          missingFrames: missingFrames, isBroken: isBroken, reach: reach))
     }
 
     /// The snapshot of what has come.

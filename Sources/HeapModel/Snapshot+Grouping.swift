@@ -18,6 +18,12 @@ extension Snapshot {
     case module
     /// What was allocated between one snapshot and the next.
     case generation
+    /// What the blocks are: the objects of Swift by their types.
+    case type
+    /// Who allocated them, by the names of threads.
+    case thread
+    /// How the program held them when it ended: reachable, lost, or by lost blocks only.
+    case reach
 
     public var description: String { rawValue }
   }
@@ -31,27 +37,67 @@ extension Snapshot {
     case everyFrame
   }
 
-  /// Two options that contradict each other.
+  /// Options that contradict each other, or the snapshot.
   public struct GroupingError: Error, Hashable, CustomStringConvertible {
     /// Which options they are.
     public enum Code: Hashable, Sendable {
       /// A stack is all of its frames already.
       case everyFrameOfStack
+      /// What blocks are was not looked for.
+      case noTypes
+      /// Who allocated was not recorded.
+      case noThreads
+      /// What is lost was not looked for.
+      case noReach
     }
 
     /// Which options they are.
     public let code: Code
+    /// Why, where the snapshot says so.
+    public let cause: String?
 
-    /// An error whose sentence is made from the code.
-    public init(_ code: Code) {
+    /// An error whose sentence is made from the code, and the cause where there is one.
+    public init(_ code: Code, cause: String? = nil) {
       self.code = code
+      self.cause = cause
     }
 
     public var description: String {
       switch code {
       case .everyFrameOfStack:
         "rows that are whole stacks cannot be charged to every frame, group by line or function"
+      case .noTypes:
+        "the dump does not say what blocks are\(cause.map { " (\($0))" } ?? ""), group by something else "
+          + "or take another one"
+      case .noThreads:
+        "the dump does not say which thread allocated, record with HEAPTAP_THREADS=1 or "
+          + "'heaptap run --threads'"
+      case .noReach:
+        "the dump does not say what is lost\(cause.map { " (\($0))" } ?? ""), which 'heaptap run --leaks' "
+          + "and HEAPTAP_LEAKS=1 find out when a process ends"
       }
+    }
+  }
+
+  /// Throws where all rows would be one, since the snapshot knows nothing of what sets them apart.
+  public func check(_ grouping: Grouping) throws(GroupingError) {
+    guard !samples.isEmpty else { return }
+    switch grouping {
+    case .type:
+      if header.hasTypes || samples.contains(where: { $0.type != nil }) { return }
+      throw GroupingError(.noTypes, cause: header.typesProblem)
+    case .thread:
+      if header.hasThreads || samples.contains(where: { $0.thread != nil }) { return }
+      throw GroupingError(.noThreads)
+    case .reach: try checkReach()
+    case .line, .file, .function, .stack, .module, .generation: break
+    }
+  }
+
+  /// Throws where it was not looked for what is lost: nothing would be, whatever the program did.
+  public func checkReach() throws(GroupingError) {
+    guard header.hasReach || samples.contains(where: { $0.reach != .held }) else {
+      throw GroupingError(.noReach, cause: header.reachProblem)
     }
   }
 
@@ -60,7 +106,7 @@ extension Snapshot {
     let home = self.module(of: frame)
     let module = home.map { String($0.name) }
     switch grouping {
-    case .line, .stack, .generation:
+    case .line, .stack, .generation, .type, .thread, .reach:
       if let file = frame.file { return .line(file: file, line: frame.line ?? 0) }
       if let function = frame.function { return .function(function, module: module ?? "") }
     case .function:

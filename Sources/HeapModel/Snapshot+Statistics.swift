@@ -151,6 +151,18 @@ private struct Totals {
       for (number, sample) in snapshot.samples.enumerated() {
         charge(number, toRow: keys.number(of: .generation(sample.generation)))
       }
+    case (.type, _):
+      for (number, sample) in snapshot.samples.enumerated() {
+        charge(number, toRow: keys.number(of: .type(sample.type)))
+      }
+    case (.thread, _):
+      for (number, sample) in snapshot.samples.enumerated() {
+        charge(number, toRow: keys.number(of: .thread(sample.thread)))
+      }
+    case (.reach, _):
+      for (number, sample) in snapshot.samples.enumerated() {
+        charge(number, toRow: keys.number(of: .reach(sample.reach)))
+      }
     case (.stack, _): chargeStacks(&keys)
     case (_, .allocatingFrame):
       for (number, sample) in snapshot.samples.enumerated() {

@@ -41,10 +41,26 @@ public struct Snapshot: Sendable {
       warnings: [])
   }
 
-  /// The blocks of one stack, one domain and one generation, taken together.
+  /// How a program held blocks when it ended: what a search for leaks found.
+  public enum Reach: String, CaseIterable, Hashable, Sendable, CustomStringConvertible {
+    /// Something led to them: a global, a stack, a register, or a block that is held.
+    case held
+    /// Nothing led to them any more. Of blocks that only lead to each other, one stands for the circle.
+    case lost
+    /// Only lost blocks led to them.
+    case indirect
+
+    public var description: String { rawValue }
+
+    /// What the program can never free: `lost` and `indirect`.
+    public static var leaked: Set<Reach> { [.lost, .indirect] }
+  }
+
+  /// The blocks of one stack, one domain, one generation, one type and one thread, all
+  /// reachable or all not, taken together.
   ///
-  /// The cumulative figures are kept by stack only: where a stack has several samples they are on
-  /// the first, and 0 on the others, so that adding up is always right.
+  /// The cumulative figures are kept by stack only, and by thread: where a stack has several samples
+  /// they are on the first, and 0 on the others, so that adding up is always right.
   public struct Sample: Hashable, Sendable {
     /// Which stack, as a number that the snapshot understands.
     public var stack: Int
@@ -52,6 +68,16 @@ public struct Snapshot: Sendable {
     public var domain: Int
     /// The interval between snapshots in which the blocks were allocated; `nil` where not known.
     public var generation: Int?
+    /// The Swift type of the objects that the blocks are, such as `Swift._DictionaryStorage<Swift.Int,
+    /// Swift.String>`, or `closure context`, `task`, `box of T`, `error T`; `nil` where not known.
+    public var type: String?
+    /// The name of the thread that allocated the blocks, as it was last; `nil` where that was not recorded.
+    public var thread: String?
+    /// The kernel's number of that thread.
+    public var threadID: Int?
+    /// How the program holds the blocks; `.held` as well where that was not looked for, see
+    /// `Header.hasReach`.
+    public var reach: Reach
     /// Bytes asked for by the blocks that are still allocated.
     public var liveBytes: Int
     /// The blocks that `liveBytes` is the size of.
@@ -67,18 +93,24 @@ public struct Snapshot: Sendable {
 
     /// The blocks of one stack.
     public init(
-      stack: Int, domain: Int = 0, generation: Int? = nil, liveBytes: Int, liveBlocks: Int,
-      totalBytes: Int = 0, totalBlocks: Int = 0, missingFrames: Int = 0, isBroken: Bool = false
+      stack: Int, domain: Int = 0, generation: Int? = nil, type: String? = nil,
+      thread: String? = nil, threadID: Int? = nil, liveBytes: Int, liveBlocks: Int,
+      totalBytes: Int = 0, totalBlocks: Int = 0, missingFrames: Int = 0, isBroken: Bool = false,
+      reach: Reach = .held
     ) {
       self.stack = stack
       self.domain = domain
       self.generation = generation
+      self.type = type
+      self.thread = thread
+      self.threadID = threadID
       self.liveBytes = liveBytes
       self.liveBlocks = liveBlocks
       self.totalBytes = totalBytes
       self.totalBlocks = totalBlocks
       self.missingFrames = missingFrames
       self.isBroken = isBroken
+      self.reach = reach
     }
   }
 

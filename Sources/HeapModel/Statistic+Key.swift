@@ -20,6 +20,11 @@ extension Statistic {
     case module(String)
     /// The interval between two snapshots; `nil` for blocks of which it is not known.
     case generation(Int?)
+    /// What the blocks are; `nil` for those of which it is not known.
+    case type(String?)
+    /// A thread by its name; `nil` where who allocated was not recorded.
+    case thread(String?)
+    case reach(Snapshot.Reach)
     /// Each frame's key by line, innermost first.
     case stack(Frames)
 
@@ -96,6 +101,11 @@ extension Statistic.Key: CustomStringConvertible {
     case .offset(let offset, let module): "\(module)\(module.isEmpty ? "" : "+")\(hex(offset))"
     case .module(let name): name
     case .generation(let number): number.map { "generation \($0)" } ?? "no generation"
+    case .type(let name): name ?? "unknown (not an object of Swift)"
+    case .thread(let name): name ?? "unknown thread"
+    case .reach(.held): "reachable"
+    case .reach(.lost): "lost"
+    case .reach(.indirect): "held by lost blocks only"
     case .stack(let keys): keys.last?.description ?? "\(Frame.unknownFile):0"
     }
   }
@@ -113,6 +123,10 @@ extension Statistic.Key: Comparable {
     case (.offset(let a, let aModule), .offset(let b, let bModule)): (aModule, a) < (bModule, b)
     case (.module(let a), .module(let b)): a < b
     case (.generation(let a), .generation(let b)): (a ?? .min) < (b ?? .min)
+    case (.type(let a), .type(let b)), (.thread(let a), .thread(let b)):
+      // What is not known comes first.
+      a == nil ? b != nil : b.map { a! < $0 } ?? false
+    case (.reach(let a), .reach(let b)): a.rawValue < b.rawValue
     case (.stack(let a), .stack(let b)): a.lexicographicallyPrecedes(b)
     default: a.rank < b.rank
     }
@@ -126,7 +140,10 @@ extension Statistic.Key: Comparable {
     case .offset: 3
     case .module: 4
     case .generation: 5
-    case .stack: 6
+    case .type: 6
+    case .thread: 7
+    case .reach: 8
+    case .stack: 9
     }
   }
 }

@@ -88,6 +88,7 @@ struct DumpReference {
 extension ReportOptions {
   /// The snapshots as reports want them: named, folded and filtered.
   func prepared(_ snapshots: consuming [Snapshot]) throws -> [Snapshot] {
+    for number in snapshots.indices { try snapshots[number].check(grouping) }
     let symbolicator = try sources.symbolicator(fullNames: fullNames)
     // Before what takes longer: it may be wrong.
     let folding = try folding

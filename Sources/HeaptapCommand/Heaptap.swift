@@ -21,7 +21,8 @@ struct Heaptap: ParsableCommand {
     version: "0.1.0",
     subcommands: [
       Enable.self, Disable.self, Run.self, List.self, Start.self, TakeSnapshot.self, Stop.self,
-      Show.self, Diff.self, Survivors.self, Trends.self, Check.self, Symbolize.self, Folding.self,
+      Show.self, Diff.self, Survivors.self, Trends.self, Check.self, Symbolize.self, Strip.self,
+      Folding.self,
       ReadJournal.self, Dumps.self, Report.self,
       SymbolicateWorker.self,
     ])

@@ -40,11 +40,14 @@ enum Output {
       && (environment["NO_COLOR"] ?? "").isEmpty
   }
 
-  /// Whether the locale's text is UTF-8, by its name: the locale itself need not be installed here.
-  static func isUTF8(environment: ProcessEnvironment) -> Bool {
-    let names = ["LC_ALL", "LC_CTYPE", "LANG"].lazy.map { environment[$0] ?? "" }
-    let name = (names.first { !$0.isEmpty } ?? "").lowercased()
-    return name.contains("utf-8") || name.contains("utf8")
+  /// Whether text is shown as UTF-8, as far as the environment tells: where nothing is set, it is.
+  ///
+  /// By the variables and not by setlocale(3), which knows only the locales that are installed here.
+  static func showsUTF8(environment: ProcessEnvironment) -> Bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].lazy.compactMap { environment[$0] }
+      .first { !$0.isEmpty }
+    guard let locale = locale?.lowercased() else { return true }
+    return locale.contains("utf-8") || locale.contains("utf8")
   }
 
   /// How many characters fit on a line; `nil` where standard output is no terminal.
@@ -74,8 +77,16 @@ enum Output {
     _ = signal(SIGPIPE) { _ in _exit(0) }
   }()
 
+  private static let terminalsShowUTF8 = showsUTF8(environment: .current)
+
   private static func write(_ text: String, to descriptor: Int32) {
     var text = text
+    // A file keeps every byte. A terminal of another character set would take some for commands.
+    if !terminalsShowUTF8, isatty(descriptor) == 1 {
+      text = String(
+        String.UnicodeScalarView(
+          text.unicodeScalars.map { $0.isASCII ? $0 : $0 == "…" ? "~" : "?" }))
+    }
     text.withUTF8 { bytes in
       var written = 0
       while written < bytes.count {

@@ -9,7 +9,11 @@ import Reports
 struct ReportOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "What a row stands for: line, file, function, stack, module or generation.",
+      """
+      What a row stands for: line, file, function, stack, module, generation, type (what the objects of \
+      Swift are), thread (who allocated; recorded with HEAPTAP_THREADS=1) or reach (what was lost; \
+      found with HEAPTAP_LEAKS=1).
+      """,
       valueName: "what"),
     completion: .list(Snapshot.Grouping.allCases.map(\.rawValue)))
   var by = Snapshot.Grouping.line.rawValue
@@ -94,7 +98,7 @@ struct ReportOptions: ParsableArguments {
     let hasColour = Output.wantsColour(environment: .current)
     return TextStyle(
       width: Output.terminalWidth, colour: hasColour ? .ansi : .never,
-      drawsInASCII: !Output.isUTF8(environment: .current))
+      drawsInASCII: !Output.showsUTF8(environment: .current))
   }
 }
 

@@ -8,15 +8,18 @@ import ProcessControl
 struct Run: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Run a command, record from its first allocation, and dump when it ends.",
-    usage: "heaptap run [-o DIR] [--depth N] [--children] -- COMMAND…",
+    usage: "heaptap run [-o DIR] [--depth N] [--threads] [--leaks] [--children] -- COMMAND…",
     discussion: """
       The command dumps when it returns from main, at exit, quick_exit and _exit, and on SIGTERM, \
       SIGINT and SIGHUP left at their default: it dumps, then dies by the same signal. SIGKILL \
-      leaves nothing. A program that it becomes by exec records under the same pid. The paths of \
+      leaves nothing. With --leaks the last dump tells which blocks nothing led to any more, and their \
+      stacks are printed to standard error: those that are lost, and those that only lost ones led to; \
+      'heaptap show --reach leaked DUMP' shows them again. A program that it becomes by exec records under the same pid. The paths of \
       the dumps are printed to standard error.
 
       Exit status: the command's own; 128+n when signal n killed it; 127 when there is no such \
-      command, 126 when it cannot be run; 2 when heaptap cannot do its part, 64 for bad usage.
+      command, 126 when it cannot be run; that of --leaks-exit-code when a command that \
+      succeeded has lost something; 2 when heaptap cannot do its part, 64 for bad usage.
 
       Environment: HEAPTAP_LIBRARY names libheaptap.so where it is not beside heaptap or in its \
       ../lib. HEAPTAP_SIGNALS and HEAPTAP_LOG are left to the command, see heaptap(7).
@@ -29,6 +32,21 @@ struct Run: ParsableCommand {
 
   @Option(help: ArgumentHelp("Frames kept of a stack, 1 to 1024; 64 if not given.", valueName: "n"))
   var depth: Int?
+
+  @Flag(help: "Record which thread allocates, for --by thread.")
+  var threads = false
+
+  @Flag(help: "Find out what is lost when the command ends, and show where it was allocated.")
+  var leaks = false
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Exit with this status where the command exits with 0 and has lost something; with 2 where it \
+      could not be looked for.
+      """,
+      valueName: "n"))
+  var leaksExitCode: Int32?
 
   @Flag(help: "Trace the processes that the command starts as well; each dumps on its own.")
   var children = false
@@ -45,16 +63,35 @@ struct Run: ParsableCommand {
     if let depth, !(1...1024).contains(depth) {
       throw ValidationError("--depth takes a number from 1 to 1024, not \(depth)")
     }
+    if let leaksExitCode {
+      guard leaks else { throw ValidationError("--leaks-exit-code needs --leaks") }
+      guard (1...255).contains(leaksExitCode) else {
+        throw ValidationError(
+          "--leaks-exit-code takes a number from 1 to 255, not \(leaksExitCode)")
+      }
+    }
   }
 
   func run() throws {
     let outcome = try TracedCommand(
-      rawCommand, directory: directory, depthLimit: depth, children: children ? .traced : .left,
+      rawCommand, directory: directory, depthLimit: depth, tellsThreads: threads,
+      looksForLeaks: leaks, children: children ? .traced : .left,
       environment: .current
     ).run()
     for dump in outcome.dumps { Output.writeError("heaptap: wrote '\(dump.path.plainText)'\n") }
     if let reason = outcome.reasonForNoDump { complain(reason) }
-    throw ExitCode(outcome.ending.exitStatus)
+    var status = outcome.ending.exitStatus
+    if leaks {
+      let verdict = try LeakVerdict(of: outcome.dumps)
+      if status == 0, let leaksExitCode {
+        if verdict.hasLeaks {
+          status = leaksExitCode
+        } else if !verdict.isKnown || outcome.reasonForNoDump != nil {
+          status = Failure.exitStatus
+        }
+      }
+    }
+    throw ExitCode(status)
   }
 
   /// The command byte for byte. Parsed strings are repaired where they were not UTF-8, and the

@@ -35,6 +35,29 @@ struct Show: ParsableCommand {
     completion: .list(SortKey.allCases.map(\.rawValue)))
   var sort = SortKey.bytes.rawValue
 
+  enum Held: String, CaseIterable {
+    case lost, indirect, leaked, held
+
+    var reach: Set<Snapshot.Reach> {
+      switch self {
+      case .lost: [.lost]
+      case .indirect: [.indirect]
+      case .leaked: Snapshot.Reach.leaked
+      case .held: [.held]
+      }
+    }
+  }
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Keep only blocks that were lost when the process ended, those that only lost ones led to \
+      (indirect), both (leaked), or all others (held); found by 'heaptap run --leaks' and HEAPTAP_LEAKS=1.
+      """,
+      valueName: "what"),
+    completion: .list(Held.allCases.map(\.rawValue)))
+  var reach: String?
+
   enum Format: String, CaseIterable {
     case text, json, folded
   }
@@ -51,6 +74,7 @@ struct Show: ParsableCommand {
 
   func validate() throws {
     _ = try choice(of: "--sort", sort) as SortKey
+    if let reach { _ = try choice(of: "--reach", reach) as Held }
     guard let format else { return }
     let chosen: Format = try choice(of: "--format", format)
     if options.json && chosen != .json {
@@ -72,7 +96,7 @@ struct Show: ParsableCommand {
     if header {
       return Output.write("\(HeaderText(of: snapshot.header))\n")
     }
-    let prepared = try options.prepared([snapshot])[0]
+    let prepared = try options.prepared([try kept(snapshot)])[0]
     if chosenFormat == .folded {
       let stacks = FoldedStacks(of: prepared, counting: figure)
       return Output.write { output in stacks.forEachLine { output.write($0 + "\n") } }
@@ -89,6 +113,13 @@ struct Show: ParsableCommand {
         sorted(rows), sort == SortKey.total.rawValue ? .liveAndTotal : .live,
         limit: options.rowLimit, header: prepared.header, style: options.style),
       Summary(of: prepared.withoutWarnings, style: options.style))
+  }
+
+  /// What `--reach` leaves.
+  private func kept(_ snapshot: Snapshot) throws -> Snapshot {
+    guard let held = reach.flatMap({ Held(rawValue: $0) }) else { return snapshot }
+    try snapshot.checkReach()
+    return snapshot.filtered(reach: held.reach)
   }
 
   /// What a line of folded stacks ends with.

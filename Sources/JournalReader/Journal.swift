@@ -239,7 +239,7 @@ extension Journal {
 }
 
 /// An entry's fields on their way to an event.
-private struct EntryFields {
+struct EntryFields {
   private static let prefix = "HEAPTAP_"
   private static let others: Set<String> = [
     "MESSAGE", "MESSAGE_ID", "PRIORITY", "_HOSTNAME", "_MACHINE_ID", "_PID", "_UID",

@@ -30,6 +30,7 @@ package enum SampleField {
 
 package enum LabelField {
   package static let key: UInt32 = 1
+  package static let string: UInt32 = 2
   package static let number: UInt32 = 3
   package static let unit: UInt32 = 4
 }

@@ -457,11 +457,13 @@ extension ProfileReader {
   ) throws(ProfileError) {
     var key: UInt64 = 0
     var number = 0
+    var string: UInt64 = 0
     let outer = try reader.enterMessage(tag)
     while !reader.isAtEnd {
       let inner = try reader.readTag()
       switch inner.field {
       case LabelField.key: key = try reader.readInteger(inner)
+      case LabelField.string: string = try reader.readInteger(inner)
       case LabelField.number: number = Int(truncatingIfNeeded: try reader.readInteger(inner))
       default: try reader.skip(inner.type)
       }
@@ -476,6 +478,16 @@ extension ProfileReader {
       sample.isBroken = number != 0
     } else if try strings.isEqual(key, to: "domain", for: tag.byteOffset) {
       sample.domain = number
+    } else if try strings.isEqual(key, to: "type", for: tag.byteOffset) {
+      sample.type = try strings.optionalText(string, for: tag.byteOffset)
+    } else if try strings.isEqual(key, to: "thread", for: tag.byteOffset) {
+      sample.thread = try strings.optionalText(string, for: tag.byteOffset)
+    } else if try strings.isEqual(key, to: "tid", for: tag.byteOffset) {
+      sample.threadID = number
+    } else if try strings.isEqual(key, to: "reach", for: tag.byteOffset) {
+      // What a later tracer may tell apart is not lost for all that is known.
+      let word = try strings.optionalText(string, for: tag.byteOffset)
+      sample.reach = word.flatMap { Snapshot.Reach(rawValue: $0) } ?? .held
     }
   }
 }

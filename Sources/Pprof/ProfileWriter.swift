@@ -95,6 +95,10 @@ struct ProfileWriter: ~Copyable {
     }
     if sample.isBroken { labels.append(label("broken", 1)) }
     if sample.domain != 0 { labels.append(label("domain", sample.domain)) }
+    if let type = sample.type { labels.append(label("type", type)) }
+    if let thread = sample.thread { labels.append(label("thread", thread)) }
+    if let threadID = sample.threadID { labels.append(label("tid", threadID)) }
+    if sample.reach != .held { labels.append(label("reach", sample.reach.rawValue)) }
 
     var size = SymbolWriter.packedByteCount(SampleField.location, locations)
     size += SymbolWriter.packedByteCount(SampleField.value, values)
@@ -208,5 +212,9 @@ extension ProfileWriter {
       (LabelField.key, out.string(key)), (LabelField.number, UInt64(bitPattern: Int64(number))),
     ]
     return unit.map { fields + [(LabelField.unit, out.string($0))] } ?? fields
+  }
+
+  private mutating func label(_ key: String, _ text: String) -> [(UInt32, UInt64)] {
+    [(LabelField.key, out.string(key)), (LabelField.string, out.string(text))]
   }
 }

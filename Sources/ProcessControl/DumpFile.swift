@@ -274,6 +274,15 @@ extension DumpFile {
         throw refusal("it is a pipe, and nobody writes to it")
       }
     }
+    if kind == S_IFREG && prefix == nil {
+      // Said before and not after a gigabyte was read.
+      if file.st_size > byteCountLimit { throw refusal("it is larger than 1 GiB, as no dump is") }
+      guard Memory.hasRoom(for: Int(file.st_size)) else {
+        throw refusal(
+          "its \(file.st_size >> 20) MiB do not fit into the memory that is left; read it on a machine with more"
+        )
+      }
+    }
     _ = fcntl(descriptor, F_SETFL, O_RDONLY)
     let contents: [UInt8]
     do throws(SystemError) {
@@ -284,5 +293,35 @@ extension DumpFile {
     }
     if contents.count > byteCountLimit { throw refusal("it is larger than 1 GiB, as no dump is") }
     return (contents, file)
+  }
+}
+
+/// What memory there is to read into.
+private enum Memory {
+  /// Files below this are read whatever is said: what is missing then is missing for all else too.
+  private static let alwaysRead = 16 << 20
+
+  /// Whether a file's bytes, and what is made of them, find room: within this process's own limits, and on
+  /// the machine as far as the kernel can tell.
+  static func hasRoom(for byteCount: Int) -> Bool {
+    guard byteCount > alwaysRead else { return true }
+    // About as much again is made of them. Without a write it takes no memory.
+    let wanted = 2 * byteCount
+    let probe = unsafe mmap(
+      nil, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    guard let probe = unsafe probe, unsafe probe != MAP_FAILED else { return false }
+    unsafe munmap(probe, wanted)
+    return availableByteCount.map { byteCount <= $0 } ?? true
+  }
+
+  /// What the machine can give without anything being ended for it; `nil` where that is not told.
+  private static var availableByteCount: Int? {
+    guard let bytes = try? contents(ofFile: "/proc/meminfo", limit: 65536) else { return nil }
+    let lines = String(decoding: bytes, as: UTF8.self).split(separator: "\n")
+    func value(_ name: String) -> Int? {
+      lines.first { $0.hasPrefix(name + ":") }
+        .flatMap { $0.split(separator: " ").dropFirst().first }.flatMap { Int($0) }
+    }
+    return value("MemAvailable").map { ($0 + (value("SwapFree") ?? 0)) * 1024 }
   }
 }

@@ -11,6 +11,10 @@ public struct TracedCommand: Sendable {
   public var directory: String
   /// Frames kept of a stack; `nil` leaves the tracer's own limit.
   public var depthLimit: Int?
+  /// Whether stacks of different threads are told apart; as the environment says if not.
+  public var tellsThreads: Bool
+  /// Whether the last dump tells what is lost; as the environment says if not.
+  public var looksForLeaks: Bool
   public var children: Children
   public var environment: ProcessEnvironment
 
@@ -22,12 +26,15 @@ public struct TracedCommand: Sendable {
   }
 
   public init(
-    _ arguments: [[UInt8]], directory: String, depthLimit: Int? = nil, children: Children,
+    _ arguments: [[UInt8]], directory: String, depthLimit: Int? = nil,
+    tellsThreads: Bool = false, looksForLeaks: Bool = false, children: Children,
     environment: ProcessEnvironment
   ) {
     self.arguments = arguments
     self.directory = directory
     self.depthLimit = depthLimit
+    self.tellsThreads = tellsThreads
+    self.looksForLeaks = looksForLeaks
     self.children = children
     self.environment = environment
   }
@@ -92,6 +99,8 @@ public struct TracedCommand: Sendable {
     result["HEAPTAP_EXIT"] = "dump"
     result["HEAPTAP_DIR"] = directory
     if let depthLimit { result["HEAPTAP_DEPTH"] = "\(depthLimit)" }
+    if tellsThreads { result["HEAPTAP_THREADS"] = "1" }
+    if looksForLeaks { result["HEAPTAP_LEAKS"] = "1" }
     switch children {
     case .left:
       result["HEAPTAP_CHILDREN"] = "0"

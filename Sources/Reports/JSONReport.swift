@@ -10,7 +10,7 @@ import HeapModel
 /// | name | value |
 /// | --- | --- |
 /// | `report` | `statistics` or `comparison`; `survivors`, `trend`, `check` |
-/// | `by` | what a row stands for: `line`, `file`, `function`, `stack`, `module`, `generation` |
+/// | `by` | what a row stands for: `line`, `file`, `function`, `stack`, `module`, `generation`, `type`, `thread`, `reach` |
 /// | `charging` | `allocating_frame`, or `every_frame`: then rows overlap |
 /// | `total` | the snapshot's figures, named as in rows |
 /// | `rows` | largest first; figures, and what of the key there is |
@@ -19,7 +19,7 @@ import HeapModel
 /// | `warnings` | sentences; `earlier_warnings` too in a comparison |
 ///
 /// A row has `key` (as text reports show it), those of `file`, `line`, `function`, `module`,
-/// `offset` and `generation` that are known, and for stacks `frames`, innermost first, each with
+/// `offset`, `generation`, `type`, `thread` and `reach` that are known, and for stacks `frames`, innermost first, each with
 /// the same names, `missing_frames` (beyond the depth limit), `total_frames` (with them) and `broken`
 /// (what called the outermost frame that was found is not known). Its figures are `live_bytes`, `live_blocks`,
 /// `average_bytes` (`null` without blocks), `total_bytes` and `total_blocks`; in a comparison
@@ -254,6 +254,12 @@ public enum JSONReport {
       members.append(.init("module", .string(module)))
     case .generation(let generation):
       members.append(.init("generation", generation.map(JSON.integer) ?? .null))
+    case .type(let type):
+      members.append(.init("type", type.map(JSON.string) ?? .null))
+    case .thread(let thread):
+      members.append(.init("thread", thread.map(JSON.string) ?? .null))
+    case .reach(let reach):
+      members.append(.init("reach", .string(reach.rawValue)))
     case .stack: break
     }
     return members

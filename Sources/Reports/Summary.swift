@@ -16,6 +16,7 @@ public struct Summary: Sendable {
     let header = snapshot.header
     lines =
       Self.identity(header, style) + Self.limit(header) + [Self.total(of: snapshot)]
+      + Self.leaks(snapshot, style)
       + Self.counters(header)
       + Self.beforeRecording(header) + Self.reconciliation(header)
       + Self.losses(header, style) + Self.warnings(snapshot, style)
@@ -96,6 +97,14 @@ public struct Summary: Sendable {
     return "total: size=\(ByteCount(snapshot.liveBytes))\(bytesOfWhole), "
       + "count=\(blocks)\(blocksOfWhole)"
       + (average.map { ", average=\(ByteCount($0))" } ?? "")
+  }
+
+  /// `leaks: lost 7.0 KiB in 19 blocks, …`, where they were looked for, or why they were not.
+  private static func leaks(_ snapshot: Snapshot, _ style: TextStyle) -> [String] {
+    if let problem = snapshot.header.reachProblem {
+      return [style.accent("leaks were not looked for: \(problem.printable)", .yellow)]
+    }
+    return snapshot.header.hasReach ? ["leaks: \(LeakFigures(of: snapshot).text)"] : []
   }
 
   private static func counters(_ header: Header) -> [String] {

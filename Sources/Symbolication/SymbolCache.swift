@@ -307,7 +307,7 @@ struct KnownCalls: Equatable {
   /// Changes with what follows it in the file.
   private static let magic = "heaptap names 1\n"
 
-  fileprivate func file(maker: String, subject: SymbolCache.Subject) -> [UInt8] {
+  func file(maker: String, subject: SymbolCache.Subject) -> [UInt8] {
     var writer = MessageWriter()
     writer.write(Self.magic)
     writer.write(maker)
@@ -325,7 +325,7 @@ struct KnownCalls: Equatable {
     return bytes
   }
 
-  fileprivate init(
+  init(
     file: [UInt8], maker: String, subject: SymbolCache.Subject
   ) throws(Garbled) {
     let prefix = MessageReader.prefixByteCount
@@ -351,7 +351,7 @@ struct KnownCalls: Equatable {
 }
 
 /// FNV-1a. Tells damage and not malice: nobody else can write to the files.
-private func checksum(of bytes: some Collection<UInt8>) -> UInt64 {
+func checksum(of bytes: some Collection<UInt8>) -> UInt64 {
   bytes.reduce(into: 0xcbf2_9ce4_8422_2325) { $0 = ($0 ^ UInt64($1)) &* 0x0000_0100_0000_01b3 }
 }
 

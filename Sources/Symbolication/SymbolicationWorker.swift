@@ -7,7 +7,7 @@ import Glibc
 ///
 /// The body of the executable that `Symbolicator.Worker.subprocess` names: call it first thing,
 /// and exit after. It lowers the process's own limits for good: no core files, 4 GiB of address
-/// space, and for each question the processor time that the question allows.
+/// space, the first place among those that the kernel kills for want of memory, and for each question the processor time that the question allows.
 public func runSymbolicationWorker() {
   WorkerLimit.setUp()
   guard write(bytes: Array(workerGreeting.utf8)) else { return }
@@ -31,6 +31,15 @@ private enum WorkerLimit {
   static func setUp() {
     lower(RLIMIT_CORE, to: 0)
     lower(RLIMIT_AS, to: addressSpaceByteCount)
+    bePreferredVictim()
+  }
+
+  /// Where there is less memory than that, the kernel is to kill this process and nobody's daemon.
+  private static func bePreferredVictim() {
+    let descriptor = unsafe open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return }
+    _ = unsafe Glibc.write(descriptor, "1000", 4)
+    close(descriptor)
   }
 
   /// Raised for each question: the kernel counts from the start of the process.

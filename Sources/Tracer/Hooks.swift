@@ -101,7 +101,9 @@ public func hookRealloc(
     return nil
   }
   core.didReallocate(taken)
-  return recorded(block, byteCount, registers)
+  let result = recorded(block, byteCount, registers)
+  core.didMove(taken)
+  return result
 }
 
 @c(tracer_hook_reallocarray)

@@ -34,6 +34,8 @@ package struct Core: ~Copyable {
   private var servedWord: UInt32
   /// Which call of the API has the worker to itself: see `callWorker`.
   private var callerWord: UInt32
+  /// 1 while no thread may begin to move a block: see `LeakSearch`.
+  private var holdWord: UInt32
 
   // Read at every recorded call; written when recording starts and stops.
   package let isRecording: Atomic<UInt32>
@@ -52,6 +54,7 @@ package struct Core: ~Copyable {
   package let sites: SiteTable
   package let rows: RowTable
   package let threads: ThreadPool
+  package let threadTable: ThreadTable
 
   // Shared, and written by every thread now and then.
   /// Traced bytes, but for what threads have not yet published, and their high-water mark.
@@ -69,6 +72,8 @@ package struct Core: ~Copyable {
   package var startWall: UInt64
   package var startMonotonic: UInt64
   package var before: BeforeRecording
+  /// Whether recording began with the process's first allocation: no block is older.
+  package var hasSeenFirstAllocation: Bool
   package var generationStarts: UInt
 
   // Of the process.
@@ -86,6 +91,7 @@ package struct Core: ~Copyable {
   package var dumps: DumpState
   package var notices: NoticeState
   package var limits: LimitState
+  package var leaks: LeakSearch
 }
 
 /// What the heap held when recording began.
@@ -107,6 +113,7 @@ package enum CoreWord: Int {
   case exitDone = 4
   case served = 8
   case caller = 12
+  case hold = 16
 }
 
 extension UnsafeMutablePointer where Pointee == Core {

@@ -324,6 +324,62 @@ extension CommandTests {
       #expect(result.status == 0, "\(result.errors)")
     }
 
+    @Test func `a terminal that does not show UTF-8 gets none, and files get all`() throws {
+      let reported = try Reported()
+      // What is left out is told with a character that is not ASCII.
+      let command =
+        "stty cols 60; \(Workshop.command) show \(reported.dump) --by stack --all-frames -n 1 --no-symbols"
+      func terminal(_ environment: [String: String]) throws -> String {
+        try run(["/usr/bin/env", "script", "-qec", command, "/dev/null"], environment: environment)
+          .output
+      }
+      for locale in ["LC_ALL": "C", "LANG": "de_DE.ISO-8859-1"] {
+        let environment = ["LC_ALL": "", "LC_CTYPE": "", "LANG": ""]
+          .merging([locale.key: locale.value]) { $1 }
+        #expect(try terminal(environment).utf8.allSatisfy { $0 < 0x80 })
+      }
+      for locale in ["C.UTF-8", "en_US.utf8", ""] {
+        #expect(
+          try terminal(["LC_ALL": locale, "LC_CTYPE": "", "LANG": ""]).contains("…"))
+      }
+      let piped = try run(
+        [Workshop.command, "show", reported.dump, "-n", "1", "--by", "stack"],
+        environment: ["LC_ALL": "C"])
+      #expect(piped.output.contains("… and "))
+    }
+
+    @Test(arguments: [1, 2, 20, 79, 1000])
+    func `a terminal may have any width`(width: Int) throws {
+      let reported = try Reported()
+      for line in ["show \(reported.dump)", "diff \(reported.dump) \(reported.dump)"] {
+        let result = try run([
+          "/usr/bin/env", "script", "-qec",
+          "stty cols \(width); \(Workshop.command) \(line) --by stack --no-symbols", "/dev/null",
+        ])
+        #expect(result.status == 0 && result.output.contains("size="), "\(result.output)")
+      }
+    }
+
+    @Test func `a file that does not fit into memory is refused in a sentence`() throws {
+      let path = try Workshop.makeDirectory().appendingPathComponent("large.pb").path
+      // A hole: it takes no room on the disk.
+      #expect(FileManager.default.createFile(atPath: path, contents: nil))
+      #expect(truncate(path, 800 << 20) == 0)
+      let limited = try run([
+        "/bin/sh", "-c", "ulimit -v 1000000; exec \(Workshop.command) show \(path)",
+      ])
+      #expect(limited.status == 2)
+      #expect(
+        limited.errors
+          == "heaptap: cannot read '\(path)': its 800 MiB do not fit into the memory that is"
+          + " left; read it on a machine with more\n")
+      #expect(truncate(path, 2 << 30) == 0)
+      let refused = try heaptap("show", path)
+      #expect(
+        refused.errors == "heaptap: cannot read '\(path)': it is larger than 1 GiB, as no dump is\n"
+      )
+    }
+
     @Test func `a full disk is a failure`() throws {
       let reported = try Reported()
       let result = try run(

@@ -133,6 +133,44 @@ extension CommandTests {
           """)
     }
 
+    @Test func `--threads tells who allocates, and without it --by thread says how to`() throws {
+      let program = try Programs.build("named_threads.c", ["-O2", "-g", "-fno-builtin"])
+      _ = try traced([program])
+      let plain = try heaptap("show", box.dumps[0].path, "--by", "thread")
+      #expect(plain.status == 2 && plain.output.isEmpty)
+      #expect(
+        plain.errors == """
+          heaptap: the dump does not say which thread allocated, record with HEAPTAP_THREADS=1 or \
+          'heaptap run --threads'
+
+          """)
+      _ = try traced([program], options: ["--threads"])
+      let told = try heaptap("show", box.dumps[1].path, "--by", "thread", "-n", "0")
+      for number in 0..<6 {
+        #expect(told.output.contains("worker-\(number): size=63.5 KiB, count=1010,"))
+      }
+      let json = try heaptap("show", box.dumps[1].path, "--by", "thread", "--json")
+      #expect(json.output.contains(#""key":"worker-5","thread":"worker-5""#))
+    }
+
+    @Test func `--by type shows objects by what they are, and says where a dump has none`() throws {
+      let program = try Programs.build(
+        "kinds.swift",
+        ["-O", "-no-static-stdlib", "-g", "-parse-as-library", "-module-name", "kinds"])
+      _ = try traced([program])
+      let told = try heaptap("show", box.dumps[0].path, "--by", "type", "-n", "0")
+      #expect(told.output.contains("\nkinds.Counter: size=12.7 KiB, count=108, average=120 B\n"))
+      _ = try traced([program], environment: ["HEAPTAP_TYPES": "0"])
+      let refused = try heaptap("diff", box.dumps[0].path, box.dumps[1].path, "--by", "type")
+      #expect(refused.status == 2)
+      #expect(
+        refused.errors == """
+          heaptap: the dump does not say what blocks are (HEAPTAP_TYPES=0), group by something else \
+          or take another one
+
+          """)
+    }
+
     @Test func `--depth is how many frames of a stack are kept`() throws {
       _ = try traced([try Programs.build("family.c")], options: ["--depth", "2"])
       let snapshot = try box.snapshot()

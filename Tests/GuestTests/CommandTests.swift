@@ -12,7 +12,7 @@ import Testing
 
   @Test(arguments: [
     "enable", "disable", "run", "list", "start", "snapshot", "stop", "show", "diff", "survivors",
-    "trend", "check", "symbolize", "journal", "dumps", "report",
+    "trend", "check", "symbolize", "strip", "journal", "dumps", "report",
   ])
   func `the manual has every flag of a subcommand, and no other`(subcommand: String) throws {
     let commands =
@@ -52,7 +52,10 @@ import Testing
     (["start", "--timeout", "0", "1"], "--timeout takes seconds above 0"),
     (["list", "1"], "unexpected argument '1'"),
     (["show", "a", "b"], "unexpected argument 'b'"),
-    (["show", "--by", "func"], "--by takes line, file, function, stack, module or generation"),
+    (
+      ["show", "--by", "func"],
+      "--by takes line, file, function, stack, module, generation, type or thread"
+    ),
     (["show", "--sort", "size"], "--sort takes bytes, blocks or total, not 'size'"),
     (["show", "--format", "flame"], "--format takes text, json or folded, not 'flame'"),
     (["show", "--format", "text", "--json"], "--json does not go with --format text"),

@@ -225,6 +225,47 @@ private func rows(_ differences: [StatisticDifference]) -> [String] {
       rows(try snapshot.statistics(groupedBy: .generation, charging: .everyFrame)) == expected)
   }
 
+  @Test func `types and threads are rows by name, and what is not known is a row of its own`()
+    throws
+  {
+    var builder = Snapshot.Builder()
+    builder.add(bytes: 5, stack: FixtureA.b1, type: "M.Node", thread: "worker-1")
+    builder.add(bytes: 7, stack: FixtureA.c578, type: "M.Node", thread: "main")
+    builder.add(bytes: 4, stack: FixtureA.c578, thread: "main")
+    builder.add(bytes: 4, stack: FixtureA.c578, type: "task")
+    let snapshot = builder.finish()
+    let types = ["M.Node 12x2", "task 4x1", "unknown (not an object of Swift) 4x1"]
+    #expect(rows(snapshot.statistics(groupedBy: .type)) == types)
+    let threads = ["main 11x2", "worker-1 5x1", "unknown thread 4x1"]
+    #expect(rows(snapshot.statistics(groupedBy: .thread)) == threads)
+    #expect(rows(try snapshot.statistics(groupedBy: .thread, charging: .everyFrame)) == threads)
+    let change = snapshot.compared(to: snapshot.filtered(.file("b.py")), groupedBy: .type)
+    #expect(change.map(\.addedBytes) == [7, 4, 4])
+    try snapshot.check(.type)
+    try snapshot.check(.thread)
+  }
+
+  @Test func `what a snapshot knows nothing of is no grouping for it`() throws {
+    var builder = Snapshot.Builder()
+    builder.add(bytes: 5, stack: FixtureA.b1)
+    var snapshot = builder.finish()
+    #expect(throws: Snapshot.GroupingError(.noTypes)) { try snapshot.check(.type) }
+    #expect(throws: Snapshot.GroupingError(.noThreads)) { try snapshot.check(.thread) }
+    for grouping in Snapshot.Grouping.allCases where grouping != .type && grouping != .thread {
+      try snapshot.check(grouping)
+    }
+    snapshot.header["types_problem"] = "a limit was near"
+    #expect(
+      throws: Snapshot.GroupingError(.noTypes, cause: "a limit was near")
+    ) { try snapshot.check(.type) }
+    // None was found, but somebody looked.
+    snapshot.header["typed_blocks"] = "0"
+    snapshot.header["threads"] = "1"
+    try snapshot.check(.type)
+    try snapshot.check(.thread)
+    try Snapshot().check(.thread)
+  }
+
   @Test func `cumulative figures add up although one sample carries them`() {
     var builder = Snapshot.Builder()
     let stack = builder.stack(FixtureA.b1)
@@ -239,7 +280,7 @@ private func rows(_ differences: [StatisticDifference]) -> [String] {
   @Test func `the groupings' names are the words that the command takes`() {
     #expect(
       Snapshot.Grouping.allCases.map(\.description)
-        == ["line", "file", "function", "stack", "module", "generation"])
+        == ["line", "file", "function", "stack", "module", "generation", "type", "thread"])
     #expect(Snapshot.Grouping(rawValue: "func") == nil)
   }
 }

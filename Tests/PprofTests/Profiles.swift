@@ -27,13 +27,14 @@ func everything() -> Snapshot {
   let stack = builder.stack([inlined, call, Frame(address: 0x5020, module: 0), call])
   builder.add(
     .init(
-      stack: stack, generation: 1, liveBytes: 5000, liveBlocks: 3, totalBytes: 9000,
-      totalBlocks: 7, missingFrames: 2))
+      stack: stack, generation: 1, type: "M.Node<Swift.Int>", thread: "worker-1", threadID: 17,
+      liveBytes: 5000, liveBlocks: 3, totalBytes: 9000,
+      totalBlocks: 7, missingFrames: 2, reach: .indirect))
   builder.add(.init(stack: stack, generation: 0, liveBytes: 10, liveBlocks: 1, missingFrames: 2))
   builder.add(
     bytes: 1, stack: [Frame(address: 0xdead)], missingFrames: 1, isBroken: true, domain: -3,
     generation: -1)
-  builder.add(bytes: 2, stack: [.lostStack])
+  builder.add(bytes: 2, stack: [.lostStack], reach: .lost)
   builder.add(bytes: 3, stack: [Frame()])
   builder.add(bytes: 4, stack: [Frame(module: 1)])
   builder.add(bytes: 5, stack: [])

@@ -83,7 +83,7 @@ import Testing
       stack: [
         Frame(address: 0x7010, module: 0), Frame(address: 0x7020, module: 0, function: "inflate"),
         Frame(function: "main", file: "m.c", line: 3),
-      ], missingFrames: 2, isBroken: true, generation: 4)
+      ], missingFrames: 2, isBroken: true, generation: 4, type: "M.Node")
     let snapshot = builder.finish()
     func row(_ grouping: Snapshot.Grouping) -> String {
       let text = JSONReport.statistics(
@@ -93,6 +93,8 @@ import Testing
     }
     #expect(row(.line) == #""key":"libz.so.1+0x10","offset":"0x10","module":"libz.so.1""#)
     #expect(row(.module) == #""key":"libz.so.1","module":"libz.so.1""#)
+    #expect(row(.type) == #""key":"M.Node","type":"M.Node""#)
+    #expect(row(.thread) == #""key":"unknown thread","thread":null"#)
     #expect(row(.generation) == #""key":"generation 4","generation":4"#)
     #expect(
       row(.stack) == """

@@ -63,6 +63,9 @@ import Testing
     ).split(separator: "\n").map { $0.split(separator: " ").joined(separator: " ") }
     #expect(limits.contains { $0.hasPrefix("Max core file size 0 ") })
     #expect(limits.contains { $0.hasPrefix("Max address space 4294967296 ") })
+    let score = try String(
+      contentsOfFile: "/proc/\(worker.process!)/oom_score_adj", encoding: .utf8)
+    #expect(score == "1000\n")
   }
 
   @Test func `questions and answers may be larger than any buffer between`() throws {
@@ -178,6 +181,28 @@ import Testing
       #expect(summaries(outcome) == [["main ?:?"], ["outer ?:?"]])
       #expect(outcome.warnings.count == 1)
     }
+  }
+
+  /// The size of the debug information is one that the file tells, and memory is asked for by it.
+  @Test(arguments: [3 << 30, 1 << 40, 1 << 62] as [UInt64])
+  func `compressed debug information that asks for memory costs lines, and no more`(
+    byteCount: UInt64
+  ) throws {
+    // The program stays the same build, at the same addresses.
+    try scratch.run(.objcopy, "--compress-debug-sections=zlib", "nested", "nested")
+    let path = scratch.file("nested")
+    let range = try #require(try MappedFile(path: path).section(".debug_info"))
+    var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+    // Elf64_Chdr: the type, which is zlib's, nothing, and the size.
+    try #require(bytes[range.lowerBound] == 1)
+    for index in 0..<8 {
+      bytes[range.lowerBound + 8 + index] = UInt8(
+        truncatingIfNeeded: byteCount >> (8 * UInt64(index)))
+    }
+    try Data(bytes).write(to: URL(fileURLWithPath: path))
+    let outcome = symbolicated(.thisTest, secondsPerFile: 60)
+    #expect(summaries(outcome) == [["main ?:?"], ["outer ?:?"]])
+    #expect(outcome.warnings.count == 1, "\(outcome.warnings)")
   }
 
   @Test(arguments: [16, 64, 100, 1000, 4096, 5000, 8000, 12_000, 16_000])

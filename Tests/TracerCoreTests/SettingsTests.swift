@@ -26,6 +26,7 @@ import Testing
     #expect(settings.depth == 64)
     #expect(settings.startSignal == SIGUSR1)
     #expect(settings.snapshotSignal == SIGUSR2)
+    #expect(settings.looksForTypes && !settings.tellsThreads)
   }
 
   @Test func `every variable is read`() {
@@ -33,7 +34,7 @@ import Testing
       "HEAPTAP=record", "HEAPTAP_DEPTH=10", "HEAPTAP_SIGNALS=RTMIN+3,SIGRTMIN+4",
       "HEAPTAP_DIR=/srv/dumps", "HEAPTAP_LOG=off", "HEAPTAP_EXIT=dump", "HEAPTAP_CHILDREN=0",
       "HEAPTAP_RUN=123", "HEAPTAP_LIMIT=70%,90%,512M", "HEAPTAP_START=60%",
-      "HEAPTAP_KEEP=4,64M")
+      "HEAPTAP_KEEP=4,64M", "HEAPTAP_TYPES=0", "HEAPTAP_THREADS=1")
     #expect(refused == nil)
     #expect(settings.mode == .recording)
     #expect(settings.depth == 10)
@@ -44,6 +45,7 @@ import Testing
     #expect(settings.dumpsAtExit)
     #expect(!settings.tracesChildren)
     #expect(settings.runner == 123)
+    #expect(!settings.looksForTypes && settings.tellsThreads)
     #expect(settings.limitMarks.count == 3)
     #expect(settings.limitMarks[1].percent == 90)
     #expect(settings.limitMarks[2].bytes == 512 << 20)
@@ -51,7 +53,18 @@ import Testing
     #expect((settings.retention.count, settings.retention.bytes) == (4, 64 << 20))
   }
 
+  @Test func `to look for leaks is to dump at the end`() {
+    for variables in [["HEAPTAP_LEAKS=1", "HEAPTAP_EXIT="], ["HEAPTAP_EXIT=", "HEAPTAP_LEAKS=1"]] {
+      let (settings, refused) = read(variables[0], variables[1])
+      #expect(refused == nil && settings.looksForLeaks && settings.dumpsAtExit)
+    }
+    let (settings, _) = read("HEAPTAP_LEAKS=0")
+    #expect(!settings.looksForLeaks && !settings.dumpsAtExit)
+  }
+
   @Test(arguments: [
+    "HEAPTAP_LEAKS=2", "HEAPTAP_LEAKS=", "HEAPTAP_TYPES=2", "HEAPTAP_TYPES=", "HEAPTAP_THREADS=yes",
+    "HEAPTAP_THREADS=",
     "HEAPTAP=2", "HEAPTAP=yes", "HEAPTAP_DEPTH=0", "HEAPTAP_DEPTH=-1", "HEAPTAP_DEPTH=1073741824",
     "HEAPTAP_DEPTH=1025", "HEAPTAP_DEPTH=abc", "HEAPTAP_DEPTH=", "HEAPTAP_DEPTH=10x",
     "HEAPTAP_SIGNALS=USR1", "HEAPTAP_SIGNALS=USR1,USR1", "HEAPTAP_SIGNALS=KILL,USR1",

@@ -68,6 +68,38 @@ import Testing
       table { $0.intern([], count: 0, total: 0, isBroken: false) } == SiteTable.lost)
   }
 
+  @Test func `a thread with a number has sites of its own, which share their frames`() throws {
+    let table = Zeroed(SiteTable.self)
+    try #require(table { $0.pointee.open() })
+    let rows: [UInt32] = [1, 2, 3]
+    func intern(_ thread: UInt32) -> UInt32 {
+      rows.withUnsafeBufferPointer {
+        table.pointer.intern(
+          $0.baseAddress!, count: 3, total: 3, isBroken: true, thread: thread)
+      }
+    }
+    let (first, last) = (intern(1), intern(ThreadTable.others))
+    #expect(Set([first, last, intern(2), intern(0)]).count == 4)
+    #expect(intern(1) == first && intern(ThreadTable.others) == last)
+    let site = table { $0.pointee.site(last) }
+    #expect(site.pointee.thread == ThreadTable.others && site.pointee.isBroken)
+    #expect(table { $0.pointee.site(intern(0)).pointee.thread } == 0)
+    let starts = Set([0, 1, 2].map { table.pointer.pointee.site(intern($0)).pointee.frames })
+    #expect(starts.count == 1)
+  }
+
+  @Test func `threads beyond the last number are one`() throws {
+    let table = Zeroed(ThreadTable.self)
+    try #require(table { $0.pointee.open() })
+    let numbers = (0..<40_000).map { table.pointer.pointee.add(UInt32($0) + 1) }
+    #expect(Set(numbers).count == Int(ThreadTable.limit) && numbers.first == 1)
+    #expect(numbers.suffix(7000).allSatisfy { $0 == ThreadTable.others })
+    #expect(table { $0.pointee.entry(5).pointee.identifier } == 5)
+    #expect(table { $0.pointee.entry(ThreadTable.others).pointee.identifier } == 0)
+    table { $0.pointee.discard() }
+    #expect(table { $0.pointee.add(1) } == 1)
+  }
+
   @Test func `threads that meet the same stacks at once agree on their sites`() throws {
     let table = Zeroed(SiteTable.self)
     try #require(table { $0.pointee.open() })
@@ -109,11 +141,13 @@ import Testing
 
 extension UnsafeMutablePointer where Pointee == SiteTable {
   fileprivate func intern(
-    _ rows: UnsafePointer<UInt32>, count: UInt32, total: UInt32, isBroken: Bool
+    _ rows: UnsafePointer<UInt32>, count: UInt32, total: UInt32, isBroken: Bool,
+    thread: UInt32 = 0
   ) -> UInt32 {
     var isNew = false
     return pointee.intern(
-      rows, count: count, total: total, isBroken: isBroken, hash: StackHash.of(rows, count: count),
+      rows, count: count, total: total, isBroken: isBroken, thread: thread,
+      hash: StackHash.of(rows, count: count),
       &isNew)
   }
 }

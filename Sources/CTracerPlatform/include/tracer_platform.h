@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/user.h>
 #include <sys/utsname.h>
 #include <time.h>
 
@@ -103,6 +104,20 @@ int tracer_heap_figures(struct tracer_heap_figures *_Nonnull ret_figures);
 /* Calls a function on another stack, whose end (its highest address) is a multiple of 16. */
 void tracer_call_on_stack(void *_Nonnull end, void (*_Nonnull function)(void *_Nonnull),
                           void *_Nonnull argument);
+
+/* clone(2): a process that begins with a function on a stack of its own, whose end is a multiple of
+ * 16, and ends when the function returns. The process's number in the parent, or -errno. The child
+ * has the parent's thread-locals: nothing that it calls may use them. */
+long tracer_clone(unsigned long flags, void *_Nonnull stack_end,
+                  void (*_Nonnull function)(void *_Nonnull), void *_Nonnull argument);
+
+/* Has every fault of the calling process end it by exit_group, without a core dump: the kernel kills
+ * all who share the memory that is dumped. For a process that has signal handlers of its own. */
+void tracer_end_on_faults(void);
+
+/* Calls a function while the registers that a callee must preserve lie on the stack. */
+void tracer_call_with_saved_registers(void (*_Nonnull function)(void *_Nonnull),
+                                      void *_Nonnull argument);
 
 /* A call of the process's own demangler: __cxa_demangle of the C++ ABI, or swift_demangle. */
 struct tracer_demangling {

@@ -52,11 +52,13 @@ extension UnsafeMutablePointer where Pointee == Core {
     writeIdentity(&encoder, &comments)
     writeRecording(&encoder, &comments, facts)
     writeCounts(&encoder, &comments, facts)
+    writeTypes(&encoder, &comments, facts.scan)
     writeHistogram(&encoder, &comments, facts.scan.histogram)
     writeBefore(&encoder, &comments, facts)
     writeReconciliation(&encoder, &comments, facts)
     writeLimit(&encoder, &comments, facts)
     writeLosses(&encoder, &comments, facts)
+    writeReach(&encoder, &comments)
     writeGeneratedCode(&encoder, &comments)
   }
 
@@ -188,9 +190,22 @@ extension UnsafeMutablePointer where Pointee == Core {
     comments.write(&encoder, "freed_bytes", counts.freedBytes)
     comments.write(&encoder, "freed_blocks", counts.freedBlocks)
     comments.write(&encoder, "sites", UInt64(facts.scan.siteCount))
+    if pointee.settings.tellsThreads {
+      comments.write(&encoder, "threads", UInt64(pointee.threadTable.threadCount))
+    }
     if facts.scan.omittedBytes > 0 {
       comments.write(&encoder, "omitted_bytes", facts.scan.omittedBytes)
     }
+  }
+
+  private func writeTypes(
+    _ encoder: inout ProfileEncoder, _ comments: inout CommentWriter, _ scan: HeapScan
+  ) {
+    guard scan.typesProblem == .none else {
+      return comments.write(&encoder, "types_problem") { scan.typesProblem.append(to: &$0) }
+    }
+    comments.write(&encoder, "typed_bytes", scan.typedBytes)
+    comments.write(&encoder, "typed_blocks", scan.typedBlocks)
   }
 
   private func writeHistogram(
@@ -277,6 +292,19 @@ extension UnsafeMutablePointer where Pointee == Core {
     if facts.trigger == .limit {
       comments.write(&encoder, "limit_mark") { pointee.limits.mark.describe(into: &$0) }
     }
+  }
+
+  /// Whether lost blocks were looked for, and what that came to.
+  private func writeReach(_ encoder: inout ProfileEncoder, _ comments: inout CommentWriter) {
+    guard let problem = pointee.leaks.outcome, problem != .notAsked else { return }
+    guard problem == .none else {
+      return comments.write(&encoder, "reach.problem") { $0.append(problem.words) }
+    }
+    comments.write(&encoder, "reach", 1)
+    comments.write(&encoder, "reach.root_bytes", pointee.leaks.rootByteCount)
+    comments.write(&encoder, "reach.stopped_ns", pointee.leaks.stoppedNanoseconds)
+    if pointee.leaks.wasMoving { comments.write(&encoder, "reach.moving", 1) }
+    if glibcRange.isEmpty { comments.write(&encoder, "reach.allocator", 1) }
   }
 
   private func writeLosses(

@@ -50,8 +50,9 @@ package struct DumpState: ~Copyable {
   private let generated: Atomic<UInt>
   /// Per site: what the scan found, and where its generations begin.
   let scratch: ChunkedArena
-  /// Per site and generation.
+  /// Per site, generation and type.
   let born: ChunkedArena
+  var types: TypeTable
   /// 1 while a dump is made: there is one workspace.
   package let isBusy: Atomic<UInt32>
   /// Dumps tried since the process began: the number in the name.
@@ -102,6 +103,7 @@ package struct DumpState: ~Copyable {
     }
     scratch.discard(reserving: 0)
     born.discard(reserving: 2)
+    types.discard()
   }
 
   /// Takes the pages for a dump of so many sites now, while there is memory. Costs 68 bytes a site, and
@@ -135,6 +137,8 @@ package struct DumpState: ~Copyable {
   mutating func leaveParents() {
     unsynced = 0
     code = GeneratedCode()
+    // It may have been in the middle of one.
+    types.discard()
   }
 
   /// What dumps have touched, for so many sites: their summaries, their order, the buffers.
@@ -142,7 +146,7 @@ package struct DumpState: ~Copyable {
     guard workspace.load(ordering: .relaxed) != 0, preparedSites > 0 else { return 0 }
     let perSite = (SiteSummary.wordCount &+ BornTally.wordCount &+ 1) &* 4
     return Self.workspaceByteCount + Int(max(sites, preparedSites)) * Int(perSite)
-      + preparedAddresses * MemoryLayout<GeneratedAddress>.stride
+      + preparedAddresses * MemoryLayout<GeneratedAddress>.stride + types.usedByteCount
   }
 
   var generatedAddresses: UnsafeMutablePointer<GeneratedAddress>? {

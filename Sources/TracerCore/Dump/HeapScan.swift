@@ -4,14 +4,17 @@
 import CTracerPlatform
 import Synchronization
 
-/// What a site has alive that was born in one generation, in one domain.
+/// What a site has alive that was born in one generation, in one domain, is of one type, and held alike.
 struct BornTally {
   static var wordCount: UInt32 { 8 }
 
   var next: UInt32
-  var generation: UInt32
+  var generation: UInt16
+  var reach: Reach
   /// 0 is the heap.
   var domain: UInt32
+  /// In the dump's table of types; 0 where it is not known.
+  var type: UInt32
   var blocks: UInt64
   var bytes: UInt64
 }
@@ -28,7 +31,8 @@ struct SiteSummary {
   /// The first of the site's tallies by generation; 0 where nothing is alive.
   var firstBorn: UInt32
   /// 1 where a thread holds allocations back from the site's totals.
-  var hasPending: UInt32
+  var hasPending: UInt16
+  var maker: SiteMaker
 
   /// What the site has alive more than at the snapshot before.
   var grownBytes: Int64 { Int64(bitPattern: liveBytes &- previousBytes) }
@@ -43,7 +47,7 @@ struct SiteSummary {
   mutating func beginAnew() {
     self = SiteSummary(
       liveBytes: 0, previousBytes: liveBytes, liveBlocks: 0, previousBlocks: liveBlocks,
-      firstBorn: 0, hasPending: 0)
+      firstBorn: 0, hasPending: 0, maker: .unknown)
   }
 }
 
@@ -76,6 +80,10 @@ struct HeapScan {
   var histogram = SizeHistogram()
   /// Blocks whose site found no room to be summed up.
   var omittedBytes: UInt64 = 0
+  /// Blocks of which it is known what they are; none where there is a problem.
+  var typedBlocks: UInt64 = 0
+  var typedBytes: UInt64 = 0
+  var typesProblem = TypesProblem.none
 }
 
 extension UnsafeMutablePointer where Pointee == Core {
@@ -90,23 +98,35 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// Scans the live map, and puts the sites in order of what they have alive.
   ///
-  /// Cost: about 3 ns a live block, 1 µs a MiB of shadow; no thread is stopped.
-  func scan(bornBefore generation: UInt32) -> HeapScan {
+  /// Cost: about 3 ns a live block, 1 µs a MiB of shadow, and 27 ns for an object of Swift's, which is
+  /// looked at; no thread is stopped.
+  func scan(
+    bornBefore generation: UInt32, _ trigger: DumpTrigger = .api
+  ) -> HeapScan {
     var scan = HeapScan()
     scan.siteLimit = makeSummaries(pointee.sites.limit)
+    var (types, problem) = openTypes(trigger)
+    scan.typesProblem = problem
     pointee.map.forEachBlock(
       epoch: pointee.epoch.load(ordering: .relaxed), bornBefore: generation
-    ) { _, word, byteCount in
-      guard word.site < scan.siteLimit, add(word.site, word.generation, 0, byteCount) else {
+    ) { address, word, byteCount in
+      guard word.site < scan.siteLimit else {
         scan.omittedBytes = scan.omittedBytes &+ byteCount
         return
       }
-      scan.blocks = scan.blocks &+ 1
-      scan.bytes = scan.bytes &+ byteCount
-      scan.histogram.add(byteCount)
+      if types != nil, mayHaveTypes(word.site, types.unsafelyUnwrapped) {
+        if types?.append(address, word, byteCount) == false {
+          countPending(&types, &scan)
+          _ = types?.append(address, word, byteCount)
+        }
+      } else {
+        count(word, at: address, type: 0, byteCount, &scan)
+      }
     }
+    countPending(&types, &scan)
+    types?.memory.close()
     pointee.tracked.forEachBlock(bornBefore: generation) { domain, site, generation, byteCount in
-      guard site < scan.siteLimit, add(site, generation, domain, byteCount) else {
+      guard site < scan.siteLimit, add(site, generation, domain, 0, .held, byteCount) else {
         scan.omittedBytes = scan.omittedBytes &+ byteCount
         return
       }
@@ -116,6 +136,37 @@ extension UnsafeMutablePointer where Pointee == Core {
     markPending(below: scan.siteLimit)
     sortSites(&scan)
     return scan
+  }
+
+  @inline(__always)
+  private func count(
+    _ word: BlockWord, at address: UInt, type: UInt32, _ byteCount: UInt64, _ scan: inout HeapScan
+  ) {
+    let reach = pointee.leaks.reach(ofBlockAt: address)
+    guard add(word.site, word.generation, 0, type, reach, byteCount) else {
+      scan.omittedBytes = scan.omittedBytes &+ byteCount
+      return
+    }
+    scan.blocks = scan.blocks &+ 1
+    scan.bytes = scan.bytes &+ byteCount
+    scan.histogram.add(byteCount)
+    guard type != 0 else { return }
+    scan.typedBlocks = scan.typedBlocks &+ 1
+    scan.typedBytes = scan.typedBytes &+ byteCount
+  }
+
+  /// Counts the blocks that wait for their types.
+  @inline(never)
+  private func countPending(_ types: inout TypeScan?, _ scan: inout HeapScan) {
+    guard var ready = types else { return }
+    ready.readWords()
+    for position in 0..<ready.count {
+      let block = ready.pending[position]
+      let type = type(of: block, ready.firstWord(of: block), &ready)
+      count(block.word, at: block.address, type: type, block.byteCount, &scan)
+    }
+    ready.clear()
+    types = ready
   }
 
   /// Room for a summary of each site, which begins anew; answers for how many there is.
@@ -141,24 +192,36 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   @inline(__always)
   private func add(
-    _ site: UInt32, _ generation: UInt32, _ domain: UInt32, _ byteCount: UInt64
+    _ site: UInt32, _ generation: UInt32, _ domain: UInt32, _ type: UInt32, _ reach: Reach,
+    _ byteCount: UInt64
   ) -> Bool {
+    let generation = UInt16(truncatingIfNeeded: generation)
     let summary = summary(site)
     var offset = summary.pointee.firstBorn
+    var previous: UInt32 = 0
     while offset != 0 {
       let tally = bornTally(offset)
-      if tally.pointee.generation == generation, tally.pointee.domain == domain {
+      if tally.pointee.generation == generation, tally.pointee.type == type,
+        tally.pointee.domain == domain, tally.pointee.reach == reach
+      {
         tally.pointee.blocks = tally.pointee.blocks &+ 1
         tally.pointee.bytes = tally.pointee.bytes &+ byteCount
         summary.pointee.add(byteCount)
+        if previous != 0 {
+          // To the front: a site that makes a thousand types makes many of one in a row.
+          bornTally(previous).pointee.next = tally.pointee.next
+          tally.pointee.next = summary.pointee.firstBorn
+          summary.pointee.firstBorn = offset
+        }
         return true
       }
+      previous = offset
       offset = tally.pointee.next
     }
     guard let made = pointee.dumps.born.allocate(BornTally.wordCount) else { return false }
     bornTally(made).pointee = BornTally(
-      next: summary.pointee.firstBorn, generation: generation, domain: domain, blocks: 1,
-      bytes: byteCount)
+      next: summary.pointee.firstBorn, generation: generation, reach: reach, domain: domain,
+      type: type, blocks: 1, bytes: byteCount)
     summary.pointee.firstBorn = made
     summary.pointee.add(byteCount)
     return true

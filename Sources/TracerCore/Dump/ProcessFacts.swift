@@ -110,6 +110,14 @@ enum MemoryMaps {
     return true
   }
 
+  /// The four letters behind the range of a line that begins a mapping: `rw-p`.
+  static func permissions(_ line: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+    var position = 0
+    while position < line.count, line[position] != 0x20 { position &+= 1 }
+    let rest = line.dropping(position &+ 1)
+    return UnsafeRawBufferPointer(rebasing: rest[..<min(4, rest.count)])
+  }
+
   /// The range and path of a line that begins a mapping: `start-end perms offset dev inode path`.
   static func mapping(
     _ line: UnsafeRawBufferPointer

@@ -32,6 +32,7 @@ struct ProfileEncoder: ~Copyable {
   enum Fixed: UInt64 {
     case empty, allocObjects, count, allocSpace, bytes, inuseObjects, inuseSpace, space, generation
     case truncated, frames, broken, truncatedRoot, brokenRoot, generatedCode, domain
+    case type, thread, tid, reach, lost, indirect
   }
 
   mutating func string(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
@@ -61,6 +62,12 @@ struct ProfileEncoder: ~Copyable {
     string("[broken]")
     string("[jit]")
     string("domain")
+    string("type")
+    string("thread")
+    string("tid")
+    string("reach")
+    string("lost")
+    string("indirect")
     writeValueType(1, .allocObjects, .count)
     writeValueType(1, .allocSpace, .bytes)
     writeValueType(1, .inuseObjects, .count)
@@ -162,10 +169,20 @@ struct ProfileEncoder: ~Copyable {
     var isBroken: Bool
   }
 
+  /// What a sample says of its blocks beside how many they are; each 0 where there is nothing to say.
+  struct Labels {
+    var generation: UInt32
+    var domain: UInt32
+    /// The number of a string.
+    var type: UInt64
+    var thread: (name: UInt64, identifier: UInt32)
+    var reach: Reach
+  }
+
   /// A sample: the numbers of its locations, its values, and its labels where they are not 0.
   mutating func writeSample(
     locations: UnsafePointer<UInt32>, count: Int, root: Root, values: InlineArray<4, UInt64>,
-    generation: UInt32, domain: UInt32
+    labels: Labels
   ) {
     var locationBytes = root.location == 0 ? 0 : WireSize.varint(UInt64(root.location))
     for position in 0..<count {
@@ -173,43 +190,75 @@ struct ProfileEncoder: ~Copyable {
     }
     var valueBytes = 0
     for position in 0..<4 { valueBytes &+= WireSize.varint(values[position]) }
-    let generationBytes =
-      generation == 0
-      ? 0 : labelByteCount(.generation, UInt64(generation), .empty)
-    let domainBytes = domain == 0 ? 0 : labelByteCount(.domain, UInt64(domain), .empty)
-    let missing = UInt64(root.missingFrames)
-    let truncatedBytes = missing == 0 ? 0 : labelByteCount(.truncated, missing, .frames)
-    let brokenBytes = root.isBroken ? labelByteCount(.broken, 1, .empty) : 0
+    let label = (
+      generation: Label(.generation, number: UInt64(labels.generation)),
+      truncated: Label(.truncated, number: UInt64(root.missingFrames), .frames),
+      broken: Label(.broken, number: root.isBroken ? 1 : 0),
+      domain: Label(.domain, number: UInt64(labels.domain)),
+      type: Label(.type, string: labels.type),
+      thread: Label(.thread, string: labels.thread.name),
+      tid: Label(.tid, number: UInt64(labels.thread.identifier)),
+      reach: Label(.reach, string: Self.word(of: labels.reach).rawValue)
+    )
     wire.beginMessage(
       2,
       byteCount: WireSize.field(1, byteCount: locationBytes)
-        &+ WireSize.field(2, byteCount: valueBytes)
-        &+ (generation == 0 ? 0 : WireSize.field(3, byteCount: generationBytes))
-        &+ (missing == 0 ? 0 : WireSize.field(3, byteCount: truncatedBytes))
-        &+ (root.isBroken ? WireSize.field(3, byteCount: brokenBytes) : 0)
-        &+ (domain == 0 ? 0 : WireSize.field(3, byteCount: domainBytes)))
+        &+ WireSize.field(2, byteCount: valueBytes) &+ label.generation.fieldByteCount
+        &+ label.truncated.fieldByteCount &+ label.broken.fieldByteCount
+        &+ label.domain.fieldByteCount &+ label.type.fieldByteCount
+        &+ label.thread.fieldByteCount &+ label.tid.fieldByteCount
+        &+ label.reach.fieldByteCount)
     wire.beginMessage(1, byteCount: locationBytes)
     for position in 0..<count { wire.writeVarint(UInt64(locations[position])) }
     if root.location != 0 { wire.writeVarint(UInt64(root.location)) }
     wire.beginMessage(2, byteCount: valueBytes)
     for position in 0..<4 { wire.writeVarint(values[position]) }
-    if generation != 0 { writeLabel(.generation, UInt64(generation), .empty, generationBytes) }
-    if missing != 0 { writeLabel(.truncated, missing, .frames, truncatedBytes) }
-    if root.isBroken { writeLabel(.broken, 1, .empty, brokenBytes) }
-    if domain != 0 { writeLabel(.domain, UInt64(domain), .empty, domainBytes) }
+    write(label.generation)
+    write(label.truncated)
+    write(label.broken)
+    write(label.domain)
+    write(label.type)
+    write(label.thread)
+    write(label.tid)
+    write(label.reach)
   }
 
-  private func labelByteCount(_ key: Fixed, _ number: UInt64, _ unit: Fixed) -> Int {
-    WireSize.field(1, varint: key.rawValue) &+ WireSize.field(3, varint: number)
-      &+ (unit == .empty ? 0 : WireSize.field(4, varint: unit.rawValue))
+  private static func word(of reach: Reach) -> Fixed {
+    switch reach {
+    case .held: .empty
+    case .lost: .lost
+    case .indirect: .indirect
+    }
   }
 
-  private mutating func writeLabel(
-    _ key: Fixed, _ number: UInt64, _ unit: Fixed, _ byteCount: Int
-  ) {
-    wire.beginMessage(3, byteCount: byteCount)
-    wire.write(1, varint: key.rawValue)
-    wire.write(3, varint: number)
-    if unit != .empty { wire.write(4, varint: unit.rawValue) }
+  /// A label of a sample: a number, with or without a unit, or a string. One of 0 is none.
+  private struct Label {
+    var key: Fixed
+    /// 3 for a number, 2 for a string.
+    var field: UInt32
+    var value: UInt64
+    var unit: Fixed
+
+    init(_ key: Fixed, number: UInt64, _ unit: Fixed = .empty) {
+      (self.key, field, value, self.unit) = (key, 3, number, unit)
+    }
+
+    init(_ key: Fixed, string: UInt64) { (self.key, field, value, unit) = (key, 2, string, .empty) }
+
+    var byteCount: Int {
+      WireSize.field(1, varint: key.rawValue) &+ WireSize.field(field, varint: value)
+        &+ (unit == .empty ? 0 : WireSize.field(4, varint: unit.rawValue))
+    }
+
+    /// With its tag and length, in a sample.
+    var fieldByteCount: Int { value == 0 ? 0 : WireSize.field(3, byteCount: byteCount) }
+  }
+
+  private mutating func write(_ label: Label) {
+    guard label.value != 0 else { return }
+    wire.beginMessage(3, byteCount: label.byteCount)
+    wire.write(1, varint: label.key.rawValue)
+    wire.write(label.field, varint: label.value)
+    if label.unit != .empty { wire.write(4, varint: label.unit.rawValue) }
   }
 }

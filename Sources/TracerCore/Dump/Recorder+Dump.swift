@@ -91,7 +91,12 @@ extension UnsafeMutablePointer where Pointee == Core {
     let generation = openGeneration(wall, monotonic)
     let counts = counterValues()
     raisePeakByOwnBalance()
-    let scan = scan(bornBefore: generation)
+    if pointee.settings.looksForLeaks, trigger == .exit || trigger == .terminated {
+      searchForLeaks()
+    }
+    let scan = scan(bornBefore: generation, trigger)
+    forgetLeaks()
+    if trigger != .limit || !isPressed { readThreadNames() }
     pointee.dumps.leftOutBytes = 0
     pointee.dumps.previous = pointee.dumps.last
     pointee.dumps.last = ScanTotals(
@@ -168,7 +173,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     let map = UInt64(pointee.map.touchedByteCount)
     let sites = UInt64(pointee.sites.usedByteCount &+ pointee.tracked.usedByteCount)
     let rows = UInt64(pointee.rows.usedByteCount)
-    let threads = UInt64(pointee.threads.usedByteCount)
+    let threads = UInt64(pointee.threads.usedByteCount &+ pointee.threadTable.usedByteCount)
     let dumps = UInt64(pointee.dumps.usedByteCount(sites: pointee.sites.limit))
     return (map, sites, rows, threads, dumps, map &+ sites &+ rows &+ threads &+ dumps)
   }
@@ -264,6 +269,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   private func encode(to descriptor: Int32, _ facts: DumpFacts) -> Int32 {
     let isHurried = facts.trigger == .limit
+    forgetThreadStrings()
     // In smaller steps where the disk may be full: what is on it then can be made a dump.
     var encoder = ProfileEncoder(
       FileSink(
@@ -403,22 +409,37 @@ extension UnsafeMutablePointer where Pointee == Core {
     withUnsafePointer(to: &lost) { lost in
       if frames == nil { frames = lost }
       var (blocks, bytes) = totals(of: number)
+      let thread = threadLabels(site.pointee, &encoder)
       var offset = summary.firstBorn
       repeat {
         let born =
           offset == 0
-          ? BornTally(next: 0, generation: 0, domain: 0, blocks: 0, bytes: 0)
+          ? BornTally(
+            next: 0, generation: 0, reach: .held, domain: 0, type: 0, blocks: 0, bytes: 0)
           : bornTally(offset).pointee
         // What is alive was allocated, whatever a running thread still holds back.
         encoder.writeSample(
           locations: frames.unsafelyUnwrapped, count: count, root: root(of: site.pointee),
           values: [max(blocks, born.blocks), max(bytes, born.bytes), born.blocks, born.bytes],
-          generation: born.generation, domain: born.domain)
+          labels: ProfileEncoder.Labels(
+            generation: UInt32(born.generation), domain: born.domain,
+            type: typeString(born, &encoder), thread: thread, reach: born.reach))
         blocks = 0
         bytes = 0
         offset = born.next
       } while offset != 0
     }
+  }
+
+  /// The number of the string that names a tally's type, written if the dump does not have it yet; 0 where
+  /// the type is not known.
+  private func typeString(_ tally: BornTally, _ encoder: inout ProfileEncoder) -> UInt64 {
+    guard tally.type != 0 else { return 0 }
+    let entry = pointee.dumps.types.entry(tally.type)
+    if entry.pointee.string == 0 {
+      entry.pointee.string = encoder.string(pointee.dumps.types.name(of: entry.pointee))
+    }
+    return entry.pointee.string
   }
 
   /// A stack that is not whole ends in a location that says so, or else what happens to be its

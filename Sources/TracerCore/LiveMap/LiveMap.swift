@@ -243,11 +243,16 @@ package struct LiveMap: ~Copyable {
     _ body: (_ start: UInt, _ shadow: UnsafeMutableRawPointer, _ page: Int) -> Void
   ) {
     forEachShadow { start, shadow in
-      let pages = (shadow + Self.shadowByteCount).assumingMemoryBound(to: Atomic<UInt8>.self)
-      for page in 0..<Self.regionPageCount where pages[page].load(ordering: .relaxed) != 0 {
-        body(start, shadow, page)
-      }
+      Self.forEachTouchedPage(of: shadow) { body(start, shadow, $0) }
     }
+  }
+
+  @inline(__always)
+  private static func forEachTouchedPage(
+    of shadow: UnsafeMutableRawPointer, _ body: (_ page: Int) -> Void
+  ) {
+    let pages = (shadow + shadowByteCount).assumingMemoryBound(to: Atomic<UInt8>.self)
+    for page in 0..<regionPageCount where pages[page].load(ordering: .relaxed) != 0 { body(page) }
   }
 
   /// Calls the body for every block of the recording that was born before a generation.
@@ -259,24 +264,71 @@ package struct LiveMap: ~Copyable {
     _ body: (_ address: UInt, _ word: BlockWord, _ byteCount: UInt64) -> Void
   ) {
     forEachTouchedPage { start, shadow, page in
-      let first = page &* Self.wordsPerPage
-      for index in first..<(first &+ Self.wordsPerPage) {
-        // Acquiring: pairs with the releasing store in `enter`.
-        let bits = Self.word(shadow, index).pointee.load(ordering: .acquiring)
-        if bits == 0 { continue }
-        let word = BlockWord(bits: bits)
-        guard !word.isLargeSize, word.site != 0, word.epoch == epoch & BlockWord.epochMask,
-          word.generation < generation
-        else { continue }
-        let address =
-          start &+ UInt(index) << Self.granuleShift | UInt(truncatingIfNeeded: bits >> 56 & 3) << 3
-        if !word.isLarge {
-          body(address, word, word.smallByteCount)
-        } else if let byteCount = largeByteCount(after: address) {
-          body(address, word, byteCount)
-        }
+      forEachBlock(start, shadow, page, epoch: epoch, bornBefore: generation, body)
+    }
+  }
+
+  /// Calls the body for every block of the recording that begins in a region, in the order of addresses.
+  func forEachBlock(
+    ofRegion region: UInt32, epoch: UInt32,
+    _ body: (_ address: UInt, _ word: BlockWord, _ byteCount: UInt64) -> Void
+  ) {
+    let start = UInt(region) << Self.regionShift
+    guard let shadow = shadow(start) else { return }
+    Self.forEachTouchedPage(of: shadow) {
+      forEachBlock(start, shadow, $0, epoch: epoch, bornBefore: .max, body)
+    }
+  }
+
+  @inline(__always)
+  private func forEachBlock(
+    _ start: UInt, _ shadow: UnsafeMutableRawPointer, _ page: Int, epoch: UInt32,
+    bornBefore generation: UInt32,
+    _ body: (_ address: UInt, _ word: BlockWord, _ byteCount: UInt64) -> Void
+  ) {
+    let first = page &* Self.wordsPerPage
+    for index in first..<(first &+ Self.wordsPerPage) {
+      // Acquiring: pairs with the releasing store in `enter`.
+      let bits = Self.word(shadow, index).pointee.load(ordering: .acquiring)
+      if bits == 0 { continue }
+      let word = BlockWord(bits: bits)
+      guard !word.isLargeSize, word.site != 0, word.epoch == epoch & BlockWord.epochMask,
+        word.generation < generation
+      else { continue }
+      let address =
+        start &+ UInt(index) << Self.granuleShift | UInt(truncatingIfNeeded: bits >> 56 & 3) << 3
+      if !word.isLarge {
+        body(address, word, word.smallByteCount)
+      } else if let byteCount = largeByteCount(after: address) {
+        body(address, word, byteCount)
       }
     }
+  }
+
+  /// The bytes asked for by the block that begins at an address. One does, as the caller knows.
+  @inline(__always)
+  func byteCount(at address: UInt) -> UInt64 {
+    guard let shadow = shadow(address) else { return 0 }
+    let word = BlockWord(
+      bits: Self.word(shadow, Self.index(address)).pointee.load(ordering: .relaxed))
+    return word.isLarge ? largeByteCount(after: address) ?? 0 : word.smallByteCount
+  }
+
+  /// How many regions have a shadow.
+  var usedRegionCount: Int {
+    top.load(ordering: .acquiring) == 0
+      ? 0 : Int(min(regionCount.load(ordering: .acquiring), Self.regionLimit))
+  }
+
+  /// Copies the numbers of the regions that have a shadow, in no order; answers how many.
+  func copyRegions(to numbers: UnsafeMutablePointer<UInt32>, limit: Int) -> Int {
+    var count = 0
+    forEachShadow { start, _ in
+      guard count < limit else { return }
+      numbers[count] = UInt32(truncatingIfNeeded: start >> Self.regionShift)
+      count &+= 1
+    }
+    return count
   }
 
   private func largeByteCount(after address: UInt) -> UInt64? {

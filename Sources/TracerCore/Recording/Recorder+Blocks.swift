@@ -68,6 +68,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   @inline(never)
   private func beginEpoch(_ thread: UnsafeMutablePointer<ThreadState>) {
     thread.clear()
+    numberThread(thread)
     thread.pointee.epoch.store(pointee.epoch.load(ordering: .relaxed), ordering: .releasing)
   }
 
@@ -95,6 +96,11 @@ extension UnsafeMutablePointer where Pointee == Core {
   package func threadEnded(_ thread: UnsafeMutablePointer<ThreadState>) {
     tracer_set_thread(UnsafeMutableRawPointer(bitPattern: endedThread))
     thread.pointee.isInside.store(ThreadState.isAtWork, ordering: .sequentiallyConsistent)
+    if thread.pointee.number != 0, pointee.isRecording.load(ordering: .acquiring) != 0,
+      thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed)
+    {
+      pointee.threadTable.noteName(thread.pointee.number)
+    }
     retire(thread)
   }
 
@@ -217,19 +223,47 @@ extension UnsafeMutablePointer where Pointee == Core {
     var taken = Taken()
     guard pointee.isRecording.load(ordering: .acquiring) != 0 else { return taken }
     taken.epoch = pointee.epoch.load(ordering: .relaxed)
+    setMoving(1)
+    if word(.hold).pointee.load(ordering: .relaxed) != 0 { waitToMove() }
     if let (word, byteCount) = pointee.map.take(UInt(bitPattern: block), epoch: taken.epoch) {
       taken.word = word
       taken.byteCount = byteCount
       taken.wasKnown = true
     } else {
+      setMoving(0)
       taken.usableByteCount = tracer_originals.malloc_usable_size?(block) ?? 0
     }
     return taken
   }
 
+  /// Notes that a block is in the map under its new address: what it points to is found there.
+  package func didMove(_ taken: Taken) {
+    if taken.wasKnown { setMoving(0) }
+  }
+
+  /// Waits until a search for leaks, which would find the block under no address, is over. The process is
+  /// at its end, and the thread would be stopped anyway.
+  @inline(never)
+  private func waitToMove() {
+    setMoving(0)
+    while word(.hold).pointee.load(ordering: .acquiring) != 0 {
+      System.wait(
+        on: UnsafeMutableRawPointer(word(.hold)), while: 1, nanoseconds: 100_000_000, shared: false)
+    }
+    setMoving(1)
+  }
+
+  private func setMoving(_ isMoving: UInt16) {
+    guard let slot = tracer_thread(), UInt(bitPattern: slot) != endedThread else { return }
+    // Releasing: the new block is in the map before the move is over.
+    slot.assumingMemoryBound(to: ThreadState.self).pointee.isMoving
+      .store(isMoving, ordering: .releasing)
+  }
+
   /// Puts the old block of a failed realloc back, as it was.
   package func didNotReallocate(_ block: UnsafeMutableRawPointer, _ taken: Taken) {
     guard taken.wasKnown else { return }
+    defer { setMoving(0) }
     _ = pointee.map.enter(
       UInt(bitPattern: block), site: taken.word.site, generation: taken.word.generation,
       epoch: taken.word.epoch, byteCount: taken.byteCount)

@@ -28,6 +28,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     return pointee.map.open() && pointee.tracked.open() && pointee.sites.open()
       && pointee.rows.open() && pointee.threads.open() && pointee.dumps.open()
+      && (!pointee.settings.tellsThreads || pointee.threadTable.open())
   }
 
   /// Starts recording; 0, or an errno. Starting what records is no error.
@@ -44,6 +45,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.rows.discard()
     pointee.dumps.discard()
     pointee.threads.discardUnowned()
+    pointee.threadTable.discard()
     notePast(cause)
     pointee.retired.reset()
     pointee.publishedBytes.store(0, ordering: .relaxed)
@@ -68,6 +70,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   private func notePast(_ cause: RecordingCause) {
     pointee.before = BeforeRecording(heapBytes: 0, hasHeapBytes: false, residentBytes: 0)
+    pointee.hasSeenFirstAllocation = cause == .firstAllocation
     guard cause != .firstAllocation else { return }
     if pointee.allocatorIsGlibc, cause == .asked {
       var figures = tracer_heap_figures()
@@ -105,6 +108,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.sites.discard()
     pointee.rows.discard()
     pointee.threads.discardCaches()
+    pointee.threadTable.discard()
     pointee.dumps.discard()
   }
 

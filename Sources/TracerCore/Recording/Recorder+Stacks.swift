@@ -55,7 +55,8 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) -> UInt32? {
     guard cache.follow(registers, self, thread) == .stepped else { return nil }
     var isNew = false
-    let site = cache.imageSite(pointee.sites, limit: pointee.depth, &isNew)
+    let site = cache.imageSite(
+      pointee.sites, thread: thread.pointee.number, limit: pointee.depth, &isNew)
     if !isNew, site != SiteTable.lost, cache.admits(),
       !cache.remember(
         site, isTruncated: cache.imageTotal > pointee.depth, registers, &thread.pointee.readable)
@@ -87,7 +88,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     var isNew = false
     let site = pointee.sites.intern(
       walk.rows, count: walk.count, total: walk.total, isBroken: walk.end != .outermost,
-      hash: StackHash.of(walk.rows, count: walk.count), &isNew)
+      thread: thread.pointee.number, hash: StackHash.of(walk.rows, count: walk.count), &isNew)
     if site == SiteTable.lost { thread.pointee.counters.lostSites.addAlone(1) }
     return site
   }

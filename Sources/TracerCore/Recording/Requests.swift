@@ -190,10 +190,25 @@ extension UnsafeMutablePointer where Pointee == Core {
   ///
   /// The worker does it where there is one: it has a stack and a descriptor table of its own.
   package func dumpBeforeEnd(_ request: Request) {
+    var end = (core: self, request: request)
+    withUnsafeMutablePointer(to: &end) {
+      // What is in the caller's registers only is held by them: a search for leaks must find it.
+      tracer_call_with_saved_registers(
+        {
+          let end = $0.assumingMemoryBound(to: (core: Self, request: Request).self).pointee
+          end.core.dumpWithSavedRegisters(end.request)
+        }, $0)
+    }
+  }
+
+  private func dumpWithSavedRegisters(_ request: Request) {
     guard pointee.settings.dumpsAtExit, System.processID == pointee.processID,
       pointee.isRecording.load(ordering: .acquiring) != 0,
       pointee.requests.exitAsked.exchange(1, ordering: .acquiringAndReleasing) == 0
     else { return waitForExitDump() }
+    var here: UInt8 = 0
+    pointee.leaks.endingStack = withUnsafeMutablePointer(to: &here) { UInt(bitPattern: $0) }
+    if pointee.settings.looksForLeaks { waitForWorker() }
     let worker = pointee.requests.worker.load(ordering: .acquiring)
     guard worker != 0, worker != UInt32(bitPattern: System.threadID) else {
       carryOutExit(request)
@@ -201,6 +216,18 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     ask(request)
     waitForExitDump()
+  }
+
+  /// Waits a moment for a worker that was started and has not yet said who it is: a search for leaks
+  /// would take it for a thread of the program's.
+  private func waitForWorker() {
+    var rounds = 0
+    while rounds < 100, pointee.requests.workerIsStarted.load(ordering: .acquiring) != 0,
+      pointee.requests.worker.load(ordering: .acquiring) == 0
+    {
+      System.sleep(nanoseconds: 1_000_000)
+      rounds &+= 1
+    }
   }
 
   private func waitForExitDump() {

@@ -29,9 +29,15 @@ package struct Settings {
   package var startSignal: Int32 = SIGUSR1
   package var snapshotSignal: Int32 = SIGUSR2
   package var dumpsAtExit = false
+  /// Whether the dump at the end tells which blocks nothing leads to.
+  package var looksForLeaks = false
   package var tracesChildren = true
   /// Whether every stack is walked as a whole too, and compared.
   package var checksStacks = false
+  /// Whether snapshots say what the objects of Swift are.
+  package var looksForTypes = true
+  /// Whether stacks of different threads are told apart.
+  package var tellsThreads = false
   /// The process that `heaptap run` is, if it started this one.
   package var runner: Int32 = 0
   /// At which marks a snapshot is written by itself; none where that is off.
@@ -67,6 +73,8 @@ package struct Settings {
       let problem = apply(name, signalRange)
       if first == nil { first = problem }
     }
+    // They are told of in that dump.
+    if looksForLeaks { dumpsAtExit = true }
     return first
   }
 
@@ -112,6 +120,10 @@ package struct Settings {
       dumpsAtExit = Self.isEqual(value, "dump")
       return problem("HEAPTAP_EXIT", "dump", value, dumpsAtExit || value.pointee == 0)
     }
+    if let value = Self.match(entry, "_LEAKS=") {
+      looksForLeaks = Self.isEqual(value, "1")
+      return problem("HEAPTAP_LEAKS", "0 or 1", value, looksForLeaks || Self.isEqual(value, "0"))
+    }
     if let value = Self.match(entry, "_CHILDREN=") {
       tracesChildren = !Self.isEqual(value, "0")
       return problem(
@@ -120,6 +132,14 @@ package struct Settings {
     if let value = Self.match(entry, "_CHECK=") {
       checksStacks = Self.isEqual(value, "1")
       return problem("HEAPTAP_CHECK", "0 or 1", value, checksStacks || Self.isEqual(value, "0"))
+    }
+    if let value = Self.match(entry, "_TYPES=") {
+      looksForTypes = !Self.isEqual(value, "0")
+      return problem("HEAPTAP_TYPES", "0 or 1", value, !looksForTypes || Self.isEqual(value, "1"))
+    }
+    if let value = Self.match(entry, "_THREADS=") {
+      tellsThreads = Self.isEqual(value, "1")
+      return problem("HEAPTAP_THREADS", "0 or 1", value, tellsThreads || Self.isEqual(value, "0"))
     }
     if let value = Self.match(entry, "_LIMIT=") {
       return problem(

@@ -31,8 +31,11 @@ package struct ThreadState: ~Copyable {
   /// Not 0 while the thread is in the tracer: what is called then passes through.
   package let isInside: Atomic<UInt32>
   /// 1 once the state has been used: its pages are there.
-  package let wasTaken: Atomic<UInt32>
-  private var padding: UInt32
+  package let wasTaken: Atomic<UInt16>
+  /// 1 while the thread has a block taken out of the live map that goes on under another address.
+  package let isMoving: Atomic<UInt16>
+  /// The thread's number in the recording's `ThreadTable`; 0 where threads are not told apart.
+  var number: UInt32
   /// The memory of stacks, once a thread has had use for one; whoever owns the state next has it then.
   var cache: UnsafeMutablePointer<StackCache>?
   package let epoch: Atomic<UInt32>
@@ -230,6 +233,7 @@ package struct ThreadPool: ~Copyable {
     if let cache = state.pointee.cache, cache.pointee.nodeBits > StackCache.firstNodeBits {
       state.discardCache(self)
     }
+    state.pointee.isMoving.store(0, ordering: .relaxed)
     state.pointee.isInside.store(0, ordering: .relaxed)
     state.pointee.owner.store(0, ordering: .releasing)
     noteCount(threadCount.wrappingSubtract(1, ordering: .relaxed).newValue)

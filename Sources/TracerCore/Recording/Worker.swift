@@ -8,6 +8,8 @@ import Synchronization
 extension UnsafeMutablePointer where Pointee == Core {
   /// The worker's life. Does not return while the process lives.
   package func work() {
+    var here: UInt8 = 0
+    pointee.leaks.workerStack = withUnsafeMutablePointer(to: &here) { UInt(bitPattern: $0) }
     let name: StaticString = "heaptap"
     _ = System.call(SYS_prctl, Int(PR_SET_NAME), Int(bitPattern: name.utf8Start))
     // A table of its own: what it opens the daemon cannot see, inherit or close.
@@ -339,16 +341,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard answer == 0, facts.stx_nlink <= 4 else { return false }
     var bytes = InlineArray<512, UInt8>(repeating: 0)
     return withUnsafeMutableBytes(of: &bytes) {
-      guard
-        var file = ProcFile(
-          "/proc/self/stat", $0.baseAddress.unsafelyUnwrapped, capacity: 512)
-      else { return false }
-      defer { file.close() }
-      guard let line = file.nextLine() else { return false }
-      // `pid (comm) state`: the name may hold anything, so the last parenthesis ends it.
-      var end = line.count &- 1
-      while end > 0, line[end] != 0x29 { end &-= 1 }
-      return end > 0 && end &+ 2 < line.count && line[end &+ 2] == 0x5a  // Z
+      let path: StaticString = "/proc/self/stat"
+      let state = ThreadFile.state(
+        UnsafeRawPointer(path.utf8Start).assumingMemoryBound(to: CChar.self),
+        $0.baseAddress.unsafelyUnwrapped, capacity: 512)
+      return state == 0x5a  // Z
     }
   }
 }

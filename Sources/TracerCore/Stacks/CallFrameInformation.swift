@@ -41,18 +41,47 @@ package struct UnwindRules {
 
 /// A position in a table of the loaded program, which is read as DWARF says.
 ///
-/// The table is part of a module that was linked and loaded: it is trusted to be readable between
-/// its own ends, and every loop over it has one.
+/// What a table says is not believed: protectors and broken linkers write tables that lead anywhere. A
+/// read past the end gives 0 and stays there, so that every loop up to the end ends.
 struct TableReader {
-  var position: UnsafeRawPointer
+  private(set) var position: UnsafeRawPointer
+  private(set) var end: UnsafeRawPointer
+  /// Whether nothing was asked for that lies past the end.
+  private(set) var isSound = true
 
-  init(_ position: UnsafeRawPointer) { self.position = position }
+  init(_ position: UnsafeRawPointer, end: UnsafeRawPointer) {
+    self.position = position
+    self.end = end
+  }
+
+  var isAtEnd: Bool { position >= end }
 
   @inline(__always)
-  mutating func read<T: BitwiseCopyable>(_ type: T.Type) -> T {
+  mutating func read<T: BitwiseCopyable & ExpressibleByIntegerLiteral>(_ type: T.Type) -> T {
+    guard end - position >= MemoryLayout<T>.size else {
+      passEnd()
+      return 0
+    }
     let value = position.loadUnaligned(as: type)
     position += MemoryLayout<T>.size
     return value
+  }
+
+  mutating func skip(_ byteCount: UInt64) {
+    guard byteCount <= UInt64(truncatingIfNeeded: end - position) else { return passEnd() }
+    position += Int(truncatingIfNeeded: byteCount)
+  }
+
+  /// The part that comes next, of which this reader goes on behind.
+  mutating func part(_ byteCount: UInt64) -> TableReader {
+    let start = position
+    skip(byteCount)
+    return TableReader(start, end: position)
+  }
+
+  private mutating func passEnd() {
+    position = end
+    isSound = false
   }
 
   mutating func readUnsigned() -> UInt64 { readGroups().value }
@@ -107,18 +136,14 @@ private struct CommonEntry {
   var pointerEncoding: UInt8 = 0
   var hasAugmentation = false
   var isSignalFrame = false
-  var instructions: UnsafeRawPointer
-  var end: UnsafeRawPointer
+  var instructions: TableReader
 
-  init?(at entry: UnsafeRawPointer) {
-    var reader = TableReader(entry)
-    let length = reader.read(UInt32.self)
-    guard length != 0, length != 0xffff_ffff else { return nil }
-    end = reader.position + Int(length)
-    instructions = end
+  init?(_ entry: TableReader) {
+    var reader = entry
+    instructions = entry
     _ = reader.read(UInt32.self)
     let version = reader.read(UInt8.self)
-    var augmentation = TableReader(reader.position)
+    var augmentation = reader
     while reader.read(UInt8.self) != 0 {}
     if version >= 4 { _ = reader.read(UInt16.self) }
     codeAlignment = reader.readUnsigned()
@@ -128,14 +153,14 @@ private struct CommonEntry {
     let kind = augmentation.read(UInt8.self)
     if kind == 0x7a {  // z
       hasAugmentation = true
-      let size = reader.readUnsigned()
-      let data = reader.position
-      readAugmentation(&augmentation, &reader)
-      reader.position = data + Int(truncatingIfNeeded: size)
+      var data = reader.part(reader.readUnsigned())
+      readAugmentation(&augmentation, &data)
+      guard data.isSound else { return nil }
     } else if kind != 0 {
       return nil
     }
-    instructions = reader.position
+    guard reader.isSound else { return nil }
+    instructions = reader
   }
 
   private mutating func readAugmentation(_ letters: inout TableReader, _ data: inout TableReader) {
@@ -153,55 +178,84 @@ private struct CommonEntry {
   }
 }
 
+extension TableReader {
+  /// The inside of an expression's block, which was found to be readable when the rules were made.
+  init?(block: UInt) {
+    guard let start = UnsafeRawPointer(bitPattern: block) else { return nil }
+    // An integer is at most ten bytes; it ends where it says so.
+    var length = TableReader(start, end: start + 10)
+    let byteCount = length.readUnsigned()
+    self.init(length.position, end: length.position + Int(truncatingIfNeeded: byteCount))
+  }
+}
+
 /// Finds the rules that hold at a program counter.
 package enum CallFrameInformation {
   /// The rules at a program counter, by the module's sorted table; `nil` where no function claims it.
   ///
   /// Cold: microseconds, about 2 KiB of stack.
+  ///
+  /// - Parameter tables: What can be read: the segment that the tables lie in.
   package static func rules(
-    at counter: UInt, ehFrameHeader: UInt, into rules: inout UnwindRules
+    at counter: UInt, ehFrameHeader: UInt, in tables: Range<UInt>, into rules: inout UnwindRules
   ) -> Bool {
-    guard let entry = frameEntry(at: counter, ehFrameHeader: ehFrameHeader) else { return false }
-    var reader = TableReader(entry)
-    let length = reader.read(UInt32.self)
-    guard length != 0, length != 0xffff_ffff else { return false }
-    let end = reader.position + Int(length)
-    let commonOffset = reader.position
-    let back = Int(reader.read(Int32.self))
-    guard let common = CommonEntry(at: commonOffset - back) else { return false }
+    guard let place = frameEntry(at: counter, ehFrameHeader, tables),
+      var reader = entry(at: place, tables)
+    else { return false }
+    let commonPlace = UInt(bitPattern: reader.position)
+    let back = UInt(bitPattern: Int(reader.read(Int32.self)))
+    guard let commonReader = entry(at: commonPlace &- back, tables),
+      let common = CommonEntry(commonReader)
+    else { return false }
     let start = reader.readPointer(common.pointerEncoding)
     let byteCount = reader.readPointer(common.pointerEncoding & 0x0f)
     guard counter &- start < byteCount else { return false }
-    if common.hasAugmentation {
-      let size = reader.readUnsigned()
-      reader.position += Int(truncatingIfNeeded: size)
-    }
+    if common.hasAugmentation { reader.skip(reader.readUnsigned()) }
+    guard reader.isSound else { return false }
     rules = UnwindRules()
     rules.isSignalFrame = common.isSignalFrame
     var machine = RuleMachine(common, start: start, counter: counter)
     // The common entry's instructions hold everywhere.
-    guard machine.run(common.instructions, common.end, &rules, everywhere: true) else {
-      return false
-    }
+    guard machine.run(common.instructions, &rules, everywhere: true) else { return false }
     machine.initial = rules.registers
-    return machine.run(reader.position, end, &rules, everywhere: false)
+    return machine.run(reader, &rules, everywhere: false)
   }
 
-  /// A binary search of .eh_frame_hdr. (LSB Core, 10.6.2.)
-  private static func frameEntry(at counter: UInt, ehFrameHeader: UInt) -> UnsafeRawPointer? {
-    guard let header = UnsafeRawPointer(bitPattern: ehFrameHeader),
-      header.load(as: UInt8.self) == 1
+  /// A reader for what can be read from an address on; `nil` where nothing can.
+  private static func reader(at place: UInt, _ tables: Range<UInt>) -> TableReader? {
+    guard tables.contains(place), let start = UnsafeRawPointer(bitPattern: place),
+      let end = UnsafeRawPointer(bitPattern: tables.upperBound)
     else { return nil }
-    let frameEncoding = header.load(fromByteOffset: 1, as: UInt8.self)
-    let countEncoding = header.load(fromByteOffset: 2, as: UInt8.self)
+    return TableReader(start, end: end)
+  }
+
+  /// The inside of an entry of .eh_frame.
+  private static func entry(at place: UInt, _ tables: Range<UInt>) -> TableReader? {
+    guard var reader = reader(at: place, tables) else { return nil }
+    let length = reader.read(UInt32.self)
+    guard length != 0, length != 0xffff_ffff else { return nil }
+    let inside = reader.part(UInt64(length))
+    return reader.isSound ? inside : nil
+  }
+
+  /// Where the entry for a counter is, by a binary search of .eh_frame_hdr. (LSB Core, 10.6.2.)
+  private static func frameEntry(
+    at counter: UInt, _ ehFrameHeader: UInt, _ tables: Range<UInt>
+  ) -> UInt? {
+    guard var reader = reader(at: ehFrameHeader, tables), reader.read(UInt8.self) == 1 else {
+      return nil
+    }
+    let frameEncoding = reader.read(UInt8.self)
+    let countEncoding = reader.read(UInt8.self)
     // Every linker writes the table as pairs of 32-bit offsets from the header.
-    guard header.load(fromByteOffset: 3, as: UInt8.self) == 0x3b else { return nil }
-    var reader = TableReader(header + 4)
+    guard reader.read(UInt8.self) == 0x3b else { return nil }
     _ = reader.readPointer(frameEncoding, dataBase: ehFrameHeader)
-    let count = Int(reader.readPointer(countEncoding, dataBase: ehFrameHeader))
+    let count = Int(truncatingIfNeeded: reader.readPointer(countEncoding, dataBase: ehFrameHeader))
     let table = reader.position
     let wanted = Int(bitPattern: counter &- ehFrameHeader)
-    guard count > 0, Int(table.loadUnaligned(as: Int32.self)) <= wanted else { return nil }
+    guard count > 0, count <= (reader.end - table) / 8,
+      Int(table.loadUnaligned(as: Int32.self)) <= wanted
+    else { return nil }
     var low = 0
     var high = count
     while high &- low > 1 {
@@ -212,7 +266,8 @@ package enum CallFrameInformation {
         high = middle
       }
     }
-    return header + Int(table.loadUnaligned(fromByteOffset: low &* 8 &+ 4, as: Int32.self))
+    let offset = Int(table.loadUnaligned(fromByteOffset: low &* 8 &+ 4, as: Int32.self))
+    return ehFrameHeader &+ UInt(bitPattern: offset)
   }
 }
 
@@ -239,11 +294,10 @@ private struct RuleMachine {
   }
 
   mutating func run(
-    _ start: UnsafeRawPointer, _ end: UnsafeRawPointer, _ rules: inout UnwindRules,
-    everywhere: Bool
+    _ instructions: TableReader, _ rules: inout UnwindRules, everywhere: Bool
   ) -> Bool {
-    var reader = TableReader(start)
-    while reader.position < end {
+    var reader = instructions
+    while !reader.isAtEnd {
       if !everywhere, location > counter { break }
       let opcode = reader.read(UInt8.self)
       let low = Int(opcode & 0x3f)
@@ -256,6 +310,8 @@ private struct RuleMachine {
       default:
         guard runExtended(opcode, &reader, &rules) else { return false }
       }
+      // Blocks of expressions that are kept lie within the entry, so that they can be read later.
+      guard reader.isSound else { return false }
     }
     return true
   }
@@ -328,8 +384,7 @@ private struct RuleMachine {
   }
 
   private func skipBlock(_ reader: inout TableReader) {
-    let length = reader.readUnsigned()
-    reader.position += Int(truncatingIfNeeded: length)
+    reader.skip(reader.readUnsigned())
   }
 
   private func runRegister(

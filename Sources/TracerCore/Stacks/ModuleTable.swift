@@ -15,6 +15,10 @@ package struct LoadedModule {
   package var moduleLimit: UInt64
   package var loadBias: UInt64
   package var ehFrameHeader: UInt
+  /// What the file has of the segment that the unwind tables lie in; where that is not known, of the
+  /// whole module.
+  package var tableStart: UInt64
+  package var tableLimit: UInt64
   /// The loader's name: empty for the program itself.
   package var pathOffset: UInt32
   package var pathByteCount: UInt32
@@ -130,8 +134,10 @@ package struct ModuleTable: ~Copyable {
     var module = LoadedModule(
       start: object.start & ~4095, limit: (object.end &+ 4095) & ~4095, fileOffset: 0,
       moduleStart: object.start, moduleLimit: object.end, loadBias: object.load_bias,
-      ehFrameHeader: UInt(bitPattern: object.eh_frame_header), pathOffset: 0, pathByteCount: 0,
-      buildIDByteCount: 0, isReady: 0, buildID: InlineArray(repeating: 0))
+      ehFrameHeader: UInt(bitPattern: object.eh_frame_header), tableStart: object.start,
+      tableLimit: max(object.start, object.end), pathOffset: 0, pathByteCount: 0,
+      buildIDByteCount: 0,
+      isReady: 0, buildID: InlineArray(repeating: 0))
     if object.name == nil || object.name?.pointee == 0 {
       describeProgram(object, holding: address, &module)
       return module
@@ -182,7 +188,12 @@ package struct ModuleTable: ~Copyable {
         continue
       }
       switch entry.loadUnaligned(as: UInt32.self) {
-      case 1 where address &- start < memorySize:  // PT_LOAD
+      case 1:  // PT_LOAD
+        let fileSize = min(entry.loadUnaligned(fromByteOffset: 32, as: UInt64.self), memorySize)
+        if UInt64(module.ehFrameHeader) &- start < fileSize {
+          (module.tableStart, module.tableLimit) = (start, start &+ fileSize)
+        }
+        guard address &- start < memorySize else { continue }
         module.start = start & ~4095
         module.limit = (start &+ memorySize &+ 4095) & ~4095
         module.fileOffset = entry.loadUnaligned(fromByteOffset: 8, as: UInt64.self) & ~4095

@@ -134,13 +134,10 @@ struct RegisterState {
   private func evaluate(
     _ block: UInt, pushing first: UInt?, _ readable: inout ReadableRange
   ) -> UInt? {
-    guard let start = UnsafeRawPointer(bitPattern: block) else { return nil }
-    var reader = TableReader(start)
-    let length = Int(truncatingIfNeeded: reader.readUnsigned())
-    let end = reader.position + length
+    guard var reader = TableReader(block: block) else { return nil }
     var stack = ExpressionStack()
     if let first { stack.push(first) }
-    while reader.position < end {
+    while !reader.isAtEnd {
       let opcode = reader.read(UInt8.self)
       switch opcode {
       case 0x30...0x4f: stack.push(UInt(opcode - 0x30))  // lit0…31
@@ -153,7 +150,7 @@ struct RegisterState {
       default:
         guard stack.run(opcode, &reader) else { return nil }
       }
-      guard stack.isSound else { return nil }
+      guard stack.isSound, reader.isSound else { return nil }
     }
     let result = stack.pop()
     return stack.isSound ? result : nil

@@ -267,8 +267,10 @@ package struct RowTable: ~Copyable {
     guard module != 0 else { return false }
     // A return address may be the first byte of the next function: the call is before it.
     let counter = key & Row.exactFlag != 0 ? key & ~Row.exactFlag : key &- 1
+    let known = modules.module(module)
     return CallFrameInformation.rules(
-      at: UInt(counter), ehFrameHeader: modules.module(module).pointee.ehFrameHeader, into: &rules)
+      at: UInt(counter), ehFrameHeader: known.pointee.ehFrameHeader,
+      in: UInt(known.pointee.tableStart)..<UInt(known.pointee.tableLimit), into: &rules)
   }
 
   /// Keeps of the rules what the fast step can do, or marks the row complex.
@@ -329,14 +331,11 @@ package struct RowTable: ~Copyable {
   /// The offset in an expression that is just DW_OP_breg6 (rbp) offset, and then, or not,
   /// DW_OP_deref: what compilers write for a function that realigns its stack.
   private static func wordAtRBP(_ block: UInt, dereferenced: Bool) -> Int32? {
-    guard let start = UnsafeRawPointer(bitPattern: block) else { return nil }
-    var reader = TableReader(start)
-    let length = Int(truncatingIfNeeded: reader.readUnsigned())
-    let end = reader.position + length
-    guard length >= 2, reader.read(UInt8.self) == 0x76 else { return nil }
+    guard var reader = TableReader(block: block), reader.read(UInt8.self) == 0x76 else {
+      return nil
+    }
     let offset = reader.readSigned()
-    let left = end - reader.position
-    guard dereferenced ? left == 1 && reader.read(UInt8.self) == 0x06 : left == 0 else {
+    guard !dereferenced || reader.read(UInt8.self) == 0x06, reader.isSound, reader.isAtEnd else {
       return nil
     }
     return Int32(exactly: offset)

@@ -4,14 +4,15 @@
 import CTracerPlatform
 import Synchronization
 
-/// One distinct stack and what was ever allocated from it.
+/// One distinct stack and what was ever allocated from it; where threads are told apart, by one thread.
 package struct Site: ~Copyable {
   package var hash: UInt32
   /// Where the rows of the frames begin in the table's arena, innermost first.
   package var frames: UInt32
   package var frameCount: UInt16
-  /// 1 where what called the outermost frame that was found is not known: the unwinding ended there.
-  package var brokenFlag: UInt16
+  /// Bit 0: what called the outermost frame that was found is not known, since the unwinding ended there.
+  /// The others: the thread's number, or 0.
+  package var facts: UInt16
   /// The frames that the stack had, with those beyond the depth limit.
   package var totalFrameCount: UInt32
   /// Cumulative, since recording began, without what threads still hold back in their tallies.
@@ -19,7 +20,8 @@ package struct Site: ~Copyable {
   package let totalBytes: Atomic<UInt64>
 
   package var isTruncated: Bool { totalFrameCount > UInt32(frameCount) }
-  package var isBroken: Bool { brokenFlag != 0 }
+  package var isBroken: Bool { facts & 1 != 0 }
+  package var thread: UInt32 { UInt32(facts >> 1) }
 }
 
 /// The sites, named by numbers from 1. All zero is a valid, closed table.
@@ -76,14 +78,18 @@ package struct SiteTable: ~Copyable {
   /// The site of a stack, by the rows of its innermost frames, the outermost of them first, and by
   /// how many frames it had in all; `lost` where there is no room. `hash` is `StackHash.of` them.
   ///
-  /// `isNew` becomes true where the stack was never seen before, by any thread.
+  /// A thread other than 0 has sites of its own, which share their frames with that of thread 0.
+  ///
+  /// `isNew` becomes true where the stack was never seen before, by any thread, or by this one where it
+  /// has a number.
   package func intern(
-    _ rows: UnsafePointer<UInt32>, count: UInt32, total: UInt32, isBroken: Bool,
+    _ rows: UnsafePointer<UInt32>, count: UInt32, total: UInt32, isBroken: Bool, thread: UInt32,
     hash rowHash: UInt64, _ isNew: inout Bool
   ) -> UInt32 {
     guard count > 0 else { return Self.lost }
+    let facts = UInt16(truncatingIfNeeded: thread << 1 | (isBroken ? 1 : 0))
     // The low bits of a product depend on few of its factor's: the high ones are folded in.
-    var hash = rowHash &+ UInt64(total) &+ (isBroken ? 1 << 32 : 0)
+    var hash = rowHash &+ UInt64(total) &+ UInt64(facts) << 32
     hash = (hash ^ hash >> 32) &* 0x9E37_79B9_7F4A_7C15
     hash ^= hash >> 29
     let short = UInt32(truncatingIfNeeded: hash >> 32)
@@ -91,12 +97,17 @@ package struct SiteTable: ~Copyable {
     let found = index.intern(hash: hash) { identifier in
       let candidate = site(identifier)
       guard candidate.pointee.hash == short, UInt32(candidate.pointee.frameCount) == count,
-        candidate.pointee.totalFrameCount == total, candidate.pointee.isBroken == isBroken
+        candidate.pointee.totalFrameCount == total, candidate.pointee.facts == facts
       else { return false }
       return Self.areReversed(self.rows(of: candidate.pointee), rows, Int(count))
     } make: {
       wasMade = true
-      return make(rows, count, total, short, isBroken)
+      guard thread != 0 else { return make(rows, count, total, short, facts) }
+      var isUnmet = false
+      let shared = intern(
+        rows, count: count, total: total, isBroken: isBroken, thread: 0, hash: rowHash, &isUnmet)
+      return shared == Self.lost
+        ? 0 : make(rows, count, total, short, facts, frames: site(shared).pointee.frames)
     }
     isNew = wasMade
     return found == 0 ? Self.lost : found
@@ -107,7 +118,7 @@ package struct SiteTable: ~Copyable {
     let (a, b) = (site(left), site(right))
     guard a.pointee.frameCount == b.pointee.frameCount,
       a.pointee.totalFrameCount == b.pointee.totalFrameCount,
-      a.pointee.isBroken == b.pointee.isBroken
+      a.pointee.facts == b.pointee.facts
     else { return false }
     let (c, d) = (rows(of: a.pointee), rows(of: b.pointee))
     for position in 0..<Int(a.pointee.frameCount) where c[position] != d[position] { return false }
@@ -116,22 +127,24 @@ package struct SiteTable: ~Copyable {
 
   private func make(
     _ rows: UnsafePointer<UInt32>, _ count: UInt32, _ total: UInt32, _ hash: UInt32,
-    _ isBroken: Bool
+    _ facts: UInt16, frames shared: UInt32? = nil
   ) -> UInt32 {
-    guard limit < BlockWord.siteLimit, let start = frames.allocate(count),
+    guard limit < BlockWord.siteLimit, let start = shared ?? frames.allocate(count),
       let offset = sites.allocate(Self.wordsPerSite)
     else { return 0 }
     let identifier = offset / Self.wordsPerSite
     guard identifier < BlockWord.siteLimit else { return 0 }
-    let copy = frames.address(start).assumingMemoryBound(to: UInt32.self)
-    for position in 0..<Int(count) { copy[position] = rows[Int(count) &- 1 &- position] }
+    if shared == nil {
+      let copy = frames.address(start).assumingMemoryBound(to: UInt32.self)
+      for position in 0..<Int(count) { copy[position] = rows[Int(count) &- 1 &- position] }
+    }
     let site = site(identifier)
     site.pointee.hash = hash
     site.pointee.frames = start
     // The depth limit is 1024.
     site.pointee.frameCount = UInt16(truncatingIfNeeded: count)
     site.pointee.totalFrameCount = total
-    site.pointee.brokenFlag = isBroken ? 1 : 0
+    site.pointee.facts = facts
     return identifier
   }
 

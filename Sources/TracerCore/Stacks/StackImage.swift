@@ -364,12 +364,14 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   var imageTotal: UInt32 { last.pointee.depth }
 
   /// The stack in the image as a site: its innermost frames up to a limit.
-  func imageSite(_ sites: borrowing SiteTable, limit: UInt32, _ isNew: inout Bool) -> UInt32 {
+  func imageSite(
+    _ sites: borrowing SiteTable, thread: UInt32, limit: UInt32, _ isNew: inout Bool
+  ) -> UInt32 {
     let total = last.pointee.depth
     guard total > limit else {
       return sites.intern(
-        rows, count: total, total: total, isBroken: false, hash: last.pointee.hash,
-        &isNew)
+        rows, count: total, total: total, isBroken: false, thread: thread,
+        hash: last.pointee.hash, &isNew)
     }
     if pointee.windowLength != limit {
       pointee.windowPower = StackHash.power(limit)
@@ -380,6 +382,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       rows + Int(first), count: limit,
       total: StackWalk.total(
         total &- frames[0].depth, behind: frames[0].depth, limit: limit), isBroken: false,
+      thread: thread,
       hash: last.pointee.hash &- hash(before: first) &* pointee.windowPower, &isNew)
   }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Becomes a command that the kernel kills for pidfd_getfd and for setpriority, as a service is by systemd's
- * SystemCallFilter=@system-service. */
+ * Becomes a command that the kernel kills for pidfd_getfd, setpriority and ptrace, as a service is by
+ * systemd's SystemCallFilter=@system-service. */
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
@@ -12,7 +12,8 @@
 int main(int argc, char **argv) {
   struct sock_filter code[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pidfd_getfd, 1, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pidfd_getfd, 2, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ptrace, 1, 0),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setpriority, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
