@@ -9,7 +9,7 @@ import Testing
 @Suite(.serialized) struct StressTests {
   /// How long to go on; `make stress` asks for more.
   private static let seconds =
-    ProcessInfo.processInfo.environment["HEAPTAP_STRESS"].flatMap { Double($0) } ?? 90
+    ProcessInfo.processInfo.environment["HEAPTAP_STRESS"].flatMap { Double($0) } ?? 60
 
   private static func command(threads: Int, seconds: Double, seed: Int) throws -> [String] {
     // Sites are told apart by their functions' frames.
