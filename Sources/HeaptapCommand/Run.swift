@@ -3,6 +3,7 @@
 
 import ArgumentParser
 import Glibc
+import HeapModel
 import ProcessControl
 
 struct Run: ParsableCommand {
