@@ -12,7 +12,7 @@ STRESS ?= 3600
 PACKAGES := libdw-dev libiberty-dev zlib1g-dev libunwind-dev libsystemd-dev pkg-config valgrind redis-server \
   nginx-light sqlite3 python3 curl apache2-utils procps golang-go systemd systemd-sysv \
   systemd-journal-remote util-linux iproute2 libcurl4-openssl-dev gdb git perl strace rustc nodejs dwz xz-utils debuginfod \
-  libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0
+  libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0 libpython3.11-testsuite wrk postgresql
 
 RELEASE := .build/release
 bindir := $(DESTDIR)$(PREFIX)/bin
@@ -25,7 +25,7 @@ tmpfilesdir := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 catalogdir := $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 
 .DEFAULT_GOAL := all
-.PHONY: all build deps test demo docs soak fuzz stress sanitize install stage uninstall format lint clean help
+.PHONY: all build deps test demo docs soak fuzz stress sanitize guests install stage uninstall format lint clean help
 
 all: deps build ## Install what is missing and build (the default)
 
@@ -62,6 +62,9 @@ fuzz: deps ## Give every parser FUZZ_SECONDS (60) of libFuzzer's inputs, and its
 
 stress: deps build ## Everything that a process may do to its tracer at once, for STRESS seconds (3600)
 	HEAPTAP_STRESS=$(STRESS) $(SWIFT) test --filter StressTests
+
+guests: deps build ## Compare real programs bare and traced; GUESTS=--full runs their own test suites
+	Tests/Guests/all $(GUESTS)
 
 # Leaks are left to the runtimes and the test library, which keep some.
 sanitize: deps ## The tests of the tracer's core under ThreadSanitizer and AddressSanitizer

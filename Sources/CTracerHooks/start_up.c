@@ -9,9 +9,11 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "tracer_hooks.h"
@@ -22,6 +24,8 @@ extern void tracer_forked_child(void);
 extern void tracer_exiting(void);
 extern void tracer_thread_ended(void *state);
 extern void tracer_on_signal(int number, int code, int value);
+extern void tracer_will_change_identity(void);
+extern void tracer_did_change_identity(void);
 
 /* MARK: Originals */
 
@@ -59,6 +63,30 @@ static void *next_at_all(const char *name, const void *allocator, void *scope) {
   return own ? own : dlsym(scope, name);
 }
 
+/* Shared runtimes of sanitizers that take over the process: they intercept the C library's functions,
+ * expect to be in every allocation from a thread's first one, and know no memory that they have not
+ * handed out. ThreadSanitizer was seen to fault in the memset of a hook. LeakSanitizer's is no trouble. */
+static const char *sanitizer_among(const struct link_map *module) {
+  static const char *const names[] = {"libtsan.so",       "libasan.so",       "libhwasan.so",
+                                      "libclang_rt.tsan", "libclang_rt.asan", "libclang_rt.hwasan"};
+  /* By nothing that such a runtime intercepts: it has not begun yet, and faults. */
+  for (; module; module = module->l_next) {
+    const char *name = module->l_name;
+    for (const char *rest = name; *rest; rest++)
+      if (*rest == '/')
+        name = rest + 1;
+    for (size_t index = 0; index < sizeof names / sizeof *names; index++) {
+      const char *wanted = names[index];
+      size_t same = 0;
+      while (wanted[same] && name[same] == wanted[same])
+        same++;
+      if (!wanted[same])
+        return module->l_name;
+    }
+  }
+  return NULL;
+}
+
 void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
   /* By module: by its name in C, the symbol is the first copy's in every copy. */
   const void *own = module_of((void *)module_of);
@@ -68,6 +96,7 @@ void tracer_resolve_originals(struct tracer_resolution *ret_resolution) {
    * which that allocator lacks are: with blocks of its making. */
   void *first = dlsym(RTLD_DEFAULT, "malloc");
   ret_resolution->bypassed_for = NULL;
+  ret_resolution->sanitizer = sanitizer_among(_r_debug.r_map);
   if (is_first_copy && module_of(first) != own && is_definition(first)) {
     scope = RTLD_DEFAULT;
     original = first;
@@ -146,10 +175,44 @@ static unsigned *live_threads;
  * copy of the program's thread-local data from that thread's stack. */
 static size_t (*least_stack)(const pthread_attr_t *);
 
+/* Written before the thread runs. */
+static pthread_t worker;
+
+/* The kernel's own form of a signal's action, which glibc takes for no signal of its own. */
+struct kernel_action {
+  void (*handler)(int, siginfo_t *, void *);
+  unsigned long flags;
+  void (*restorer)(void);
+  unsigned long mask;
+};
+
+/* By which glibc has every thread make the call of setuid(2) and its like. (nptl(7)) */
+enum { IDENTITY_SIGNAL = 33 };
+static struct kernel_action identity_action;
+
+static void on_identity_signal(int number, siginfo_t *info, void *context) {
+  int is_worker = pthread_equal(pthread_self(), worker);
+  if (is_worker)
+    tracer_will_change_identity();
+  identity_action.handler(number, info, context);
+  if (is_worker)
+    tracer_did_change_identity();
+}
+
+/* glibc installs its handler with the first thread that is made. */
+static void watch_identity(void) {
+  struct kernel_action action;
+  if (tracer_syscall(SYS_rt_sigaction, IDENTITY_SIGNAL, 0, (long)&action, 8, 0, 0) ||
+      action.handler == on_identity_signal || (uintptr_t)action.handler <= (uintptr_t)SIG_IGN)
+    return;
+  identity_action = action;
+  action.handler = on_identity_signal;
+  tracer_syscall(SYS_rt_sigaction, IDENTITY_SIGNAL, (long)&action, 0, 8, 0, 0);
+}
+
 static int start_worker(void) {
   pthread_attr_t attributes;
   sigset_t all, before;
-  pthread_t thread;
   int error = pthread_attr_init(&attributes);
   if (error)
     return error;
@@ -160,9 +223,13 @@ static int start_worker(void) {
   /* By the library's call, which leaves glibc's own signals alone: setuid must reach the worker. */
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  error = pthread_create(&thread, &attributes, run_worker, NULL);
+  error = pthread_create(&worker, &attributes, run_worker, NULL);
   if (error == EINVAL) /* too small all the same */
-    error = pthread_create(&thread, NULL, run_worker, NULL);
+    error = pthread_create(&worker, NULL, run_worker, NULL);
+  if (error)
+    worker = 0;
+  else
+    watch_identity();
   if (!error && live_threads)
     __atomic_fetch_sub(live_threads, 1, __ATOMIC_RELAXED);
   pthread_sigmask(SIG_SETMASK, &before, NULL);

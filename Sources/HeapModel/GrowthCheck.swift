@@ -12,6 +12,7 @@ public struct GrowthCheck: Sendable {
     /// How much more any one row may have alive.
     public var rowBytes: Int?
 
+    /// Bounds in bytes; what is left out is not bounded.
     public init(growthBytes: Int? = nil, liveBytes: Int? = nil, rowBytes: Int? = nil) {
       self.growthBytes = growthBytes
       self.liveBytes = liveBytes
@@ -19,11 +20,15 @@ public struct GrowthCheck: Sendable {
     }
   }
 
+  /// What is allowed.
   public let bounds: Bounds
+  /// Bytes that are alive later, by the sizes that were asked for.
   public let liveBytes: Int
+  /// The blocks that `liveBytes` is the size of.
   public let liveBlocks: Int
   /// Later less earlier: negative where the heap shrank.
   public let addedBytes: Int
+  /// The same in blocks.
   public let addedBlocks: Int
   /// The rows that grew, by bytes, the most first.
   public let grown: [StatisticDifference]
@@ -49,8 +54,11 @@ public struct GrowthCheck: Sendable {
     return grown.filter { $0.addedBytes > bound }
   }
 
+  /// Whether more was added than may be.
   public var growsTooMuch: Bool { bounds.growthBytes.map { addedBytes > $0 } ?? false }
+  /// Whether more is alive than may be.
   public var holdsTooMuch: Bool { bounds.liveBytes.map { liveBytes > $0 } ?? false }
+  /// Whether everything is within bounds.
   public var passes: Bool { !growsTooMuch && !holdsTooMuch && excessive.isEmpty }
 
   /// The rows to look at: all that grew where the whole is too much, else those that are themselves. None

@@ -33,6 +33,7 @@ public enum Verdict: String, Hashable, Sendable, CaseIterable {
 /// The speed that counts for what is to come is that of the later half of the dumps, at least three:
 /// so that what has stopped has stopped, and what began yesterday is seen.
 public struct SeriesFit: Hashable, Sendable {
+  /// What the series looks like.
   public let verdict: Verdict
   /// How fast it changes now, in bytes an hour: over the later half of the dumps. Where there is no verdict
   /// yet, on the average of all of them, since the last one may be where it began; of what goes up and
@@ -42,7 +43,9 @@ public struct SeriesFit: Hashable, Sendable {
   public let overallBytesPerHour: Double
   /// From one dump to the next, how often it grew and shrank. There is one interval less than dumps.
   public let growthCount: Int
+  /// How often it shrank.
   public let shrinkageCount: Int
+  /// How often it could have: one less than there are dumps.
   public let intervalCount: Int
 
   /// - Parameters:

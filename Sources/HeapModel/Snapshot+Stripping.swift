@@ -9,6 +9,7 @@ extension Snapshot {
     /// Whether build IDs stay, by which whoever has the binaries finds functions and lines.
     public var keepsBuildIDs: Bool
 
+    /// By default names go and build IDs stay.
     public init(keepsNames: Bool = false, keepsBuildIDs: Bool = true) {
       self.keepsNames = keepsNames
       self.keepsBuildIDs = keepsBuildIDs

@@ -12,10 +12,14 @@ public struct Survivor: Hashable, Sendable {
 
   /// What one generation has left of a row.
   public struct Part: Hashable, Sendable {
+    /// The interval between two snapshots in which the blocks were allocated, from 1.
     public let generation: Int
+    /// Bytes that are still alive of it, by the sizes that were asked for.
     public let liveBytes: Int
+    /// The blocks that `liveBytes` is the size of.
     public let liveBlocks: Int
 
+    /// What one generation has left.
     public init(generation: Int, liveBytes: Int, liveBlocks: Int) {
       self.generation = generation
       self.liveBytes = liveBytes
@@ -23,6 +27,7 @@ public struct Survivor: Hashable, Sendable {
     }
   }
 
+  /// A row of what survived, with its parts oldest first.
   public init(statistic: Statistic, generations: [Part]) {
     self.statistic = statistic
     self.generations = generations

@@ -24,6 +24,7 @@ extension Statistic {
     case type(String?)
     /// A thread by its name; `nil` where who allocated was not recorded.
     case thread(String?)
+    /// How the program held the blocks when it ended.
     case reach(Snapshot.Reach)
     /// Each frame's key by line, innermost first.
     case stack(Frames)

@@ -12,7 +12,9 @@
 ///
 /// One thing is other: `leak:` with nothing behind it, which there fits everything, is refused. `leak:*` says so.
 public struct Suppressions: Hashable, Sendable {
+  /// One line of a list.
   public struct Rule: Hashable, Sendable {
+    /// What is compared with names: see `Suppressions`.
     public let pattern: String
     /// From 1.
     public let line: Int
@@ -29,6 +31,10 @@ public struct Suppressions: Hashable, Sendable {
   /// In the order of the list: of several that fit the first counts.
   public let rules: [Rule]
 
+  /// Rules that were read before, or none.
+  public init(rules: [Rule]) { self.rules = rules }
+
+  /// Reads a list; throws what is wrong with the first line that is none.
   public init(list: String) throws(ListError) {
     var rules: [Rule] = []
     for (number, text) in list.lines.enumerated() {
@@ -91,19 +97,24 @@ public struct Suppressions: Hashable, Sendable {
 extension Snapshot {
   /// What is left of a snapshot, and what each rule has taken out of it.
   public struct Suppressed: Sendable {
+    /// What no rule fits.
     public let rest: Snapshot
     /// One for each rule, in their order; `nil` for a rule that fits nothing.
     public let taken: [Amount?]
 
-    package init(rest: Snapshot, taken: [Amount?]) {
+    package init(rest: Snapshot, taken: [Amount?] = []) {
       self.rest = rest
       self.taken = taken
     }
 
+    /// How much a rule has taken out.
     public struct Amount: Hashable, Sendable {
+      /// Live bytes, by the sizes that were asked for.
       public let bytes: Int
+      /// The blocks that `bytes` is the size of.
       public let blocks: Int
 
+      /// So many bytes in so many blocks.
       public init(bytes: Int, blocks: Int) {
         self.bytes = bytes
         self.blocks = blocks

@@ -6,8 +6,11 @@
 /// Made from one snapshot after another: of each it keeps a figure for each row, so that memory is that of
 /// one snapshot and of the rows, however many there are.
 public struct Trend: Sendable {
+  /// What one row did.
   public struct Row: Hashable, Sendable {
+    /// What the row stands for.
     public let key: Statistic.Key
+    /// The function of the line, where the row is one; `nil` where not known.
     public let function: String?
     /// As in the last snapshot; `nil` where nothing of it was left.
     public let stack: Stack?
@@ -15,6 +18,7 @@ public struct Trend: Sendable {
     public let liveBytes: [Int]
     /// In the last snapshot.
     public let liveBlocks: Int
+    /// What its live bytes did over time.
     public let fit: SeriesFit
     /// At this row's speed, and were it alone, how long until the limit is reached; `nil` where it does
     /// not grow, or no limit is known.
@@ -25,7 +29,9 @@ public struct Trend: Sendable {
   public struct Moment: Hashable, Sendable {
     /// Since the first one.
     public let seconds: Double
+    /// When it was taken, in nanoseconds since 1970 (UTC); `nil` where the dump does not say.
     public let wallNanoseconds: Int?
+    /// Bytes that were alive, by the sizes that were asked for.
     public let liveBytes: Int
     /// What counts against the limit; `nil` where that is not known.
     public let usageBytes: Int?
@@ -80,6 +86,7 @@ public struct Trend: Sendable {
     private var totals = Series(key: .module("total"))
     private var headers: [Header] = []
 
+    /// Begins a trend. Throws where stacks are to be charged for every frame: a stack has one row only.
     public init(
       groupedBy grouping: Snapshot.Grouping, charging: Snapshot.Charging = .allocatingFrame
     ) throws(Snapshot.GroupingError) {
@@ -204,13 +211,19 @@ extension Trend.Row {
 extension Header {
   /// What tells one recording from another: figures of two can't be set side by side.
   public struct Recording: Hashable, Sendable {
+    /// The name of the machine.
     public let host: String?
+    /// Which run of the machine's kernel it is.
     public let bootID: String?
+    /// The program's name.
     public let program: String?
+    /// The process's number.
     public let pid: Int?
+    /// When recording began, in nanoseconds by the kernel's clock that never jumps.
     public let startMonotonicNanoseconds: Int?
   }
 
+  /// Which recording the snapshot is of, as far as the header tells.
   public var recording: Recording {
     Recording(
       host: host, bootID: bootID, program: program, pid: pid,

@@ -123,7 +123,7 @@ struct Check: ParsableCommand {
 
   func run() throws {
     // Before what takes longer: it may be wrong.
-    let suppressions = try suppressions.map { try Self.suppressions(inFile: $0) }
+    let suppressions = try suppressions.map { try Suppressions(file: $0) }
     let references = try references
     if references.count == 2 && dumps.count < 2 {
       complain(
@@ -152,20 +152,6 @@ struct Check: ParsableCommand {
   }
 
   private static let failedExitStatus: Int32 = 1
-
-  private static func suppressions(inFile path: String) throws -> Suppressions {
-    let text: String
-    do throws(SystemError) {
-      text = String(decoding: try contents(ofFile: path), as: UTF8.self)
-    } catch {
-      throw Failure("cannot read '\(path.plainText)': \(error.words)")
-    }
-    do throws(Suppressions.ListError) {
-      return try Suppressions(list: text)
-    } catch {
-      throw Failure("line \(error.line) of '\(path.plainText)': \(error.description.plainText)")
-    }
-  }
 
   /// What each suppression has left out: of growth, where two dumps are compared.
   private static func matches(

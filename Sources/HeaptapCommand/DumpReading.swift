@@ -116,24 +116,12 @@ extension ReportOptions {
   func prepared(
     _ snapshots: [Snapshot], without suppressions: Suppressions
   ) throws -> [Snapshot.Suppressed] {
-    let folding = try folding
-    let calls =
+    let symbolicators =
       try noSymbols
-      ? []
-      : [fullNames, !fullNames].map { isFull in
-        Symbols.calls(
-          in: snapshots, by: try sources.symbolicator(fullNames: isFull),
-          complaining: isFull == fullNames)
-      }
-    return snapshots.enumerated().map { number, snapshot in
-      let outcome = snapshot.suppressed(by: suppressions) { frame in
-        calls.flatMap { $0[number][frame] ?? [] }
-      }
-      let named = calls.first.map { shown in
-        outcome.rest.replacingFrames { shown[number][$0] ?? [] }
-      }
-      return Snapshot.Suppressed(
-        rest: reported(named ?? outcome.rest, folding), taken: outcome.taken)
+      ? [] : [fullNames, !fullNames].map { try sources.symbolicator(fullNames: $0) }
+    let folding = try folding
+    return Symbols.named(snapshots, by: symbolicators, without: suppressions).map {
+      Snapshot.Suppressed(rest: reported($0.rest, folding), taken: $0.taken)
     }
   }
 
@@ -166,6 +154,25 @@ enum Symbols {
       snapshots[number] = snapshots[number].replacingFrames(foldedBy: folding) { names[$0] ?? [] }
     }
     return snapshots
+  }
+
+  /// The snapshots without what suppressions are about, named as the first symbolicator does. A pattern
+  /// may be written for what any of them calls a frame.
+  static func named(
+    _ snapshots: [Snapshot], by symbolicators: [Symbolicator], without suppressions: Suppressions
+  ) -> [Snapshot.Suppressed] {
+    let names = symbolicators.enumerated().map { number, symbolicator in
+      calls(in: snapshots, by: symbolicator, complaining: number == 0)
+    }
+    return snapshots.enumerated().map { number, snapshot in
+      let outcome = snapshot.suppressed(by: suppressions) { frame in
+        names.flatMap { $0[number][frame] ?? [] }
+      }
+      let named = names.first.map { shown in
+        outcome.rest.replacingFrames { shown[number][$0] ?? [] }
+      }
+      return Snapshot.Suppressed(rest: named ?? outcome.rest, taken: outcome.taken)
+    }
   }
 
   /// For each snapshot the calls at each of its distinct frames, innermost first.

@@ -15,9 +15,11 @@ struct LeakVerdict {
   /// So many stacks of each kind; the dump has them all.
   private static let stackCount = 20
 
-  /// Reads the dumps that were written at an end, and tells standard error what was lost.
-  init(of dumps: [DumpFile]) throws {
-    let symbolicator = try SymbolSources.parse([]).symbolicator()
+  /// Reads the dumps that were written at an end, and tells standard error what was lost and is not
+  /// suppressed.
+  init(of dumps: [DumpFile], without suppressions: Suppressions) throws {
+    let sources = try SymbolSources.parse([])
+    let symbolicators = try [false, true].map { try sources.symbolicator(fullNames: $0) }
     let folding = try FoldingLists.parse([]).folding()
     var (known, unknown) = (0, 0)
     for dump in dumps {
@@ -31,7 +33,8 @@ struct LeakVerdict {
       }
       known += 1
       let report = LeakReport(of: snapshot, limit: Self.stackCount) { leaks in
-        Symbols.named([leaks], by: symbolicator)[0].folded(by: folding)
+        let outcome = Symbols.named([leaks], by: symbolicators, without: suppressions)[0]
+        return Snapshot.Suppressed(rest: outcome.rest.folded(by: folding), taken: outcome.taken)
       }
       if report.hasLeaks { hasLeaks = true }
       let whose = Self.whose(snapshot.header)

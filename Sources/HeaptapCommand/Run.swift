@@ -3,12 +3,15 @@
 
 import ArgumentParser
 import Glibc
+import HeapModel
 import ProcessControl
 
 struct Run: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Run a command, record from its first allocation, and dump when it ends.",
-    usage: "heaptap run [-o DIR] [--depth N] [--threads] [--leaks] [--children] -- COMMAND…",
+    usage: """
+      heaptap run [-o DIR] [--depth N] [--threads] [--leaks [--suppressions FILE]] [--children] -- COMMAND…
+      """,
     discussion: """
       The command dumps when it returns from main, at exit, quick_exit and _exit, and on SIGTERM, \
       SIGINT and SIGHUP left at their default: it dumps, then dies by the same signal. SIGKILL \
@@ -48,6 +51,12 @@ struct Run: ParsableCommand {
       valueName: "n"))
   var leaksExitCode: Int32?
 
+  @Option(
+    help: ArgumentHelp(
+      "Leave out leaks that this file, written for LeakSanitizer, is about.", valueName: "file"),
+    completion: .file())
+  var suppressions: String?
+
   @Flag(help: "Trace the processes that the command starts as well; each dumps on its own.")
   var children = false
 
@@ -63,6 +72,7 @@ struct Run: ParsableCommand {
     if let depth, !(1...1024).contains(depth) {
       throw ValidationError("--depth takes a number from 1 to 1024, not \(depth)")
     }
+    if suppressions != nil, !leaks { throw ValidationError("--suppressions needs --leaks") }
     if let leaksExitCode {
       guard leaks else { throw ValidationError("--leaks-exit-code needs --leaks") }
       guard (1...255).contains(leaksExitCode) else {
@@ -73,6 +83,8 @@ struct Run: ParsableCommand {
   }
 
   func run() throws {
+    // Before the command runs: it may be wrong.
+    let suppressions = try suppressions.map { try Suppressions(file: $0) }
     let outcome = try TracedCommand(
       rawCommand, directory: directory, depthLimit: depth, tellsThreads: threads,
       looksForLeaks: leaks, children: children ? .traced : .left,
@@ -82,7 +94,8 @@ struct Run: ParsableCommand {
     if let reason = outcome.reasonForNoDump { complain(reason) }
     var status = outcome.ending.exitStatus
     if leaks {
-      let verdict = try LeakVerdict(of: outcome.dumps)
+      let verdict = try LeakVerdict(
+        of: outcome.dumps, without: suppressions ?? Suppressions(rules: []))
       if status == 0, let leaksExitCode {
         if verdict.hasLeaks {
           status = leaksExitCode

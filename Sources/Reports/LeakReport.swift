@@ -14,22 +14,30 @@ public struct LeakReport: Sendable {
 
   /// - Parameters:
   ///   - limit: How many stacks are shown of each kind; a last line counts the others.
-  ///   - naming: Puts functions and lines into a snapshot that has the leaks only; asked if there are any.
+  ///   - naming: Puts functions and lines into a snapshot that has the leaks only, and leaves out what is
+  ///     suppressed; asked if there are any.
   public init(
     of snapshot: Snapshot, limit: Int? = nil, style: TextStyle = .plain,
-    _ naming: (Snapshot) -> Snapshot
+    _ naming: (Snapshot) -> Snapshot.Suppressed
   ) {
-    let figures = LeakFigures(of: snapshot)
-    hasLeaks = figures.leakedBlocks > 0
+    var figures = LeakFigures(of: snapshot)
     let caveats = Self.caveats(snapshot.header, style)
-    guard hasLeaks else {
+    guard figures.leakedBlocks > 0 else {
+      hasLeaks = false
       lines = ["no leaks: \(figures.text)"] + caveats
       return
     }
-    let named = naming(snapshot.leaks)
+    let outcome = naming(snapshot.leaks)
+    figures.suppress(allBut: outcome.rest)
+    hasLeaks = figures.lostBlocks > 0
+    guard hasLeaks else {
+      // What is held by lost blocks only is then held by those that are suppressed.
+      lines = ["no leaks but suppressed ones: \(figures.text)"] + caveats
+      return
+    }
     var lines = ["\(figures.text)"] + caveats
     for (reach, title) in [(Snapshot.Reach.lost, "lost"), (.indirect, "held by lost blocks only")] {
-      let rows = named.filtered(reach: [reach]).statistics(groupedBy: .stack)
+      let rows = outcome.rest.filtered(reach: [reach]).statistics(groupedBy: .stack)
       if rows.isEmpty { continue }
       lines += ["", style.accent("\(title):", .bold)]
       lines += TextTable(rows, limit: limit, style: style).lines
@@ -57,31 +65,50 @@ public struct LeakReport: Sendable {
 
 /// How much of a heap is lost.
 struct LeakFigures {
-  private let bytes: [Snapshot.Reach: Int]
-  private let blocks: [Snapshot.Reach: Int]
+  private struct Amount {
+    var bytes = 0
+    var blocks = 0
 
-  init(of snapshot: Snapshot) {
-    var (bytes, blocks): ([Snapshot.Reach: Int], [Snapshot.Reach: Int]) = ([:], [:])
-    // What a program tracks by itself is not searched.
-    for sample in snapshot.samples where sample.domain == 0 {
-      bytes[sample.reach] = bytes[sample.reach, default: 0].addingSaturated(sample.liveBytes)
-      blocks[sample.reach] = blocks[sample.reach, default: 0].addingSaturated(sample.liveBlocks)
+    mutating func add(_ other: Amount) {
+      bytes = bytes.addingSaturated(other.bytes)
+      blocks = blocks.addingSaturated(other.blocks)
     }
-    (self.bytes, self.blocks) = (bytes, blocks)
   }
 
-  var leakedBlocks: Int { blocks[.lost, default: 0].addingSaturated(blocks[.indirect, default: 0]) }
+  private var amounts: [Snapshot.Reach: Amount] = [:]
+  private var suppressed = Amount()
+
+  init(of snapshot: Snapshot) {
+    // What a program tracks by itself is not searched.
+    for sample in snapshot.samples where sample.domain == 0 {
+      amounts[sample.reach, default: Amount()].add(
+        Amount(bytes: sample.liveBytes, blocks: sample.liveBlocks))
+    }
+  }
+
+  /// Takes for suppressed what a snapshot of the leaks has no more.
+  mutating func suppress(allBut rest: Snapshot) {
+    let rest = LeakFigures(of: rest)
+    for reach in [Snapshot.Reach.lost, .indirect] {
+      let (all, left) = (amounts[reach] ?? Amount(), rest.amounts[reach] ?? Amount())
+      suppressed.add(Amount(bytes: all.bytes - left.bytes, blocks: all.blocks - left.blocks))
+      amounts[reach] = left
+    }
+  }
+
+  var lostBlocks: Int { amounts[.lost]?.blocks ?? 0 }
+  var leakedBlocks: Int { lostBlocks.addingSaturated(amounts[.indirect]?.blocks ?? 0) }
 
   /// `lost 7.0 KiB in 19 blocks, held by these only 4.7 KiB in 22 blocks, still reachable …`
   var text: String {
-    let words: [(Snapshot.Reach, String)] = [
-      (.lost, "lost"), (.indirect, "held by these only"), (.held, "still reachable"),
+    let words: [(amount: Amount?, text: String)] = [
+      (amounts[.lost], "lost"), (amounts[.indirect], "held by these only"),
+      (suppressed, "suppressed"), (amounts[.held], "still reachable"),
     ]
-    return words.compactMap { reach, words in
-      let blocks = blocks[reach, default: 0]
-      guard blocks > 0 || reach == .held && leakedBlocks == 0 else { return nil }
-      return
-        "\(words) \(ByteCount(bytes[reach, default: 0])) in \(blocks) \(blocks == 1 ? "block" : "blocks")"
+    let parts = words.filter { $0.amount.map { $0.blocks > 0 } ?? false }
+    return (parts.isEmpty ? [(Amount(), "still reachable")] : parts).map { amount, text in
+      let (bytes, blocks) = (amount?.bytes ?? 0, amount?.blocks ?? 0)
+      return "\(text) \(ByteCount(bytes)) in \(blocks) \(blocks == 1 ? "block" : "blocks")"
     }.joined(separator: ", ")
   }
 }

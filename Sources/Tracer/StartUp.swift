@@ -47,6 +47,10 @@ public func didResolve(_ resolution: UnsafePointer<tracer_resolution>, _ hasBoot
     if core.pointee.settings.mode != .unset { tellBypassed(path) }
     core.pointee.isOff = true
   }
+  if !core.pointee.isOff, let path = resolution.pointee.sanitizer {
+    if core.pointee.settings.mode != .unset { tellSanitized(path) }
+    core.pointee.isOff = true
+  }
   if !core.pointee.settings.tracesChildren { keepToThisProcess(environment) }
   guard !core.pointee.isOff, core.pointee.settings.mode == .recording else { return }
   _ = core.startRecording(.firstAllocation)
@@ -134,6 +138,17 @@ private func tellBypassed(_ path: UnsafePointer<CChar>) {
   }
 }
 
+private func tellSanitized(_ path: UnsafePointer<CChar>) {
+  var bytes = InlineArray<1024, UInt8>(repeating: 0)
+  withUnsafeMutableBytes(of: &bytes) {
+    var text = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 1024)
+    text.append("the program was built with the sanitizer '")
+    text.append(cString: path, limit: 512)
+    text.append("', which cannot be traced: Heaptap stays off (trace a build without -fsanitize)")
+    core.notify(.trouble, text.bytes)
+  }
+}
+
 // MARK: Children
 
 /// Leaves the children of this process untraced.
@@ -164,6 +179,17 @@ public func forkedChild() {
 
 @c(tracer_worker_main)
 public func workerMain() { core.work() }
+
+@c(tracer_will_change_identity)
+public func willChangeIdentity() {
+  // In a child that is not traced another thread may have the place of the parent's worker.
+  if !core.pointee.isOff { core.willChangeIdentity() }
+}
+
+@c(tracer_did_change_identity)
+public func didChangeIdentity() {
+  if !core.pointee.isOff { core.didChangeIdentity() }
+}
 
 @c(tracer_thread_ended)
 public func threadEnded(_ state: UnsafeMutableRawPointer) {

@@ -54,7 +54,7 @@ import Testing
     (["show", "a", "b"], "unexpected argument 'b'"),
     (
       ["show", "--by", "func"],
-      "--by takes line, file, function, stack, module, generation, type or thread"
+      "--by takes line, file, function, stack, module, generation, type, thread or reach"
     ),
     (["show", "--sort", "size"], "--sort takes bytes, blocks or total, not 'size'"),
     (["show", "--format", "flame"], "--format takes text, json or folded, not 'flame'"),
@@ -149,9 +149,10 @@ import Testing
     }
     // The section says in words whose these are.
     switch subcommand {
-    case "diff": return flags.subtracting(["--header", "--format"])
-    case "survivors", "trend": return flags.subtracting(["--header", "--format", "--sort"])
-    case "check": return flags.subtracting(["--header", "--sort"])
+    case "diff": return flags.subtracting(["--header", "--reach", "--format"])
+    case "survivors", "trend":
+      return flags.subtracting(["--header", "--reach", "--format", "--sort"])
+    case "check": return flags.subtracting(["--header", "--reach", "--sort"])
     default: return flags
     }
   }

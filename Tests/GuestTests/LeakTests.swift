@@ -317,6 +317,20 @@ extension CommandTests {
       #expect(failing.status == 3)
     }
 
+    @Test func `leaks that are suppressed are counted apart and fail nothing`() throws {
+      let file = box.directory.appendingPathComponent("known.supp")
+      try "# known\nleak:lose_list\n".write(to: file, atomically: true, encoding: .utf8)
+      let options = ["--leaks-exit-code", "23", "--suppressions", file.path]
+      let known = try traced(options + ["--children"], ["sh", "-c", "\(program) exit list; true"])
+      #expect(known.errors.contains("suppressed 4000 B in 20 blocks"), "\(known.errors)")
+      let news = try traced(
+        options + ["--children"], ["sh", "-c", "\(program) exit list some; true"])
+      #expect(news.status == 23 && news.errors.contains("suppressed 4000 B in 20 blocks"))
+      #expect(!news.errors.contains("lose_list"))
+      let missing = try heaptap(["run", "--leaks", "--suppressions", "/none", "--", "true"])
+      #expect(missing.status == 2 && missing.errors.contains("cannot read '/none'"))
+    }
+
     @Test func `a status that would be good is not where leaks could not be looked for`() throws {
       let filtered = try Programs.build("filtered.c")
       let result = try heaptap(
@@ -331,6 +345,7 @@ extension CommandTests {
 
     @Test(arguments: [
       (["--leaks-exit-code", "23"], "--leaks-exit-code needs --leaks"),
+      (["--suppressions", "known"], "--suppressions needs --leaks"),
       (["--leaks", "--leaks-exit-code", "256"], "--leaks-exit-code takes a number from 1 to 255"),
     ])
     func `a status that cannot be is refused`(options: [String], sentence: String) throws {

@@ -54,6 +54,9 @@ import Testing
       let keys: Set<Statistic.Key> =
         switch (grouping, charging) {
         case (.generation, _): [.generation(sample.generation)]
+        case (.type, _): [.type(sample.type)]
+        case (.thread, _): [.thread(sample.thread)]
+        case (.reach, _): [.reach(sample.reach)]
         case (.stack, _): [.stack(.init(stack.map { snapshot.key(of: $0, groupedBy: .line) }))]
         case (_, .allocatingFrame):
           [snapshot.key(of: stack.first ?? Frame(), groupedBy: grouping)]

@@ -251,7 +251,9 @@ private func rows(_ differences: [StatisticDifference]) -> [String] {
     var snapshot = builder.finish()
     #expect(throws: Snapshot.GroupingError(.noTypes)) { try snapshot.check(.type) }
     #expect(throws: Snapshot.GroupingError(.noThreads)) { try snapshot.check(.thread) }
-    for grouping in Snapshot.Grouping.allCases where grouping != .type && grouping != .thread {
+    #expect(throws: Snapshot.GroupingError(.noReach)) { try snapshot.check(.reach) }
+    let asked: Set<Snapshot.Grouping> = [.type, .thread, .reach]
+    for grouping in Snapshot.Grouping.allCases where !asked.contains(grouping) {
       try snapshot.check(grouping)
     }
     snapshot.header["types_problem"] = "a limit was near"
@@ -261,8 +263,8 @@ private func rows(_ differences: [StatisticDifference]) -> [String] {
     // None was found, but somebody looked.
     snapshot.header["typed_blocks"] = "0"
     snapshot.header["threads"] = "1"
-    try snapshot.check(.type)
-    try snapshot.check(.thread)
+    snapshot.header["reach"] = "1"
+    for grouping in asked { try snapshot.check(grouping) }
     try Snapshot().check(.thread)
   }
 
@@ -280,7 +282,7 @@ private func rows(_ differences: [StatisticDifference]) -> [String] {
   @Test func `the groupings' names are the words that the command takes`() {
     #expect(
       Snapshot.Grouping.allCases.map(\.description)
-        == ["line", "file", "function", "stack", "module", "generation", "type", "thread"])
+        == ["line", "file", "function", "stack", "module", "generation", "type", "thread", "reach"])
     #expect(Snapshot.Grouping(rawValue: "func") == nil)
   }
 }

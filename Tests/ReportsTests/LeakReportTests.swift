@@ -23,7 +23,7 @@ import Testing
     var named: Snapshot?
     let report = LeakReport(of: snapshot()) {
       named = $0
-      return $0
+      return Snapshot.Suppressed(rest: $0)
     }
     #expect(report.hasLeaks)
     #expect(
@@ -46,7 +46,7 @@ import Testing
   }
 
   @Test func `a limit of stacks is one for each kind`() {
-    let report = LeakReport(of: snapshot(), limit: 1) { $0 }
+    let report = LeakReport(of: snapshot(), limit: 1) { Snapshot.Suppressed(rest: $0) }
     #expect(report.lines.contains("… and 1 more row"))
     #expect(report.lines.contains("size=50 B, count=5, average=10 B"))
   }
@@ -54,17 +54,37 @@ import Testing
   @Test func `without leaks no names are asked for`() {
     let report = LeakReport(of: snapshot(leaks: false)) { _ in
       Issue.record("asked")
-      return Snapshot()
+      return Snapshot.Suppressed(rest: Snapshot())
     }
     #expect(!report.hasLeaks)
     #expect(report.lines == ["no leaks: still reachable 1000 B in 10 blocks"])
+  }
+
+  @Test func `what is suppressed is counted apart, and what it held is then no leak`() throws {
+    func report(_ list: String) throws -> LeakReport {
+      let suppressions = try Suppressions(list: list)
+      return LeakReport(of: snapshot()) { $0.suppressed(by: suppressions) }
+    }
+    let some = try report("leak:f9")
+    #expect(some.hasLeaks)
+    #expect(
+      some.lines.first == "lost 200 B in 1 block, held by these only 50 B in 5 blocks,"
+        + " suppressed 300 B in 2 blocks, still reachable 1000 B in 10 blocks")
+    #expect(!some.lines.contains { $0.contains("f2") })
+    let all = try report("leak:^f2$\nleak:^f3$")
+    #expect(!all.hasLeaks)
+    #expect(
+      all.lines == [
+        "no leaks but suppressed ones: held by these only 50 B in 5 blocks,"
+          + " suppressed 500 B in 3 blocks, still reachable 1000 B in 10 blocks"
+      ])
   }
 
   @Test func `what may make the answer wrong is said`() {
     let header: Header = [
       "reach": "1", "reach.moving": "1", "reach.allocator": "1", "lost.blocks": "4",
     ]
-    let report = LeakReport(of: snapshot(header, leaks: false)) { $0 }
+    let report = LeakReport(of: snapshot(header, leaks: false)) { Snapshot.Suppressed(rest: $0) }
     #expect(
       report.lines.dropFirst() == [
         "warning: a block was just being reallocated: what only it led to may pass for lost",

@@ -22,6 +22,8 @@ struct tracer_resolution {
   int allocator_is_glibc;
   int is_first_copy;
   const char *_Nullable bypassed_for;
+  /* The path of a sanitizer's runtime that is loaded; it and a tracer cannot share a process. */
+  const char *_Nullable sanitizer;
 };
 void tracer_resolve_originals(struct tracer_resolution *_Nonnull ret_resolution);
 

@@ -55,6 +55,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.requests.exitAsked.store(0, ordering: .relaxed)
     word(.exitDone).pointee.store(0, ordering: .relaxed)
     pointee.requests.workerHasOwnDescriptors.store(0, ordering: .relaxed)
+    // The child's worker has what the thread has that forks.
+    pointee.requests.capabilityLooks.store(0, ordering: .relaxed)
   }
 
   /// Turns the tracer off in a child that is not to be traced.

@@ -25,6 +25,9 @@ package struct Requests: ~Copyable {
   package let workerHasOwnDescriptors: Atomic<UInt32>
   /// 1 when the dump at the end of the process has been asked for.
   package let exitAsked: Atomic<UInt32>
+  /// How often the worker still compares its capabilities with the process's; 0 for not at all, 1 for
+  /// once a second and for good. See `followCapabilities()`.
+  package let capabilityLooks: Atomic<UInt32>
 }
 
 package struct Request: BitSet {

@@ -33,7 +33,7 @@ extension UnsafeMutablePointer where Pointee == Core {
         lookAround()
         lookedAround = now
       }
-      sleep(after: count, nanoseconds: watchLimits())
+      sleep(after: count, nanoseconds: min(watchLimits(), followCapabilities()))
     }
   }
 
@@ -49,7 +49,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       carryOutRequests()
       let now = System.monotonicTime
       if now >= settled { return }
-      sleep(after: count, nanoseconds: Int(settled &- now))
+      sleep(after: count, nanoseconds: min(Int(settled &- now), followCapabilities()))
     }
   }
 

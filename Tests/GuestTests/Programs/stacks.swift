@@ -2,6 +2,8 @@
 // Allocates from stacks that Swift makes: generics, closures, witnesses, errors, bridges into the
 // runtime, tasks.
 
+import Synchronization
+
 #if WITH_FOUNDATION
   import Foundation
 #endif
@@ -24,7 +26,7 @@ final class Node<Value> {
       children.append(child)
     }
   }
-  deinit { if children.count > 2 { kept.append("gone") } }
+  deinit { if children.count > 2 { keep("gone") } }
 }
 
 struct Square: Shape {
@@ -34,7 +36,12 @@ struct Square: Shape {
   }
 }
 
-nonisolated(unsafe) var kept: [String] = []
+/// Tasks keep what they make, several at once.
+let kept = Mutex<[String]>([])
+
+@inline(never) func keep(_ text: String) { kept.withLock { $0.append(text) } }
+
+@inline(never) func keptCount() -> Int { kept.withLock { $0.count } }
 
 @inline(never) func largest(_ shapes: [any Shape]) -> String {
   shapes.map { "\($0.measure(5))" }.max() ?? ""
@@ -55,12 +62,12 @@ struct Refusal: Error { var reason: String }
     counts["a key, and not a short one: \(index % 50)", default: []].append(index)
   }
   let sorted = counts.sorted { ($0.value.count, $0.key) < ($1.value.count, $1.key) }
-  kept.append(largest([Square(side: 3), Square(side: Double(round))]))
-  do { return try refuse(6) } catch { kept.append("\(error)") }
+  keep(largest([Square(side: 3), Square(side: Double(round))]))
+  do { return try refuse(6) } catch { keep("\(error)") }
   #if WITH_FOUNDATION
     let bytes = try? JSONEncoder().encode(["numbers": Array(0..<20), "rounds": [round]])
     let back = bytes.flatMap { try? JSONDecoder().decode([String: [Int]].self, from: $0) }
-    kept.append("\(back?.count ?? 0)")
+    keep("\(back?.count ?? 0)")
   #endif
   return sorted.count + tree.children.count
 }
@@ -97,7 +104,7 @@ actor Store {
       async let one = request(20, store)
       async let other = request(21, store)
       total += await one + other
-      for await number in AsyncStream<Int>(unfolding: { kept.count < 60 ? kept.count : nil }) {
+      for await number in AsyncStream<Int>(unfolding: { keptCount() < 60 ? keptCount() : nil }) {
         total += work(number)
       }
       print(total)

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the worker becomes another user with the process, and stays as mighty as that is.
+
+import CTracerPlatform
+import Synchronization
+
+/// A thread's capabilities, as capget(2) has them.
+package struct ThreadCapabilities: Equatable {
+  package var effective: UInt64
+  package var permitted: UInt64
+  package var inheritable: UInt64
+
+  /// The layout of two sets of 32 bits each. (_LINUX_CAPABILITY_VERSION_3)
+  private static var version: UInt32 { 0x2008_0522 }
+
+  package init(effective: UInt64, permitted: UInt64, inheritable: UInt64) {
+    self.effective = effective
+    self.permitted = permitted
+    self.inheritable = inheritable
+  }
+
+  /// Those of a thread, 0 for the calling one; nil where the kernel does not tell.
+  package init?(of thread: Int32) {
+    var header = (Self.version, thread)
+    var data = (UInt32(0), UInt32(0), UInt32(0), UInt32(0), UInt32(0), UInt32(0))
+    let answer = withUnsafeMutablePointer(to: &header) { header in
+      withUnsafeMutablePointer(to: &data) {
+        System.call(SYS_capget, Int(bitPattern: header), Int(bitPattern: $0))
+      }
+    }
+    guard answer == 0 else { return nil }
+    effective = UInt64(data.3) << 32 | UInt64(data.0)
+    permitted = UInt64(data.4) << 32 | UInt64(data.1)
+    inheritable = UInt64(data.5) << 32 | UInt64(data.2)
+  }
+
+  /// Makes them the calling thread's.
+  package func adopt() {
+    var header = (Self.version, Int32(0))
+    var data = (
+      UInt32(truncatingIfNeeded: effective), UInt32(truncatingIfNeeded: permitted),
+      UInt32(truncatingIfNeeded: inheritable), UInt32(truncatingIfNeeded: effective >> 32),
+      UInt32(truncatingIfNeeded: permitted >> 32), UInt32(truncatingIfNeeded: inheritable >> 32)
+    )
+    withUnsafeMutablePointer(to: &header) { header in
+      withUnsafeMutablePointer(to: &data) {
+        _ = System.call(SYS_capset, Int(bitPattern: header), Int(bitPattern: $0))
+      }
+    }
+  }
+
+  /// What a thread that has these may do of what another does. `raising` what it may and does not yet.
+  package func following(_ other: Self, raising: Bool) -> Self {
+    var result = self
+    result.permitted &= other.permitted
+    result.effective &= result.permitted
+    if raising { result.effective = other.effective & result.permitted }
+    return result
+  }
+}
+
+/// setuid(2) and its like change one thread. glibc has all threads make the same call, by a signal of its
+/// own and the caller last, and ends the process where one gets another answer than the others. Whether a
+/// thread may is told by its capabilities, which no library changes in all threads: a program with one
+/// thread of its own raises and drops them, or has setuid leave them (PR_SET_KEEPCAPS), and expects no more.
+extension UnsafeMutablePointer where Pointee == Core {
+  /// Before the worker makes such a call, in its signal handler: it must get the answer that the caller gets.
+  package func willChangeIdentity() {
+    // So that what the process keeps, if it does, is not lost to the worker: it could not get it back.
+    // Given up again below. Not where a filter of system calls might be why it is not.
+    if !System.isFiltered { _ = System.call(SYS_prctl, Int(PR_SET_KEEPCAPS), 1) }
+    follow(raising: true)
+  }
+
+  package func didChangeIdentity() {
+    guard !System.isFiltered else { return }
+    // The caller comes last, and its capabilities when it likes.
+    pointee.requests.capabilityLooks.store(Self.soonLooks, ordering: .relaxed)
+    wakeWorker()
+  }
+
+  /// How many looks, one each millisecond, come right after such a call.
+  private static var soonLooks: UInt32 { 100 }
+
+  /// Gives up what the process has given up, and answers in how many nanoseconds to look again.
+  ///
+  /// Within a millisecond in the usual case, and within a second in any.
+  func followCapabilities() -> Int {
+    let looks = pointee.requests.capabilityLooks.load(ordering: .relaxed)
+    guard looks > 0 else { return .max }
+    follow(raising: false)
+    guard looks > 1 else { return 1_000_000_000 }
+    _ = pointee.requests.capabilityLooks.compareExchange(
+      expected: looks, desired: looks &- 1, ordering: .relaxed)
+    return 1_000_000
+  }
+
+  /// The process's first thread stands for the one that calls: where there are others of the program's
+  /// own, they have all the same capabilities, or it would end so without the worker too.
+  private func follow(raising: Bool) {
+    guard let own = ThreadCapabilities(of: 0),
+      let other = ThreadCapabilities(of: pointee.processID)
+    else { return }
+    let wanted = own.following(other, raising: raising)
+    // Most have none, or all and keep them.
+    if wanted != own { wanted.adopt() }
+  }
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Daemons that become another user: the tracer's thread goes with them, and never stands in the way.
+
+import Foundation
+import HeapModel
+import Testing
+
+@Suite struct IdentityTests {
+  @Test(arguments: ["1", "record"])
+  func `a daemon that keeps some capabilities becomes another user as it would alone`(
+    mode: String
+  ) throws {
+    try #require(getuid() == 0, "only root can become another user")
+    let program = try Programs.build("identity.c")
+    let plain = try run([program])
+    #expect(plain.status == 0 && plain.output.hasSuffix("too mighty: 0\n"), "\(plain)")
+    let box = try DumpBox()
+    // At once, and when the worker has settled: another loop of its own.
+    for delay in [[], ["/bin/sh", "-c", "sleep 0.4; exec \"$@\"", "sh"]] {
+      let traced = try run(delay + [program], environment: box.environment(mode))
+      #expect(traced.status == 0, "\(traced)")
+      #expect(traced.output == plain.output)
+    }
+  }
+
+  @Test func `commands that give up root and capabilities do so under the tracer`() throws {
+    try #require(getuid() == 0, "only root can become another user")
+    let box = try DumpBox()
+    for options in [
+      ["--reuid=12345", "--regid=12345", "--clear-groups"],
+      [
+        "--reuid=12345", "--regid=12345", "--clear-groups", "--inh-caps=-all",
+        "--bounding-set=-all",
+      ],
+    ] {
+      let result = try run(
+        ["/usr/bin/setpriv"] + options + ["/usr/bin/id"], environment: box.environment("1"))
+      #expect(result.status == 0, "\(result.errors)")
+      #expect(result.output == "uid=12345 gid=12345 groups=12345\n")
+    }
+  }
+}
