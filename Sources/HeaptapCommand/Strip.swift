@@ -26,16 +26,7 @@ struct Strip: ParsableCommand {
       Exit status: 0 done, 2 when a dump cannot be read or written, 64 for bad usage.
       """)
 
-  @Argument(
-    help: ArgumentHelp("A dump, or the name of a program or unit.", valueName: "dump"),
-    completion: .file(extensions: ["pb", "gz"]))
-  var dumps: [String]
-
-  @Option(
-    name: [.short, .long],
-    help: ArgumentHelp("Where to write; compressed if it ends in .gz.", valueName: "file"),
-    completion: .file())
-  var output: String?
+  @OptionGroup var copies: CopyOptions
 
   @Flag(
     help: "Keep the names of functions, files, modules, types and threads, without directories.")
@@ -44,26 +35,17 @@ struct Strip: ParsableCommand {
   @Flag(help: "Leave out build IDs, by which whoever has the binaries finds names.")
   var noBuildIds = false
 
-  @Flag(help: "Replace a file that is there.")
-  var force = false
-
-  func validate() throws {
-    if output != nil && dumps.count > 1 {
-      throw ValidationError("--output takes one dump, not \(dumps.count)")
-    }
-  }
-
   func run() throws {
     let options = Snapshot.StrippingOptions(keepsNames: keepNames, keepsBuildIDs: !noBuildIds)
     var failed = false
-    for name in dumps {
+    for name in copies.dumps {
       do {
         let dump = try DumpReference.found(for: name)
-        let target = output ?? Self.nameOfCopy(dump.path)
+        let target = copies.output ?? Self.nameOfCopy(dump.path)
         let bytes = try dump.read().stripped(options).profileBytes()
         try OutputFile.write(
           target.hasSuffix(".gz") ? Gzip.compressed(bytes) : bytes, to: target,
-          replacing: force ? .anyFile : .nothing)
+          replacing: copies.replaceable)
         Output.write("wrote '\(target.plainText)'\n")
       } catch {
         complain("\(error)")

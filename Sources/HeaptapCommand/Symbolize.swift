@@ -26,22 +26,10 @@ struct Symbolize: ParsableCommand {
       written, 64 for bad usage.
       """)
 
-  @Argument(
-    help: ArgumentHelp("A dump, or the name of a program or unit.", valueName: "dump"),
-    completion: .file(extensions: ["pb", "gz"]))
-  var dumps: [String]
-
-  @Option(
-    name: [.short, .long],
-    help: ArgumentHelp("Where to write; compressed if it ends in .gz.", valueName: "file"),
-    completion: .file())
-  var output: String?
+  @OptionGroup var copies: CopyOptions
 
   @Flag(help: "Replace the dump itself.")
   var inPlace = false
-
-  @Flag(help: "Replace a file that is there.")
-  var force = false
 
   @Flag(help: ReportOptions.fullNamesHelp)
   var fullNames = false
@@ -49,14 +37,11 @@ struct Symbolize: ParsableCommand {
   @OptionGroup var sources: SymbolSources
 
   func validate() throws {
-    if inPlace && output != nil {
+    if inPlace && copies.output != nil {
       throw ValidationError("symbolize takes --output or --in-place, not both")
     }
-    if inPlace && force {
+    if inPlace && copies.force {
       throw ValidationError("--force does not go with --in-place, which replaces the dump anyway")
-    }
-    if output != nil && dumps.count > 1 {
-      throw ValidationError("--output takes one dump, not \(dumps.count)")
     }
   }
 
@@ -70,7 +55,7 @@ struct Symbolize: ParsableCommand {
       }
     }
     var work: [(dump: DumpToName, snapshot: Snapshot)] = []
-    for name in dumps {
+    for name in copies.dumps {
       trying {
         let dump = try DumpToName(.found(for: name), inPlace: inPlace)
         work.append((dump, try dump.reference.snapshot(of: dump.bytes)))
@@ -96,10 +81,10 @@ struct Symbolize: ParsableCommand {
       try dump.replaceByNamed(calls)
       return dump.reference.path
     }
-    let target = output ?? dump.nameOfCopy
+    let target = copies.output ?? dump.nameOfCopy
     try OutputFile.write(
       try dump.named(calls, compressed: target.hasSuffix(".gz")), to: target,
-      replacing: force ? .anyFile : .nothing)
+      replacing: copies.replaceable)
     return target
   }
 }

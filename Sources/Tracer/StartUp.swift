@@ -113,39 +113,35 @@ private func startWorker() {
 }
 
 private func tell(_ problem: Settings.Problem) {
-  var bytes = InlineArray<1024, UInt8>(repeating: 0)
-  withUnsafeMutableBytes(of: &bytes) {
-    var text = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 1024)
-    text.append(problem.variable)
-    text.append(" takes ")
-    text.append(problem.takes)
-    text.append(", not '")
-    text.append(cString: problem.value, limit: 200)
-    text.append("': Heaptap stays off")
-    core.notify(.trouble, text.bytes)
+  core.withMessage { message in
+    message.append(problem.variable)
+    message.append(" takes ")
+    message.append(problem.takes)
+    message.append(", not '")
+    message.append(cString: problem.value, limit: 200)
+    message.append("': Heaptap stays off")
+    core.notify(.trouble, message.bytes)
   }
 }
 
 private func tellBypassed(_ path: UnsafePointer<CChar>) {
-  var bytes = InlineArray<1024, UInt8>(repeating: 0)
-  withUnsafeMutableBytes(of: &bytes) {
-    var text = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 1024)
-    text.append("malloc is that of '")
-    text.append(cString: path, limit: 512)
-    text.append("', which comes before libheaptap.so: nothing can be traced, and Heaptap stays off")
-    text.append(" (in LD_PRELOAD, put libheaptap.so first)")
-    core.notify(.trouble, text.bytes)
+  core.withMessage { message in
+    message.append("malloc is that of '")
+    message.append(cString: path, limit: 512)
+    message.append(
+      "', which comes before libheaptap.so: nothing can be traced, and Heaptap stays off")
+    message.append(" (in LD_PRELOAD, put libheaptap.so first)")
+    core.notify(.trouble, message.bytes)
   }
 }
 
 private func tellSanitized(_ path: UnsafePointer<CChar>) {
-  var bytes = InlineArray<1024, UInt8>(repeating: 0)
-  withUnsafeMutableBytes(of: &bytes) {
-    var text = TextBuffer($0.baseAddress.unsafelyUnwrapped, capacity: 1024)
-    text.append("the program was built with the sanitizer '")
-    text.append(cString: path, limit: 512)
-    text.append("', which cannot be traced: Heaptap stays off (trace a build without -fsanitize)")
-    core.notify(.trouble, text.bytes)
+  core.withMessage { message in
+    message.append("the program was built with the sanitizer '")
+    message.append(cString: path, limit: 512)
+    message.append(
+      "', which cannot be traced: Heaptap stays off (trace a build without -fsanitize)")
+    core.notify(.trouble, message.bytes)
   }
 }
 
