@@ -36,7 +36,8 @@ public struct SeriesFit: Hashable, Sendable {
   /// What the series looks like.
   public let verdict: Verdict
   /// How fast it changes now, in bytes an hour: over the later half of the dumps. Where there is no verdict
-  /// yet, on the average of all of them, since the last one may be where it began.
+  /// yet, on the average of all of them, since the last one may be where it began; of what goes up and
+  /// down, over all of them.
   public let bytesPerHour: Double
   /// How fast it changed over all dumps.
   public let overallBytesPerHour: Double
@@ -78,7 +79,13 @@ public struct SeriesFit: Hashable, Sendable {
     default: verdict = hasStopped ? .levelsOff : .undecided
     }
     overallBytesPerHour = overall
-    bytesPerHour = verdict == .undecided ? average(since: 0) : recent
+    bytesPerHour =
+      switch verdict {
+      case .undecided: average(since: 0)
+      // The later half may be one side of a tooth.
+      case .churn: overall
+      default: recent
+      }
   }
 
   /// 1 if it grows, -1 if it shrinks, 0 where chance may have it so.

@@ -186,10 +186,11 @@ private struct Stripper {
 
   // MARK: Labels
 
-  /// A type's name, unless it is that of a kind that everybody has: `task`, or one of Swift's own that
-  /// is not made for another type.
+  /// A type's number, unless it is of a kind that everybody has: `task`, or one of Swift's own that is not
+  /// made for another type. What is in a type of Swift's may be a program's, from an extension.
   func type(_ name: String) -> String {
-    let isOfSwift = name.hasPrefix("Swift.") && !name.contains("<")
+    let isOfSwift =
+      name.hasPrefix("Swift.") && !name.contains("<") && name.count { $0 == "." } == 1
     let isKind = ["closure context", "task"].contains(name)
     return options.keepsNames || isOfSwift || isKind ? name : Self.alias("type", name)
   }

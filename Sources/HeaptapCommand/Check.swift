@@ -20,7 +20,7 @@ struct Check: ParsableCommand {
 
           heaptap check base.pb now.pb --max-growth 10M --per-line 1M
           heaptap run -o out -- ./tests && heaptap check out/*.pb --max-live 64K
-          heaptap check base.pb now.pb --max-growth 0 --format markdown >> "$GITHUB_STEP_SUMMARY"
+          heaptap check base.pb now.pb --max-growth 0 --format markdown >> summary.md
 
       A suppressions file has lines of 'leak:pattern', as LeakSanitizer reads it: the pattern is any \
       part of the module, function or source file of any frame, with * for any text, and ^ and $ for \
@@ -129,7 +129,7 @@ struct Check: ParsableCommand {
       complain(
         "comparing '\(references[0].path.plainText)' with '\(references[1].path.plainText)'")
     }
-    let snapshots = try references.map { try $0.read() }
+    let snapshots = try references.map { try $0.whole() }
     let prepared =
       try suppressions.map { try options.prepared(snapshots, without: $0) }
       ?? options.prepared(snapshots).map { Snapshot.Suppressed(rest: $0, taken: []) }

@@ -71,6 +71,16 @@ struct DumpReference {
     try snapshot(of: try DumpFile.contents(of: path, origin))
   }
 
+  /// Reads the dump; fails where its end is missing, and with it blocks that would count.
+  func whole() throws -> Snapshot {
+    let snapshot = try read()
+    guard !snapshot.header.isHeaptap || snapshot.header.isComplete else {
+      throw Failure(
+        "'\(path.plainText)' lacks its end, and what is alive with it; take another dump")
+    }
+    return snapshot
+  }
+
   /// The snapshot that the dump's bytes are.
   func snapshot(of bytes: [UInt8]) throws -> Snapshot {
     do throws(ProfileError) {

@@ -26,10 +26,10 @@ struct Trends: ParsableCommand {
       all pairs (Theil and Sen). GREW IN counts the intervals between dumps. LIMIT IN is how long until \
       the memory limit is reached if nothing else grows. A row's VERDICT is
 
-        leak         it grows (by Mann's test, one chance in twenty to err), and still does;
-        levels off   it grew, and does so at less than a quarter of its speed, or no more: a cache;
-        churn        it goes up and down;
-        undecided    it grew, in fewer than four dumps, too lately or in too few steps to say more;
+        leak        it grows, by Mann's test with one chance in twenty to err;
+        levels off  it grew, and goes on at a quarter of its speed or less: a cache;
+        churn       it goes up and down, and its rate is that of all dumps;
+        undecided   it grew in fewer than four dumps, too lately or in few steps;
         steady, shrinks
 
       Four dumps can tell a leak, and more tell it better.

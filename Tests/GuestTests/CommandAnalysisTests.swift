@@ -247,6 +247,18 @@ extension CommandTests {
       #expect(try courses.heaptap(["check", "--max-live", "1M"]).status == 0)
     }
 
+    @Test func `a dump that was cut short passes no check`() throws {
+      let courses = try Courses(rounds: 2)
+      let file = courses.box.directory.appendingPathComponent("cut.pb")
+      let whole = try Data(contentsOf: URL(fileURLWithPath: courses.dumps[1]))
+      try whole.prefix(whole.count * 3 / 4).write(to: file)
+      for dumps in [[courses.dumps[0], file.path], [file.path, courses.dumps[1]]] {
+        let result = try courses.heaptap(["check"] + dumps + ["--max-growth", "1G"])
+        #expect(result.status == 2 && result.output.isEmpty, "\(result.output)")
+        #expect(result.errors.contains("'\(file.path)' lacks its end"), "\(result.errors)")
+      }
+    }
+
     @Test func `suppressions hide what they fit, are counted, and told where they fit nothing`()
       throws
     {

@@ -179,6 +179,34 @@ import Testing
     #expect(snapshot.header.reachProblem?.contains("ptrace") == true)
   }
 
+  @Test(.enabled("needs root and PID namespaces") { LeakTests.canNameProcesses() })
+  func `with /proc of another PID namespace, a dump says so and is whole`() throws {
+    let program = try Programs.build("lost.c", ["-O1", "-g"])
+    let box = try DumpBox()
+    // Of the guest's number there is another process, of one thread, in the namespace that /proc is of.
+    let other = Process()
+    other.executableURL = URL(fileURLWithPath: "/bin/sleep")
+    other.arguments = ["600"]
+    try other.run()
+    defer { other.terminate() }
+    let script = "echo $(($0 - 1)) > /proc/sys/kernel/ns_last_pid && env \"$@\"; exit $?"
+    let result = try run(
+      ["/usr/bin/unshare", "--pid", "--fork", "/bin/sh", "-c", script]
+        + ["\(other.processIdentifier)"]
+        + box.environment("record", ["HEAPTAP_LEAKS": "1"]).map { "\($0.key)=\($0.value)" }
+        + [program, "exit", "some", "sleeping"])
+    #expect(result.status == 3, "\(result)")
+    let snapshot = try box.snapshot()
+    #expect(snapshot.header.pid == Int(other.processIdentifier))
+    #expect(!snapshot.header.hasReach && snapshot.header.isComplete)
+    #expect(snapshot.header.reachProblem == "/proc is that of another PID namespace")
+  }
+
+  private static func canNameProcesses() -> Bool {
+    geteuid() == 0
+      && (try? run(["/usr/bin/unshare", "--pid", "--fork", "/bin/true"]).status) == 0
+  }
+
   @Test func `without room for another process, a dump says so and is whole`() throws {
     let setpriv = try #require(Workshop.find("setpriv"))
     let prlimit = try #require(Workshop.find("prlimit"))

@@ -59,6 +59,12 @@ private struct Dice: RandomNumberGenerator {
     #expect(fit(figures).verdict == .churn)
   }
 
+  @Test func `the speed of a saw-tooth is not that of a tooth's one side`() {
+    let fit = fit((0..<30).map { 300 * ($0 % 7 + 1) })
+    #expect(fit.verdict == .churn && fit.bytesPerHour == fit.overallBytesPerHour)
+    #expect(fit.bytesPerHour == 0)
+  }
+
   @Test(arguments: [
     [1, 2], [1, 2, 3], [0, 0, 0, 0, 0, 0, 100], [7, 7, 8], [1, 1, 2, 2, 2, 4, 4, 4, 4, 4, 4, 8],
   ])

@@ -141,6 +141,20 @@ import Testing
     #expect(!text(kept.profileBytes()).contains("/secret/"))
   }
 
+  @Test func `of types Swift's own keep their names, and not what an extension put into them`() {
+    var builder = Snapshot.Builder(header: Self.header, modules: Self.modules)
+    let names = [
+      "Swift.__StringStorage", "task", "closure context", "secret.Store", "Swift.Mirror.Secret",
+      "Swift.Hasher.Secret.Inner", "Swift._DictionaryStorage<Swift.Int, secret.Item>",
+      "error Swift.Secret", "box of secret.Item",
+    ]
+    for name in names { builder.add(bytes: 1, stack: Self.stack, type: name, thread: "secret") }
+    let stripped = builder.finish().stripped()
+    #expect(stripped.samples.prefix(3).map(\.type) == names.prefix(3).map { $0 })
+    #expect(Set(stripped.samples.map(\.type)).count == names.count)
+    #expect(!text(stripped.profileBytes()).lowercased().contains("secret"))
+  }
+
   @Test func `remarks of other tools are left out`() throws {
     var builder = Snapshot.Builder(
       header: Header([.init(comment: "secret remark"), .init(key: "password", value: "5")]),

@@ -9,7 +9,7 @@ enum LeakProblem: UInt32 {
   case notAsked = 0
   case none
   case noMemory, noProcess, died, filtered, refused, tooManyThreads, notInTime, noThreadList
-  case noMappings, noPageMap, noRegisters
+  case noMappings, noPageMap, noRegisters, otherNumbers
 
   /// What a dump, and a message, say after "leaks were not looked for: ".
   var words: StaticString {
@@ -25,6 +25,7 @@ enum LeakProblem: UInt32 {
     case .notInTime: "it took longer than a minute, or a thread could not be stopped"
     case .noThreadList, .noMappings: "/proc cannot be read"
     case .noPageMap: "/proc/self/pagemap cannot be read"
+    case .otherNumbers: "/proc is that of another PID namespace"
     case .noRegisters: "the registers of a thread could not be read"
     }
   }
@@ -93,6 +94,9 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   private func runHelper() -> LeakProblem {
+    guard let number = Self.ownNumberInProc else { return .noThreadList }
+    // By numbers of another namespace, other processes' threads would be stopped, and not ours.
+    guard number == UInt64(UInt32(bitPattern: pointee.processID)) else { return .otherNumbers }
     let stackByteCount = LeakSearch.stackByteCount
     guard let stack = System.map(stackByteCount) else { return .noMemory }
     // The lowest page ends who runs over, rather than let it write to something else.
@@ -124,6 +128,19 @@ extension UnsafeMutablePointer where Pointee == Core {
     let said = LeakProblem(rawValue: pointee.leaks.problem.load(ordering: .acquiring)) ?? .died
     guard status == 0 else { return .died }
     return said
+  }
+
+  /// This process's number in the PID namespace that /proc was mounted for.
+  private static var ownNumberInProc: UInt64? {
+    let path: StaticString = "/proc/self"
+    var bytes = InlineArray<24, UInt8>(repeating: 0)
+    return withUnsafeMutableBytes(of: &bytes) {
+      let count = System.call(
+        SYS_readlinkat, Int(AT_FDCWD), Int(bitPattern: path.utf8Start),
+        Int(bitPattern: $0.baseAddress), 24)
+      guard count > 0 else { return nil }
+      return UnsafeRawBufferPointer(rebasing: $0[..<min(count, 24)]).number().value
+    }
   }
 
   /// Whether ptrace is deadly here: tried by a process with a copy of our memory, that goes alone.
