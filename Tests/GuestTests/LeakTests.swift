@@ -229,7 +229,8 @@ import Testing
     let directory = try Workshop.makeDirectory()
     #expect(chmod(directory.path, 0o755) == 0)
     let copy = directory.appendingPathComponent("lost").path
-    try FileManager.default.copyItem(atPath: program, toPath: copy)
+    // A link: what this process has open for writing while another test forks cannot be executed.
+    try FileManager.default.linkItem(atPath: program, toPath: copy)
     return copy
   }
 
