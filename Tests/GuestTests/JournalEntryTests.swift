@@ -174,7 +174,8 @@ import TracerCore
     try FileManager.default.createDirectory(
       at: place, withIntermediateDirectories: false, attributes: [.posixPermissions: 0o700])
     let program = place.appendingPathComponent("pro\ngram=1")
-    try FileManager.default.copyItem(atPath: Programs.build("obedient.c"), toPath: program.path)
+    // A link: what this process has open for writing while another test forks cannot be executed.
+    try FileManager.default.linkItem(atPath: Programs.build("obedient.c"), toPath: program.path)
     let box = try DumpBox()
     let variables = box.environment("1", ["HEAPTAP_LOG": "journal", "HEAPTAP_DIR": place.path])
     let guest = try Obedient(
