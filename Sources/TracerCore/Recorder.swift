@@ -50,6 +50,7 @@ package struct Core: ~Copyable {
   package var ownEnd: UInt64
 
   package let map: LiveMap
+  package var sampling: Sampling
   package let tracked: TrackedTable
   package let sites: SiteTable
   package let rows: RowTable

@@ -33,6 +33,7 @@ struct ProfileEncoder: ~Copyable {
     case empty, allocObjects, count, allocSpace, bytes, inuseObjects, inuseSpace, space, generation
     case truncated, frames, broken, truncatedRoot, brokenRoot, generatedCode, domain
     case type, thread, tid, reach, lost, indirect
+    case sampledBlocks, standardError
   }
 
   mutating func string(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
@@ -45,7 +46,8 @@ struct ProfileEncoder: ~Copyable {
     _ = string(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
   }
 
-  mutating func writeTypes(wall: UInt64, duration: UInt64) {
+  /// - Parameter period: Bytes for each sample, on average; 1 where every block is in the dump.
+  mutating func writeTypes(wall: UInt64, duration: UInt64, period: UInt64) {
     string("")
     string("alloc_objects")
     string("count")
@@ -68,12 +70,14 @@ struct ProfileEncoder: ~Copyable {
     string("reach")
     string("lost")
     string("indirect")
+    string("sampled_blocks")
+    string("standard_error")
     writeValueType(1, .allocObjects, .count)
     writeValueType(1, .allocSpace, .bytes)
     writeValueType(1, .inuseObjects, .count)
     writeValueType(1, .inuseSpace, .bytes)
     writeValueType(11, .space, .bytes)
-    wire.write(12, varint: 1)
+    wire.write(12, varint: period)
     wire.write(9, varint: wall)
     wire.write(10, varint: duration)
     wire.write(14, varint: Fixed.inuseSpace.rawValue)
@@ -177,6 +181,8 @@ struct ProfileEncoder: ~Copyable {
     var type: UInt64
     var thread: (name: UInt64, identifier: UInt32)
     var reach: Reach
+    /// How many blocks the figures were told by, and how far they may be off.
+    var sampled: (blocks: UInt64, errorBytes: UInt64)
   }
 
   /// A sample: the numbers of its locations, its values, and its labels where they are not 0.
@@ -198,7 +204,9 @@ struct ProfileEncoder: ~Copyable {
       type: Label(.type, string: labels.type),
       thread: Label(.thread, string: labels.thread.name),
       tid: Label(.tid, number: UInt64(labels.thread.identifier)),
-      reach: Label(.reach, string: Self.word(of: labels.reach).rawValue)
+      reach: Label(.reach, string: Self.word(of: labels.reach).rawValue),
+      sampled: Label(.sampledBlocks, number: labels.sampled.blocks, .count),
+      error: Label(.standardError, number: labels.sampled.errorBytes, .bytes)
     )
     wire.beginMessage(
       2,
@@ -207,7 +215,8 @@ struct ProfileEncoder: ~Copyable {
         &+ label.truncated.fieldByteCount &+ label.broken.fieldByteCount
         &+ label.domain.fieldByteCount &+ label.type.fieldByteCount
         &+ label.thread.fieldByteCount &+ label.tid.fieldByteCount
-        &+ label.reach.fieldByteCount)
+        &+ label.reach.fieldByteCount &+ label.sampled.fieldByteCount
+        &+ label.error.fieldByteCount)
     wire.beginMessage(1, byteCount: locationBytes)
     for position in 0..<count { wire.writeVarint(UInt64(locations[position])) }
     if root.location != 0 { wire.writeVarint(UInt64(root.location)) }
@@ -221,6 +230,8 @@ struct ProfileEncoder: ~Copyable {
     write(label.thread)
     write(label.tid)
     write(label.reach)
+    write(label.sampled)
+    write(label.error)
   }
 
   private static func word(of reach: Reach) -> Fixed {

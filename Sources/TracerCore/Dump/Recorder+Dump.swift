@@ -106,7 +106,11 @@ extension UnsafeMutablePointer where Pointee == Core {
       trigger == .limit && isPressed
       ? MemoryFacts()
       : MemoryFacts.read(
-        pointee.dumps.input, capacity: DumpState.inputByteCount, map: pointee.map)
+        pointee.dumps.input, capacity: DumpState.inputByteCount
+      ) {
+        pointee.sampling.isOn
+          ? pointee.sampling.blocks.hasTouched($0) : pointee.map.hasTouched($0)
+      }
     return DumpFacts(
       trigger: trigger, generation: generation, wall: wall, monotonic: monotonic, counts: counts,
       scan: scan, memory: memory)
@@ -152,7 +156,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       values = sumCounters()
       if pointee.retiring.load(ordering: .acquiring) == finished { break }
     }
-    return values
+    return pointee.sampling.isOn ? values.estimated : values
   }
 
   private func sumCounters() -> CounterValues {
@@ -170,7 +174,8 @@ extension UnsafeMutablePointer where Pointee == Core {
   package var tracerParts:
     (map: UInt64, sites: UInt64, rows: UInt64, threads: UInt64, dumps: UInt64, total: UInt64)
   {
-    let map = UInt64(pointee.map.touchedByteCount)
+    let map = UInt64(
+      pointee.map.touchedByteCount &+ pointee.sampling.blocks.touchedByteCount)
     let sites = UInt64(pointee.sites.usedByteCount &+ pointee.tracked.usedByteCount)
     let rows = UInt64(pointee.rows.usedByteCount)
     let threads = UInt64(pointee.threads.usedByteCount &+ pointee.threadTable.usedByteCount)
@@ -276,7 +281,8 @@ extension UnsafeMutablePointer where Pointee == Core {
         descriptor, buffer: pointee.dumps.output,
         capacity: isHurried ? 16 << 10 : DumpState.outputByteCount))
     encoder.writeTypes(
-      wall: facts.wall, duration: facts.monotonic &- pointee.startMonotonic)
+      wall: facts.wall, duration: facts.monotonic &- pointee.startMonotonic,
+      period: pointee.sampling.isOn ? pointee.sampling.mean.byteCount : 1)
     writeHeader(&encoder, facts)
     writeMappings(&encoder)
     let siteCount = writeSites(&encoder, facts)
@@ -409,6 +415,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     withUnsafePointer(to: &lost) { lost in
       if frames == nil { frames = lost }
       var (blocks, bytes) = totals(of: number)
+      if pointee.sampling.isOn {
+        let sum = SampleWeight(blocks: blocks, bytes: bytes, variance: 0)
+        (blocks, bytes) = (sum.wholeBlocks, sum.wholeBytes)
+      }
       let thread = threadLabels(site.pointee, &encoder)
       var offset = summary.firstBorn
       repeat {
@@ -423,12 +433,20 @@ extension UnsafeMutablePointer where Pointee == Core {
           values: [max(blocks, born.blocks), max(bytes, born.bytes), born.blocks, born.bytes],
           labels: ProfileEncoder.Labels(
             generation: UInt32(born.generation), domain: born.domain,
-            type: typeString(born, &encoder), thread: thread, reach: born.reach))
+            type: typeString(born, &encoder), thread: thread, reach: born.reach,
+            sampled: sampled(offset)))
         blocks = 0
         bytes = 0
         offset = born.next
       } while offset != 0
     }
+  }
+
+  /// Of how many samples the figures of a tally are an estimate, and how good it is.
+  private func sampled(_ tally: UInt32) -> (blocks: UInt64, errorBytes: UInt64) {
+    guard pointee.sampling.isOn, tally != 0 else { return (0, 0) }
+    let sample = sampleTally(tally).pointee
+    return (UInt64(sample.blocks), pointee.sampling.mean.standardError(sample.variance))
   }
 
   /// The number of the string that names a tally's type, written if the dump does not have it yet; 0 where

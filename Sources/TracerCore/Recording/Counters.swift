@@ -27,6 +27,9 @@ package struct Counters: ~Copyable {
   /// Where `HEAPTAP_CHECK` asks for it: stacks that were found in every way, and differences found.
   package let checkedStacks: Atomic<UInt64>
   package let differingStacks: Atomic<UInt64>
+  /// While sampling: what the blocks stand for that were recorded, and that were given back of them.
+  package let allocatedEstimate: Estimate
+  package let freedEstimate: Estimate
 
   /// Adds another set, which no thread changes any more.
   package borrowing func add(_ other: borrowing Counters) {
@@ -48,6 +51,8 @@ package struct Counters: ~Copyable {
     _ = walkedStacks.wrappingAdd(values.walkedStacks, ordering: .relaxed)
     _ = checkedStacks.wrappingAdd(values.checkedStacks, ordering: .relaxed)
     _ = differingStacks.wrappingAdd(values.differingStacks, ordering: .relaxed)
+    allocatedEstimate.add(values.allocatedEstimate)
+    freedEstimate.add(values.freedEstimate)
   }
 
   package func reset() {
@@ -68,6 +73,8 @@ package struct Counters: ~Copyable {
     walkedStacks.store(0, ordering: .relaxed)
     checkedStacks.store(0, ordering: .relaxed)
     differingStacks.store(0, ordering: .relaxed)
+    allocatedEstimate.reset()
+    freedEstimate.reset()
   }
 
   /// The counts at about one moment: each by itself is exact.
@@ -89,7 +96,39 @@ package struct Counters: ~Copyable {
       followedStacks: followedStacks.load(ordering: .relaxed),
       walkedStacks: walkedStacks.load(ordering: .relaxed),
       checkedStacks: checkedStacks.load(ordering: .relaxed),
-      differingStacks: differingStacks.load(ordering: .relaxed))
+      differingStacks: differingStacks.load(ordering: .relaxed),
+      allocatedEstimate: allocatedEstimate.value, freedEstimate: freedEstimate.value)
+  }
+}
+
+/// A sum of weights, which threads may add to at any time.
+package struct Estimate: ~Copyable {
+  private let blocks: Atomic<UInt64>
+  private let bytes: Atomic<UInt64>
+  private let variance: Atomic<UInt64>
+
+  borrowing func add(_ weight: SampleWeight) {
+    _ = blocks.wrappingAdd(weight.blocks, ordering: .relaxed)
+    _ = bytes.wrappingAdd(weight.bytes, ordering: .relaxed)
+    _ = variance.wrappingAdd(weight.variance, ordering: .relaxed)
+  }
+
+  borrowing func subtract(_ weight: SampleWeight) {
+    _ = blocks.wrappingSubtract(weight.blocks, ordering: .relaxed)
+    _ = bytes.wrappingSubtract(weight.bytes, ordering: .relaxed)
+    _ = variance.wrappingSubtract(weight.variance, ordering: .relaxed)
+  }
+
+  borrowing func reset() {
+    blocks.store(0, ordering: .relaxed)
+    bytes.store(0, ordering: .relaxed)
+    variance.store(0, ordering: .relaxed)
+  }
+
+  var value: SampleWeight {
+    SampleWeight(
+      blocks: blocks.load(ordering: .relaxed), bytes: bytes.load(ordering: .relaxed),
+      variance: variance.load(ordering: .relaxed))
   }
 }
 
@@ -112,6 +151,8 @@ package struct CounterValues {
   package var walkedStacks: UInt64 = 0
   package var checkedStacks: UInt64 = 0
   package var differingStacks: UInt64 = 0
+  package var allocatedEstimate = SampleWeight()
+  package var freedEstimate = SampleWeight()
 
   package var liveBlocks: UInt64 { allocatedBlocks &- freedBlocks }
   package var liveBytes: UInt64 { allocatedBytes &- freedBytes }
@@ -135,5 +176,24 @@ package struct CounterValues {
     walkedStacks = walkedStacks &+ other.walkedStacks
     checkedStacks = checkedStacks &+ other.checkedStacks
     differingStacks = differingStacks &+ other.differingStacks
+    allocatedEstimate.add(other.allocatedEstimate)
+    freedEstimate.add(other.freedEstimate)
+  }
+
+  /// What is alive, as sampling tells.
+  package var liveEstimate: SampleWeight {
+    var live = allocatedEstimate
+    live.subtract(freedEstimate)
+    return live
+  }
+
+  /// The same where counts are of samples: with what these stand for in their place.
+  package var estimated: CounterValues {
+    var values = self
+    values.allocatedBlocks = allocatedEstimate.wholeBlocks
+    values.allocatedBytes = allocatedEstimate.wholeBytes
+    values.freedBlocks = freedEstimate.wholeBlocks
+    values.freedBytes = freedEstimate.wholeBytes
+    return values
   }
 }
