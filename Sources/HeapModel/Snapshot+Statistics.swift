@@ -134,6 +134,8 @@ private struct Totals {
     var liveBlocks = 0
     var totalBytes = 0
     var totalBlocks = 0
+    /// Of the live bytes, where they are an estimate.
+    var variance = 0.0
   }
 
   private let snapshot: Snapshot
@@ -236,6 +238,9 @@ private struct Totals {
     rows[row].liveBlocks = rows[row].liveBlocks.addingSaturated(sample.liveBlocks)
     rows[row].totalBytes = rows[row].totalBytes.addingSaturated(sample.totalBytes)
     rows[row].totalBlocks = rows[row].totalBlocks.addingSaturated(sample.totalBlocks)
+    if sample.liveErrorBytes != 0 {
+      rows[row].variance += StandardError.square(sample.liveErrorBytes)
+    }
   }
 
   // MARK: Reading off
@@ -252,7 +257,8 @@ private struct Totals {
       stack: figures.shownSample < 0
         ? nil : snapshot.stack(of: snapshot.samples[figures.shownSample]),
       liveBytes: figures.liveBytes, liveBlocks: figures.liveBlocks,
-      totalBytes: figures.totalBytes, totalBlocks: figures.totalBlocks)
+      totalBytes: figures.totalBytes, totalBlocks: figures.totalBlocks,
+      liveErrorBytes: StandardError(figures.variance).bytes)
   }
 
   func statistics(_ keys: Rows) -> [Statistic] {

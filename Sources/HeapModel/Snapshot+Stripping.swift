@@ -42,7 +42,8 @@ extension Snapshot {
           type: sample.type.map(stripper.type), thread: sample.thread.map(stripper.thread),
           threadID: sample.threadID, liveBytes: sample.liveBytes, liveBlocks: sample.liveBlocks,
           totalBytes: sample.totalBytes, totalBlocks: sample.totalBlocks,
-          missingFrames: sample.missingFrames, isBroken: sample.isBroken, reach: sample.reach))
+          missingFrames: sample.missingFrames, isBroken: sample.isBroken, reach: sample.reach,
+          sampledBlocks: sample.sampledBlocks, liveErrorBytes: sample.liveErrorBytes))
     }
     return builder.finish()
   }

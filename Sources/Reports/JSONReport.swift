@@ -23,7 +23,9 @@ import HeapModel
 /// the same names, `missing_frames` (beyond the depth limit), `total_frames` (with them) and `broken`
 /// (what called the outermost frame that was found is not known). Its figures are `live_bytes`, `live_blocks`,
 /// `average_bytes` (`null` without blocks), `total_bytes` and `total_blocks`; in a comparison
-/// `added_bytes` and `added_blocks` in the place of the last two.
+/// `added_bytes` and `added_blocks` in the place of the last two. Where they are estimates, they have
+/// `live_error_bytes` beside them, the standard error, and in a comparison `added_error_bytes`; the header's
+/// `sample_bytes` says that there may be such.
 public enum JSONReport {
   public static func statistics(
     _ statistics: [Statistic], of snapshot: Snapshot, groupedBy grouping: Snapshot.Grouping,
@@ -36,12 +38,13 @@ public enum JSONReport {
         .init("charging", name(of: charging)),
         .init(
           "total",
-          [
-            "live_bytes": .integer(snapshot.liveBytes),
-            "live_blocks": .integer(snapshot.liveBlocks),
-            "total_bytes": .integer(snapshot.totalBytes),
-            "total_blocks": .integer(snapshot.totalBlocks),
-          ]),
+          .object(
+            [
+              .init("live_bytes", .integer(snapshot.liveBytes)),
+              .init("live_blocks", .integer(snapshot.liveBlocks)),
+              .init("total_bytes", .integer(snapshot.totalBytes)),
+              .init("total_blocks", .integer(snapshot.totalBlocks)),
+            ] + error("live_error_bytes", snapshot.liveErrorBytes))),
       ],
       rows: .statistics(rows),
       tail: [
@@ -57,18 +60,20 @@ public enum JSONReport {
     limit: Int? = nil
   ) -> Document {
     let rows = differences.prefix(max(limit ?? differences.count, 0))
-    let addedBytes = later.liveBytes.subtractingSaturated(earlier.liveBytes)
-    let addedBlocks = later.liveBlocks.subtractingSaturated(earlier.liveBlocks)
+    let total = StatisticDifference(of: later, comparedTo: earlier)
     return Document(
       head: [
         .init("report", "comparison"), .init("by", .string(grouping.rawValue)),
         .init("charging", name(of: charging)),
         .init(
           "total",
-          [
-            "live_bytes": .integer(later.liveBytes), "live_blocks": .integer(later.liveBlocks),
-            "added_bytes": .integer(addedBytes), "added_blocks": .integer(addedBlocks),
-          ]),
+          .object(
+            [
+              .init("live_bytes", .integer(total.liveBytes)),
+              .init("live_blocks", .integer(total.liveBlocks)),
+              .init("added_bytes", .integer(total.addedBytes)),
+              .init("added_blocks", .integer(total.addedBlocks)),
+            ] + errors(of: total))),
       ],
       rows: .comparison(rows),
       tail: [
@@ -171,6 +176,16 @@ public enum JSONReport {
     }
   }
 
+  /// A standard error, where a figure is an estimate.
+  static func error(_ name: String, _ bytes: Int) -> [JSON.Member] {
+    bytes == 0 ? [] : [JSON.Member(name, .integer(bytes))]
+  }
+
+  fileprivate static func errors(of difference: StatisticDifference) -> [JSON.Member] {
+    error("live_error_bytes", difference.liveErrorBytes)
+      + error("added_error_bytes", difference.addedErrorBytes)
+  }
+
   static func name(of charging: Snapshot.Charging) -> JSON {
     switch charging {
     case .allocatingFrame: "allocating_frame"
@@ -187,7 +202,7 @@ public enum JSONReport {
         .init("average_bytes", statistic.averageBytes.map(JSON.number) ?? .null),
         .init("total_bytes", .integer(statistic.totalBytes)),
         .init("total_blocks", .integer(statistic.totalBlocks)),
-      ])
+      ] + error("live_error_bytes", statistic.liveErrorBytes))
   }
 
   private static func row(_ difference: StatisticDifference) -> Row {
@@ -199,7 +214,7 @@ public enum JSONReport {
         .init("average_bytes", difference.averageBytes.map(JSON.number) ?? .null),
         .init("added_bytes", .integer(difference.addedBytes)),
         .init("added_blocks", .integer(difference.addedBlocks)),
-      ])
+      ] + errors(of: difference))
   }
 
   /// A row as a value, for reports that are one.

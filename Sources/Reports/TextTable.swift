@@ -100,6 +100,21 @@ extension TextTable: CustomStringConvertible {
   public var description: String { lines.joined(separator: "\n") }
 }
 
+/// How far an estimate may be off, behind it: ` (±1.1 MiB)`; nothing where it is none.
+struct ErrorText: CustomStringConvertible {
+  /// Whether it has parentheses of its own, or is within some.
+  enum Place {
+    case own, within
+  }
+
+  let description: String
+
+  init(_ bytes: Int, _ place: Place) {
+    let text = "±\(ByteCount(bytes))"
+    description = bytes == 0 ? "" : place == .own ? " (\(text))" : " \(text)"
+  }
+}
+
 /// One row, before it is known how wide it may be.
 private struct RowText {
   let key: Statistic.Key
@@ -115,7 +130,7 @@ private struct RowText {
     key = statistic.key
     function = statistic.function
     stack = statistic.stack
-    size = "size=\(ByteCount(statistic.liveBytes))"
+    size = "size=\(ByteCount(statistic.liveBytes))\(ErrorText(statistic.liveErrorBytes, .own))"
     change = nil
     let total =
       figures == .live
@@ -142,7 +157,8 @@ private struct RowText {
     size = "size=\(ByteCount(difference.liveBytes))"
     let accent: TextStyle.Accent? =
       difference.addedBytes == 0 ? nil : difference.addedBytes > 0 ? .red : .green
-    change = (" (\(ByteCount(difference.addedBytes).signed))", accent)
+    let error = ErrorText(difference.addedErrorBytes, .within)
+    change = (" (\(ByteCount(difference.addedBytes).signed)\(error))", accent)
     let blocks = difference.addedBlocks
     let sign = blocks < 0 ? "" : "+"
     let average = Self.average(difference.averageBytes)

@@ -25,6 +25,8 @@ package enum DumpTrigger {
 struct ScanTotals {
   var bytes: UInt64 = 0
   var blocks: UInt64 = 0
+  /// The standard error of the bytes, where they are an estimate.
+  var errorBytes: UInt64 = 0
   /// Sites in `sortedSites`, largest first.
   var siteCount = 0
 }

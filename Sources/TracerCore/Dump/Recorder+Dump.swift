@@ -100,7 +100,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.dumps.leftOutBytes = 0
     pointee.dumps.previous = pointee.dumps.last
     pointee.dumps.last = ScanTotals(
-      bytes: scan.bytes, blocks: scan.blocks, siteCount: scan.siteCount)
+      bytes: scan.bytes, blocks: scan.blocks,
+      errorBytes: pointee.sampling.mean.standardError(scan.sampled.variance),
+      siteCount: scan.siteCount)
     // The kernel takes as long to walk the page tables as the scan has taken.
     let memory =
       trigger == .limit && isPressed

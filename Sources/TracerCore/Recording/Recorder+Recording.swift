@@ -36,7 +36,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// - Parameters:
   ///   - depth: How many frames of a stack to keep; 0 for what the settings say.
   ///   - sampling: Bytes from one sample to the next, 0 for every block; `nil` for what the settings
-  ///     say. EINVAL where the process has sampled at another distance.
+  ///     say. EBUSY where the process has sampled at another distance.
   package func startRecording(
     _ cause: RecordingCause = .asked, depth: UInt32 = 0, sampling: UInt64? = nil
   ) -> Int32 {

@@ -23,12 +23,17 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.sampling.isOn = false
     guard byteCount != 0 else { return 0 }
     let known = pointee.sampling.mean.byteCount
-    guard known == 0 || known == byteCount else { return EINVAL }
+    guard known == 0 || known == byteCount else { return EBUSY }
     guard pointee.sampling.blocks.open() else { return ENOMEM }
     pointee.sampling.mean = SampleMean(byteCount: byteCount)
     if pointee.sampling.seed == 0 { seedSampling() }
     pointee.sampling.isOn = true
     return 0
+  }
+
+  /// Bytes for each sample of this recording, on average; 0 where every block is recorded.
+  var samplingByteCount: UInt64 {
+    pointee.sampling.isOn ? pointee.sampling.mean.byteCount : 0
   }
 
   /// What the entries lead to while this recording lasts.
