@@ -71,7 +71,8 @@ struct Enable: ParsableCommand {
 
   private var settings: [TracerSetting: String] {
     let given: [TracerSetting: String?] = [
-      .limit: limit, .start: start, .keep: keep, .depth: depth, .sample: sample, .signals: signals, .log: log,
+      .limit: limit, .start: start, .keep: keep, .depth: depth, .sample: sample, .signals: signals,
+      .log: log,
     ]
     return given.compactMapValues { $0 }
   }

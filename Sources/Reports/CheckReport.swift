@@ -206,7 +206,7 @@ public struct CheckReport: Sendable {
   /// | `by`, `charging` | as in the others |
   /// | `bounds` | `growth_bytes`, `live_bytes`, `row_bytes`; `null` where not given |
   /// | `total` | `live_bytes`, `live_blocks`, and `added_bytes`, `added_blocks` (`null` for one dump) |
-  /// | `undecided` | whether estimates are above a bound by two standard errors at most, which passes |
+  /// | `undecided` | of estimates: whether they are above a bound by two standard errors at most, which passes |
   /// | `problems` | a sentence for each bound that does not hold |
   /// | `rows` | at fault, as in a comparison; for one dump what is added is what is alive |
   /// | `omitted_rows` | how many are left out because of a limit |
@@ -214,7 +214,10 @@ public struct CheckReport: Sendable {
   public var json: JSON {
     func bound(_ bytes: Int?) -> JSON { bytes.map(JSON.integer) ?? .null }
     let rows = shownRows
-    return .object([
+    let isEstimate = check.liveErrorBytes != 0 || check.addedErrorBytes != 0
+    let undecided: [JSON.Member] =
+      isEstimate ? [.init("undecided", .boolean(check.isUndecided))] : []
+    let head: [JSON.Member] = [
       .init("report", "check"), .init("passed", .boolean(check.passes)),
       .init("by", .string(grouping.rawValue)), .init("charging", JSONReport.name(of: charging)),
       .init(
@@ -233,7 +236,8 @@ public struct CheckReport: Sendable {
             .init("added_blocks", compares ? .integer(check.addedBlocks) : .null),
           ] + JSONReport.error("live_error_bytes", check.liveErrorBytes)
             + (compares ? JSONReport.error("added_error_bytes", check.addedErrorBytes) : []))),
-      .init("undecided", .boolean(check.isUndecided)),
+    ]
+    let tail: [JSON.Member] = [
       .init("problems", .array(check.passes ? [] : sentences.map(JSON.string))),
       .init("rows", .array(rows.map(JSONReport.value(of:)))),
       .init("omitted_rows", .integer(check.atFault.count - rows.count)),
@@ -249,7 +253,8 @@ public struct CheckReport: Sendable {
               "blocks": .integer(suppression.taken?.blocks ?? 0),
             ]
           })),
-    ])
+    ]
+    return .object(head + undecided + tail)
   }
 }
 

@@ -178,7 +178,8 @@ public struct Summary: Sendable {
   private static let names = [
     "traced": "traced", "before": "from before recording", "mmap": "mapped outside the heap",
     "slack": "free or rounding in the allocator",
-    "before_and_slack": "from before recording, free or rounding", "tracer": "the tracer itself", "other": "other",
+    "before_and_slack": "from before recording, free or rounding", "tracer": "the tracer itself",
+    "other": "other",
   ]
 
   static func losses(

@@ -25,7 +25,8 @@ extension Summary {
       + "\(ErrorText(survivors.liveErrorBytes, .own)) of \(ByteCount(snapshot.liveBytes)), "
       + "count=\(survivors.liveBlocks) of \(snapshot.liveBlocks)"
     lines =
-      Self.identity(snapshot.header, style) + Self.sampling(snapshot.header) + [when, share] + Self.losses(snapshot.header, style)
+      Self.identity(snapshot.header, style) + Self.sampling(snapshot.header) + [when, share]
+      + Self.losses(snapshot.header, style)
       + Self.warnings(snapshot, style)
   }
 }

@@ -249,7 +249,8 @@ package struct SampledBlocks: ~Copyable {
       blocks = blocks &+ count
       sum &+= min(Self.byteCount(level), Int(min(count, 1 << 40)) &* System.pageByteCount)
     }
-    return sum &+ min(Int(TRACER_PAGE_CELL_COUNT), Int(min(blocks, 1 << 40)) &* System.pageByteCount)
+    return sum
+      &+ min(Int(TRACER_PAGE_CELL_COUNT), Int(min(blocks, 1 << 40)) &* System.pageByteCount)
   }
 
   /// Gives the pages back and keeps the addresses, since a thread may be on its way to one.
