@@ -123,7 +123,8 @@ class Tables:
             return self.records.slope(job["name"], mode, sizes)
         return self.records.figures(f"{job['name']}@{sizes[0]}", mode, "instructions").get(0)
 
-    def instructions(self, jobs):
+    def instructions(self, jobs, text):
+        """Counts as a text of a mode's and its base's."""
         jobs = [job for job in jobs if job["small"] and self.counted(job, "bare")]
         modes = [mode for mode in COUNTED if mode in self.modes and any(self.counted(job, mode) for job in jobs)]
         rows = []
@@ -131,19 +132,7 @@ class Tables:
             cells = [job["title"], f"{self.counted(job, 'bare'):,.0f}"]
             for mode in modes:
                 count, base = self.counted(job, mode), self.counted(job, self.modes[mode]["base"])
-                cells.append(f"{count / base:.3f}" if count and base else "")
-            rows.append(cells)
-        return table(["", "bare", *map(self.title, modes)], rows)
-
-    def pair_instructions(self, jobs):
-        jobs = [job for job in jobs if job["small"] and self.counted(job, "bare")]
-        modes = [mode for mode in COUNTED if mode in self.modes and any(self.counted(job, mode) for job in jobs)]
-        rows = []
-        for job in jobs:
-            cells = [job["title"], f"{self.counted(job, 'bare'):.0f}"]
-            for mode in modes:
-                count, base = self.counted(job, mode), self.counted(job, self.modes[mode]["base"])
-                cells.append(f"{count - base:+.1f}" if count and base else "")
+                cells.append(text(count, base) if count and base else "")
             rows.append(cells)
         return table(["", "bare", *map(self.title, modes)], rows)
 
