@@ -10,7 +10,7 @@ import Testing
   private static let meanBytes = 8192
 
   private func build() throws -> String {
-    try Programs.build("sampled.c", ["-O1", "-g", "-w", "-fno-builtin"])
+    try Programs.sampled()
   }
 
   private func environment(_ box: DumpBox, _ more: [String: String] = [:]) -> [String: String] {
@@ -192,6 +192,14 @@ import Testing
     #expect(guest.messages().contains { $0.contains("frames a stack, one sample in 4096 B") })
   }
 
+  @Test func `a program starts recordings of samples and of every block, one after the other`()
+    throws
+  {
+    let box = try DumpBox()
+    let result = try run([build(), "api"], environment: box.environment("1"))
+    #expect(result.status == 0, "\(result.output) \(result.errors)")
+  }
+
   @Test(arguments: [
     (
       ["HEAPTAP_SAMPLE": "100"],
@@ -225,11 +233,18 @@ import Testing
   }
 }
 
+extension Programs {
+  fileprivate static func sampled() throws -> String {
+    let headers = Workshop.package.appendingPathComponent("Sources/CHeaptap").path
+    return try build("sampled.c", ["-O1", "-g", "-w", "-fno-builtin", "-I\(headers)"])
+  }
+}
+
 /// The commands, and another tool, on estimates.
 @Suite struct SamplingCommandTests {
   private func sampled() throws -> (box: DumpBox, path: String) {
     let box = try DumpBox()
-    let program = try Programs.build("sampled.c", ["-O1", "-g", "-w", "-fno-builtin"])
+    let program = try Programs.sampled()
     let result = try run(
       [
         Workshop.command, "run", "--sample", "64K", "-o", box.directory.path, "--", program,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Allocates what its functions are known to leave, in sizes around the mean of the samples, and looks at
- * what it gets: `sampled books`, `sampled sizes`, `sampled family` or `sampled fork`. */
+ * what it gets: `sampled books`, `sampled sizes`, `sampled family`, `sampled fork` or
+ * `sampled api`. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <malloc.h>
@@ -12,6 +13,8 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "heaptap.h"
 
 #define NEVER_INLINE __attribute__((noinline))
 
@@ -183,6 +186,57 @@ static void forked(void) {
     ;
 }
 
+#define CHECK(condition)                                                                           \
+  do {                                                                                             \
+    if (!(condition)) {                                                                            \
+      printf("line %d: not %s\n", __LINE__, #condition);                                           \
+      exit(1);                                                                                     \
+    }                                                                                              \
+  } while (0)
+
+/* A recording of samples, one of every block, and one of samples again. */
+static void api(void) {
+  struct heaptap_figures figures;
+  CHECK(heaptap_start_sampling(0, 100) == EINVAL);
+  CHECK(heaptap_start_sampling(0, 2ul << 30) == EINVAL);
+  CHECK(heaptap_start_sampling(10, 4096) == 0);
+  small(400000);
+  CHECK(heaptap_read(&figures) == 0);
+  CHECK(figures.sample_bytes == 4096 && figures.depth == 10);
+  /* 19.2 MB by 4,700 samples, which are off by 280 KB or so. */
+  CHECK(figures.live_error_bytes > 200000 && figures.live_error_bytes < 400000);
+  CHECK(figures.live_bytes > 19200000 - 8 * 280000 && figures.live_bytes < 19200000 + 8 * 280000);
+  /* It goes on as it was. */
+  CHECK(heaptap_clear() == 0 && heaptap_read(&figures) == 0);
+  CHECK(figures.sample_bytes == 4096 && figures.live_bytes < 100000);
+  CHECK(heaptap_discard() == 0);
+  CHECK(heaptap_start_sampling(0, 8192) == EBUSY);
+  CHECK(heaptap_start_sampling(0, 0) == 0);
+  void *known = malloc(777);
+  CHECK(heaptap_read(&figures) == 0);
+  CHECK(figures.sample_bytes == 0 && figures.live_error_bytes == 0);
+  CHECK(figures.live_bytes >= 777 && figures.live_bytes < 10000);
+  CHECK(heaptap_traceback(known, NULL, 0, NULL) == 0);
+  size_t total = 0;
+  heaptap_traceback(known, NULL, 0, &total);
+  CHECK(total > 0);
+  for (long i = 0; i < kept_count; i++)
+    free(kept[i]);
+  free(known);
+  CHECK(heaptap_discard() == 0);
+  CHECK(heaptap_start_sampling(0, 4096) == 0);
+  /* A large block is a sample, and its stack is known. */
+  void *large = malloc(1 << 20);
+  total = 0;
+  heaptap_traceback(large, NULL, 0, &total);
+  CHECK(total > 0);
+  free(large);
+  total = 0;
+  heaptap_traceback(large, NULL, 0, &total);
+  CHECK(total == 0);
+  CHECK(heaptap_discard() == 0);
+}
+
 int main(int count, char **arguments) {
   const char *what = count > 1 ? arguments[1] : "";
   /* Not of the heap, whose books are kept. */
@@ -195,6 +249,8 @@ int main(int count, char **arguments) {
     family();
   else if (!strcmp(what, "fork"))
     forked();
+  else if (!strcmp(what, "api"))
+    api();
   else
     return 2;
   return 0;
