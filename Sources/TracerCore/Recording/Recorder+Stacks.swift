@@ -101,12 +101,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     var trace = ReadTrace()
     // An `async let` of an `async let` and so on: each one adds frames.
     while walk.root != 0, walk.total < StackWalk.stepLimit {
-      // Of a task that was not sampled nothing is known, and of one in a thousand it would be: a stack
-      // would be two, by chance.
-      if !pointee.sampling.isOn,
-        let origin = TaskOrigin.find(
-          root: walk.root, map: pointee.map, epoch: pointee.epoch.load(ordering: .relaxed),
-          readable: &thread.pointee.readableContexts, trace: &trace)
+      if let origin = TaskOrigin.find(
+        root: walk.root, map: pointee.map, epoch: pointee.epoch.load(ordering: .relaxed),
+        readable: &thread.pointee.readableContexts, trace: &trace)
       {
         let site = pointee.sites.site(origin)
         return walk.append(site.pointee, pointee.sites.rows(of: site.pointee))
