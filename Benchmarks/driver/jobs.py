@@ -118,7 +118,7 @@ def programs(workshop):
         lambda size: git("blame", *["-C"] * size, "main", "--", blamed()), 3, (1,), quiet_git))
     yield needs("g++", "g++", Job("cc1plus", "programs", "cc1plus -O1", compiler, 1, (0,)))
     yield needs("redis-benchmark", "redis-tools", needs("redis-server", "redis-server", Job(
-        "redis", "programs", "redis-server", size=100000, small=(2000, 4000), server="redis")))
+        "redis", "programs", "redis-server", size=100000, small=(5000, 15000), server="redis")))
     yield needs("ab", "apache2-utils", needs("nginx", "nginx-light", Job(
         "nginx", "programs", "nginx", size=60000, small=(1000, 2000), server="nginx")))
 
@@ -133,7 +133,7 @@ def loops(workshop):
                 name, "loops", f"pairs from 256 stacks, {threads} thread{'s' if threads > 1 else ''}{title}",
                 lambda size, option=option, threads=threads: [
                     workshop.compile("paths.c", f"paths{option}", option), str(size), str(threads)],
-                6000000, (50000, 100000) if threads == 1 else ())
+                6000000, (50000, 150000) if threads == 1 else ())
     yield Job(
         "living", "living", "5,000,000 live blocks",
         lambda size: [workshop.compile("living.c", "living"), str(size)], 5000000, (50000, 100000))
@@ -153,7 +153,7 @@ def pairs(workshop):
             ("stacks-10000", "22 frames, 10,000 stacks at random", program("stacks", 10000), 400000),
             ("stacks-100000", "22 frames, 100,000 stacks at random", program("stacks", 100000), 400000),
             ("fork", "fork, exit and wait (µs)", program("fork"), 2000)):
-        small = (100000, 200000) if name.startswith("pair") else ()
+        small = (20000, 60000) if name.startswith("pair") else ()
         yield Job(name, "pairs", title, command, size, small, says_figure=True)
 
 
