@@ -38,6 +38,8 @@ package struct Settings {
   package var looksForTypes = true
   /// Whether stacks of different threads are told apart.
   package var tellsThreads = false
+  /// Whether dumps say what was alive at the peak.
+  package var keepsPeak = false
   /// The process that `heaptap run` is, if it started this one.
   package var runner: Int32 = 0
   /// At which marks a snapshot is written by itself; none where that is off.
@@ -140,6 +142,10 @@ package struct Settings {
     if let value = Self.match(entry, "_THREADS=") {
       tellsThreads = Self.isEqual(value, "1")
       return problem("HEAPTAP_THREADS", "0 or 1", value, tellsThreads || Self.isEqual(value, "0"))
+    }
+    if let value = Self.match(entry, "_PEAK=") {
+      keepsPeak = Self.isEqual(value, "1")
+      return problem("HEAPTAP_PEAK", "0 or 1", value, keepsPeak || Self.isEqual(value, "0"))
     }
     if let value = Self.match(entry, "_LIMIT=") {
       return problem(

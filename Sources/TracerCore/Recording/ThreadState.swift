@@ -7,11 +7,10 @@ import Synchronization
 /// Allocations of one site that the thread has not yet added to the site's totals.
 package struct SiteTally: ~Copyable {
   package let site: Atomic<UInt32>
-  package let blocks: Atomic<UInt32>
+  package let blocks: Atomic<UInt16>
+  /// Of these blocks, those that were freed before the thread's next allocation.
+  package let temporaries: Atomic<UInt16>
   package let bytes: Atomic<UInt64>
-
-  /// When to flush, long before the 32 bits are full.
-  static var blockLimit: UInt32 { .max / 2 }
 }
 
 /// One thread's counters, tallies and scratch space: 16 KiB, whatever the thread does.
@@ -47,6 +46,11 @@ package struct ThreadState: ~Copyable {
   /// Traced bytes since the balance was last published, and the most that they have been since.
   var balance: Int64
   package let balanceHigh: Atomic<Int64>
+
+  /// Where the thread's last allocation is, until it is freed, and the tally that has counted it: until the
+  /// next allocation the tally is of no other site.
+  var lastBlock: UInt
+  var lastTally: UnsafeMutablePointer<SiteTally>?
 
   /// Of the stack, and of the heap that async contexts lie in.
   var readable: ReadableRange
@@ -97,6 +101,14 @@ extension Atomic where Value == UInt64 {
   }
 }
 
+extension Atomic where Value == UInt16 {
+  /// As of 64 bits.
+  @inline(__always)
+  func addAlone(_ value: UInt16) {
+    store(load(ordering: .relaxed) &+ value, ordering: .relaxed)
+  }
+}
+
 /// The states of all threads. All zero is a valid, closed pool.
 package struct ThreadPool: ~Copyable {
   private static var perChunk: Int { 64 }
@@ -107,6 +119,8 @@ package struct ThreadPool: ~Copyable {
   private let chunkCount: Atomic<UInt32>
   private let hint: Atomic<UInt32>
   package let threadCount: Atomic<UInt32>
+  /// The most that there have been at once in the recording.
+  private let mostThreads: Atomic<UInt32>
   /// How far a thread's balance may be from what it has published, in bytes: 2 KiB among all.
   package let publishLimit: Atomic<Int64>
   /// Bytes that the memos of all threads may come to use.
@@ -241,7 +255,38 @@ package struct ThreadPool: ~Copyable {
 
   /// A thread that comes or goes in the same moment may have its own limit stand until the next does.
   private func noteCount(_ count: UInt32) {
-    publishLimit.store(max(256, 2048 / Int64(max(1, count))), ordering: .relaxed)
+    publishLimit.store(Self.publishLimit(of: Int64(count)), ordering: .relaxed)
+    var most = mostThreads.load(ordering: .relaxed)
+    while count > most {
+      let (exchanged, original) = mostThreads.compareExchange(
+        expected: most, desired: count, ordering: .relaxed)
+      if exchanged { return }
+      most = original
+    }
+  }
+
+  private static func publishLimit(of threads: Int64) -> Int64 { max(256, 2048 / max(1, threads)) }
+
+  /// Has the most threads that there were at once be those that there are.
+  func beginRecording() {
+    mostThreads.store(threadCount.load(ordering: .relaxed), ordering: .relaxed)
+  }
+
+  /// By how many bytes what is published may have been wrong at any time of the recording; 0 where there was
+  /// one thread only.
+  ///
+  /// Of the threads that there were at once the first has held back what one may, the second what each of two
+  /// may, and so on: a thread that rests does not hear that others have come.
+  var peakError: Int64 {
+    let most = Int64(mostThreads.load(ordering: .relaxed))
+    guard most > 1 else { return 0 }
+    var sum: Int64 = 0
+    var number: Int64 = 1
+    while number <= min(most, 8) {
+      sum = sum &+ Self.publishLimit(of: number)
+      number &+= 1
+    }
+    return sum &+ max(0, most &- 8) &* Self.publishLimit(of: most)
   }
 
   private func makeChunk(_ chunk: Int) -> UnsafeMutableRawPointer? {
