@@ -46,7 +46,7 @@ deps: ## Install the Debian packages that are missing
 	    apt-get install -y --no-install-recommends $$missing
 
 test: deps build ## Run all tests
-	$(SWIFT) test
+	SWIFT=$(SWIFT) Tests/run
 
 demo: deps build ## Trace a leaking server of Examples/ and name the line
 	Examples/demo.sh

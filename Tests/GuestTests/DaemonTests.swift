@@ -27,14 +27,14 @@ import Testing
     _ processes: [ArmedProcess], _ dumps: inout [Snapshot], _ answers: () throws -> [String]
   ) throws -> [[String]] {
     var all = [try answers()]
-    for process in processes { _ = try process.start(timeout: .seconds(20)) }
+    for process in processes { _ = try process.start(timeout: patience) }
     all.append(try answers())
     for process in processes {
-      dumps.append(try snapshot(process.snapshot(timeout: .seconds(20))))
+      dumps.append(try snapshot(process.snapshot(timeout: patience)))
     }
     all.append(try answers())
     for process in processes {
-      guard case .stopped(let last?, nil) = try process.stop(timeout: .seconds(20)) else {
+      guard case .stopped(let last?, nil) = try process.stop(timeout: patience) else {
         throw GuestError("no last dump of \(process.place)")
       }
       dumps.append(try snapshot(last))
@@ -216,7 +216,7 @@ import Testing
           _ = FileManager.default.createFile(
             atPath: steps.appendingPathComponent("\(phase - 1)").path, contents: nil)
         }
-        try guest.wait(for: "phase \(phase)", seconds: 60) {
+        try guest.wait(for: "phase \(phase)") {
           guest.outputSoFar.filter { $0 == "\n" }.count > phase
         }
         phase += 1

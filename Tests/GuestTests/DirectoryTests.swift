@@ -37,7 +37,7 @@ import Testing
     #expect(try guest.tell("allocate 1 1") == "kept 5", sourceLocation: sourceLocation)
     let armed = try guest.armed()
     #expect(throws: ProcessControlError.self, sourceLocation: sourceLocation) {
-      try armed.snapshot(timeout: .seconds(10))
+      try armed.snapshot(timeout: patience)
     }
     #expect(armed.state == .recording, sourceLocation: sourceLocation)
   }
@@ -56,7 +56,7 @@ import Testing
     let guest = try Self.guest(missing.path)
     try Self.expectRefusal(guest, "cannot open the directory '\(missing.path)' for dumps")
     mkdir(missing.path, 0o700)
-    let path = try guest.armed().snapshot(timeout: .seconds(10))
+    let path = try guest.armed().snapshot(timeout: patience)
     #expect(path.hasPrefix(missing.path))
   }
 
@@ -117,7 +117,7 @@ import Testing
     guest.signal(SIGUSR2)
     try guest.wait(forMessage: "not a directory, or a link")
     unlink(trap.path)
-    let path = try guest.armed().snapshot(timeout: .seconds(10))
+    let path = try guest.armed().snapshot(timeout: patience)
     #expect(path.hasPrefix(trap.path + "/"))
   }
 
@@ -183,7 +183,7 @@ import Testing
     try Self.expectRefusal(guest, "no space left on the device")
     #expect(names() == ["ballast"])
     try FileManager.default.removeItem(atPath: seen + "/ballast")
-    let path = try guest.armed().snapshot(timeout: .seconds(10))
+    let path = try guest.armed().snapshot(timeout: patience)
     #expect(path.hasSuffix(names()[0]) && names().count == 1)
   }
 
@@ -203,7 +203,7 @@ import Testing
     try Self.expectRefusal(guest, "RLIMIT_FSIZE")
     #expect(box.names.isEmpty)
     try guest.tell("limit-files 100000000")
-    let path = try guest.armed().snapshot(timeout: .seconds(10))
+    let path = try guest.armed().snapshot(timeout: patience)
     let snapshot = try Snapshot(profile: [UInt8](Data(contentsOf: URL(fileURLWithPath: path))))
     #expect(snapshot.liveBlocks == 5)
   }

@@ -67,7 +67,7 @@ import Testing
     isOver.signal()
     try guest.tell("calm")
     let armed = try guest.armed()
-    if case .recording = armed.state { _ = try armed.stop(timeout: .seconds(20)) }
+    if case .recording = armed.state { _ = try armed.stop(timeout: patience) }
     let all = try guest.box.snapshots()
     #expect(!all.isEmpty)
     #expect(all.areSound)

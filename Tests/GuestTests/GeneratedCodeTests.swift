@@ -81,7 +81,7 @@ import Testing
       ], environment: box.environment("record", ["HEAPTAP_DEPTH": "128"]))
     defer { unlink("/tmp/perf-\(guest.pid).map") }
     try guest.wait(forOutput: "leaked")
-    let dump = try Obedient.armed(guest.pid, guest).snapshot(timeout: .seconds(20))
+    let dump = try Obedient.armed(guest.pid, guest).snapshot(timeout: patience)
     // On another machine, after the process's end: nothing but the dump is at hand.
     kill(guest.pid, SIGKILL)
     _ = guest.finish()

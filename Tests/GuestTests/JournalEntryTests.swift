@@ -68,7 +68,7 @@ import TracerCore
   /// Waits for so many dumps, without asking the journal.
   private func snapshot(_ guest: Obedient, dumps count: Int) throws {
     guest.signal(SIGUSR2)
-    try guest.guest.wait(for: "\(count) dumps", seconds: 5) { guest.ownDumps.count >= count }
+    try guest.guest.wait(for: "\(count) dumps") { guest.ownDumps.count >= count }
   }
 
   // MARK: What is in an entry

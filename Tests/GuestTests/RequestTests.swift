@@ -153,10 +153,10 @@ import Testing
     try guest.tell("calm")
     // Whatever state the storm left: start, and count from there.
     let armed = try guest.armed()
-    if case .recording = armed.state { _ = try armed.stop(timeout: .seconds(20)) }
-    _ = try armed.start(timeout: .seconds(20))
+    if case .recording = armed.state { _ = try armed.stop(timeout: patience) }
+    _ = try armed.start(timeout: patience)
     try guest.tell("allocate 11 22")
-    _ = try armed.snapshot(timeout: .seconds(20))
+    _ = try armed.snapshot(timeout: patience)
     let all = try guest.snapshots()
     #expect(all.areSound)
     #expect(all.last?.liveBlocks == 11 && all.last?.liveBytes == 242)
@@ -206,28 +206,28 @@ import Testing
     #expect(armed.state == .dormant)
     #expect(armed.counters?.signals == "USR1,USR2")
     #expect(armed.counters?.depthLimit == 64)
-    #expect(throws: ProcessControlError.self) { try armed.snapshot(timeout: .seconds(10)) }
+    #expect(throws: ProcessControlError.self) { try armed.snapshot(timeout: patience) }
 
-    guard case .started = try armed.start(timeout: .seconds(10)),
-      case .wasRecording = try armed.start(timeout: .seconds(10))
+    guard case .started = try armed.start(timeout: patience),
+      case .wasRecording = try armed.start(timeout: patience)
     else { throw GuestError("two starts are not a start and nothing") }
     #expect(armed.state == .recording)
     try guest.tell("allocate 100 30")
-    armed.refresh(timeout: .seconds(10))
+    armed.refresh(timeout: patience)
     #expect(armed.counters?.liveBlocks == 100)
     #expect(armed.counters?.liveBytes == 3000)
     #expect((armed.counters?.peakBytes ?? 0) >= 3000)
     #expect((armed.counters?.tracerBytes ?? 0) > 0)
 
-    let first = try armed.snapshot(timeout: .seconds(10))
+    let first = try armed.snapshot(timeout: patience)
     #expect(FileManager.default.fileExists(atPath: first))
-    let second = try armed.snapshot(timeout: .seconds(10))
+    let second = try armed.snapshot(timeout: patience)
     #expect(first != second)
-    guard case .stopped(let dump?, nil) = try armed.stop(timeout: .seconds(10)) else {
+    guard case .stopped(let dump?, nil) = try armed.stop(timeout: patience) else {
       throw GuestError("stopped without a dump")
     }
     #expect(dump != second)
-    #expect(try armed.stop(timeout: .seconds(10)) == .wasDormant)
+    #expect(try armed.stop(timeout: patience) == .wasDormant)
     #expect(armed.state == .dormant)
     #expect(armed.counters?.snapshotCount == 3)
     let all = try guest.snapshots()
@@ -240,9 +240,9 @@ import Testing
     let armed = try guest.armed()
     try guest.tell("nap")
     for _ in 0..<10 {
-      _ = try armed.start(timeout: .seconds(10))
-      _ = try armed.snapshot(timeout: .seconds(10))
-      _ = try armed.stop(timeout: .seconds(10))
+      _ = try armed.start(timeout: patience)
+      _ = try armed.snapshot(timeout: patience)
+      _ = try armed.stop(timeout: patience)
     }
     #expect(try guest.ask("naps") == 0)
     // The counter can count.
@@ -258,7 +258,7 @@ import Testing
     try guest.start()
     try guest.tell("close-all")
     try guest.tell("allocate 4 4")
-    let path = try armed.snapshot(timeout: .seconds(10))
+    let path = try armed.snapshot(timeout: patience)
     #expect(FileManager.default.fileExists(atPath: path))
     #expect(try guest.snapshot().liveBlocks == 4)
     #expect(try guest.ask("descriptors") == 4)
@@ -271,9 +271,9 @@ import Testing
     let guest = try Obedient("1", box: box).daemon(user: 65534)
     // Its parent's descriptors are gone, and its messages with them: the dump says enough.
     let armed = try guest.armed()
-    _ = try armed.start(timeout: .seconds(10))
+    _ = try armed.start(timeout: patience)
     try guest.tell("allocate 6 60")
-    let path = try armed.snapshot(timeout: .seconds(10))
+    let path = try armed.snapshot(timeout: patience)
     #expect(path.hasPrefix(box.directory.path + "/65534/"))
     let snapshot = try Snapshot(profile: [UInt8](Data(contentsOf: URL(fileURLWithPath: path))))
     #expect(snapshot.liveBlocks == 6)

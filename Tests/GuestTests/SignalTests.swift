@@ -45,7 +45,7 @@ import Testing
     sleep(2)
     #expect(guest.messages(with: "handler of its own").count == 1)
     // The page still works.
-    _ = try armed.start(timeout: .seconds(10))
+    _ = try armed.start(timeout: patience)
     #expect(armed.state == .recording)
   }
 
@@ -74,7 +74,7 @@ import Testing
     let armed = try guest.armed()
     #expect(armed.counters?.signals == "none")
     #expect(guest.facts.caughtSignals & (1 << 9 | 1 << 11) == 0)
-    _ = try armed.start(timeout: .seconds(10))
+    _ = try armed.start(timeout: patience)
     guest.signal(signal)
     #expect(guest.guest.finish().signal == signal)
   }
@@ -111,8 +111,8 @@ import Testing
     // By the page it can be asked all the same.
     let armed = try Obedient.armed(guest.pid, guest)
     #expect(armed.state == .dormant)
-    _ = try armed.start(timeout: .seconds(10))
-    _ = try armed.snapshot(timeout: .seconds(10))
+    _ = try armed.start(timeout: patience)
+    _ = try armed.snapshot(timeout: patience)
     guest.send(SIGUSR2)
     let result = guest.finish()
     #expect(result.status == 0)

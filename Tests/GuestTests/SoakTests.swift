@@ -37,13 +37,13 @@ import Testing
   {
     let guest = try Obedient("1")
     let armed = try guest.armed()
-    _ = try armed.start(timeout: .seconds(20))
+    _ = try armed.start(timeout: patience)
     #expect(try guest.ask("plant 10000 100") == 1_000_000)
     let known = Stable(stacks: 10000, blocksPerStack: 100)
     // The first dump ends the generation of the stable blocks.
     for round in 0...Self.dumpCount {
       if round == 1 { try guest.tell("turmoil") }
-      let path = try armed.snapshot(timeout: .seconds(60))
+      let path = try armed.snapshot(timeout: patience)
       let file = URL(fileURLWithPath: path)
       let snapshot = try Snapshot(profile: [UInt8](Data(contentsOf: file)))
       try #require([snapshot].areSound, "dump \(round)")
@@ -51,7 +51,7 @@ import Testing
       try FileManager.default.removeItem(at: file)
     }
     try guest.tell("calm")
-    guard case .stopped(let last?, nil) = try armed.stop(timeout: .seconds(60)) else {
+    guard case .stopped(let last?, nil) = try armed.stop(timeout: patience) else {
       throw GuestError("no last dump")
     }
     let snapshot = try Snapshot(profile: [UInt8](Data(contentsOf: URL(fileURLWithPath: last))))

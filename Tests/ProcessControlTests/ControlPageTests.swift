@@ -43,8 +43,8 @@ private func sentence(_ body: () throws -> Void) -> String {
       }
     }
     defer { tracer.end() }
-    #expect(try thisProcess().start(timeout: .seconds(10)) == .started)
-    #expect(try thisProcess().start(timeout: .seconds(10)) == .wasRecording)
+    #expect(try thisProcess().start(timeout: patience) == .started)
+    #expect(try thisProcess().start(timeout: patience) == .wasRecording)
     #expect(try thisProcess().state == .recording)
   }
 
@@ -54,11 +54,11 @@ private func sentence(_ body: () throws -> Void) -> String {
     }
     defer { tracer.end() }
     #expect(
-      sentence { _ = try thisProcess().start(timeout: .seconds(10)) }
+      sentence { _ = try thisProcess().start(timeout: patience) }
         .contains("did not start recording: cannot allocate memory"))
     tracer.page.write("no room for the live map under RLIMIT_AS", to: \.message)
     #expect(
-      sentence { _ = try thisProcess().start(timeout: .seconds(10)) }
+      sentence { _ = try thisProcess().start(timeout: patience) }
         .hasSuffix("did not start recording: no room for the live map under RLIMIT_AS"))
   }
 
@@ -71,7 +71,7 @@ private func sentence(_ body: () throws -> Void) -> String {
       page[\.snapshot_result] = TRACER_SNAPSHOT_WRITTEN.rawValue
     }
     defer { tracer.end() }
-    #expect(try thisProcess().snapshot(timeout: .seconds(10)) == "/var/tmp/a.pb")
+    #expect(try thisProcess().snapshot(timeout: patience) == "/var/tmp/a.pb")
   }
 
   @Test func `a snapshot of what does not record says how to start it`() throws {
@@ -79,7 +79,7 @@ private func sentence(_ body: () throws -> Void) -> String {
       page[\.snapshot_result] = TRACER_SNAPSHOT_DORMANT.rawValue
     }
     defer { tracer.end() }
-    let error = sentence { _ = try thisProcess().snapshot(timeout: .seconds(10)) }
+    let error = sentence { _ = try thisProcess().snapshot(timeout: patience) }
     #expect(error.contains("is not recording"))
     #expect(error.contains("'heaptap start \(getpid())'"))
   }
@@ -92,7 +92,7 @@ private func sentence(_ body: () throws -> Void) -> String {
     }
     defer { tracer.end() }
     #expect(
-      sentence { _ = try thisProcess().snapshot(timeout: .seconds(10)) }
+      sentence { _ = try thisProcess().snapshot(timeout: patience) }
         .hasSuffix("could not write its snapshot: no space left in '/var/tmp'"))
   }
 
@@ -106,9 +106,9 @@ private func sentence(_ body: () throws -> Void) -> String {
     defer { tracer.end() }
     tracer.page[\.state] = TRACER_STATE_RECORDING.rawValue
     #expect(
-      try thisProcess().stop(timeout: .seconds(10))
+      try thisProcess().stop(timeout: patience)
         == .stopped(dump: "/var/tmp/last.pb", problem: nil))
-    #expect(try thisProcess().stop(timeout: .seconds(10)) == .wasDormant)
+    #expect(try thisProcess().stop(timeout: patience) == .wasDormant)
   }
 
   @Test func `requests are numbered past the end of their counter`() throws {
@@ -118,7 +118,7 @@ private func sentence(_ body: () throws -> Void) -> String {
     defer { tracer.end() }
     tracer.page[\.handled] = .max
     tracer.page[\.requested] = .max
-    #expect(try thisProcess().start(timeout: .seconds(10)) == .started)
+    #expect(try thisProcess().start(timeout: patience) == .started)
     #expect(tracer.page[\.handled] == 0)
   }
 
@@ -140,7 +140,7 @@ private func sentence(_ body: () throws -> Void) -> String {
       pid: child.pid, program: "sleep", unit: nil, handle: try ProcessHandle(child.pid),
       way: .page(page, worker: child.pid))
     #expect(
-      sentence { _ = try process.start(timeout: .seconds(30)) }
+      sentence { _ = try process.start(timeout: patience) }
         == "'sleep' (pid \(child.pid)) ended before it answered")
   }
 
@@ -154,7 +154,7 @@ private func sentence(_ body: () throws -> Void) -> String {
       // The worker's thread is gone, as exec leaves it.
       way: .page(page, worker: 1))
     #expect(
-      sentence { _ = try process.start(timeout: .seconds(30)) }.contains("became another program"))
+      sentence { _ = try process.start(timeout: patience) }.contains("became another program"))
   }
 
   // MARK: What is refused

@@ -92,7 +92,7 @@ private func error(_ body: () throws -> Void) -> ProcessControlError? {
     #expect(
       eventually { (try? contents(ofFile: "\(directory.path)/log")) == Array("toggle\n".utf8) })
     #expect(
-      try process.snapshot(timeout: .seconds(20))
+      try process.snapshot(timeout: patience)
         == "\(directory.path)/20990101T000000.000000Z-sh-\(child.pid)-1.pb")
     #expect(child.isAlive)
   }

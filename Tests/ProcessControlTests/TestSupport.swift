@@ -7,6 +7,9 @@ import Synchronization
 
 @testable import ProcessControl
 
+/// How long a test waits for what is to come: long enough for a machine with much else to do.
+let patience = Duration.seconds(120)
+
 /// A control page as the worker sees it.
 @safe struct StandInPage: @unchecked Sendable {
   // Unchecked: both sides write it at once, by design.

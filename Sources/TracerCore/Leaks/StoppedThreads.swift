@@ -300,19 +300,3 @@ struct StoppedThreads {
     return stackPointers[start]
   }
 }
-
-/// A thread's own file in /proc.
-enum ThreadFile {
-  /// The letter of a thread's state, from its `stat`; `nil` where it has none any more.
-  static func state(
-    _ path: UnsafePointer<CChar>, _ buffer: UnsafeMutableRawPointer, capacity: Int
-  ) -> UInt8? {
-    guard var file = ProcFile(path: path, buffer, capacity: capacity) else { return nil }
-    defer { file.close() }
-    guard let line = file.nextLine() else { return nil }
-    // `pid (comm) state`: the name may hold anything, so the last parenthesis ends it.
-    var end = line.count &- 1
-    while end > 0, line[end] != 0x29 { end &-= 1 }
-    return end > 0 && end &+ 2 < line.count ? line[end &+ 2] : nil
-  }
-}

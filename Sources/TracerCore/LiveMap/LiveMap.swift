@@ -118,20 +118,8 @@ package struct LiveMap: ~Copyable {
     guard !word.isLargeSize, word.site != 0, word.epoch == epoch & BlockWord.epochMask else {
       return nil
     }
-    return word.isLarge ? takeStaleSize(address &+ 32) : word.smallByteCount
-  }
-
-  /// The word may be that of somebody's new block by now.
-  private func takeStaleSize(_ address: UInt) -> UInt64? {
-    guard let shadow = shadow(address) else { return nil }
-    let cell = Self.word(shadow, Self.index(address))
-    let word = BlockWord(bits: cell.pointee.load(ordering: .relaxed))
-    guard word.isLargeSize,
-      cell.pointee.compareExchange(
-        expected: word.bits, desired: 0, ordering: .relaxed
-      ).exchanged
-    else { return nil }
-    return word.largeByteCount
+    cell.pointee.store(0, ordering: .relaxed)
+    return word.isLarge ? takeSize(address &+ 32) : word.smallByteCount
   }
 
   /// Takes a block out that is not large; `nil` for any other, which stays.
@@ -153,7 +141,7 @@ package struct LiveMap: ~Copyable {
     let word = BlockWord(bits: cell.pointee.load(ordering: .relaxed))
     guard word.isBlock(at: address, epoch: epoch) else { return nil }
     cell.pointee.store(0, ordering: .relaxed)
-    return (word, word.isLarge ? takeSize(address &+ 32) : word.smallByteCount)
+    return (word, word.isLarge ? takeSize(address &+ 32) ?? 0 : word.smallByteCount)
   }
 
   /// Looks without taking.
@@ -193,12 +181,19 @@ package struct LiveMap: ~Copyable {
     return true
   }
 
+  /// Takes the size of a large block out; `nil` where it is gone. Of a block that was given back unseen
+  /// the word may be that of somebody's new block by now, and stays.
   @inline(never)
-  private func takeSize(_ address: UInt) -> UInt64 {
-    guard let shadow = shadow(address) else { return 0 }
+  private func takeSize(_ address: UInt) -> UInt64? {
+    guard let shadow = shadow(address) else { return nil }
     let cell = Self.word(shadow, Self.index(address))
-    let word = BlockWord(bits: cell.pointee.exchange(0, ordering: .relaxed))
-    return word.isLargeSize ? word.largeByteCount : 0
+    let word = BlockWord(bits: cell.pointee.load(ordering: .relaxed))
+    guard word.isLargeSize,
+      cell.pointee.compareExchange(
+        expected: word.bits, desired: 0, ordering: .relaxed
+      ).exchanged
+    else { return nil }
+    return word.largeByteCount
   }
 
   @inline(never)

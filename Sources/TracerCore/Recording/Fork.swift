@@ -51,6 +51,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.requests.toggles.store(0, ordering: .relaxed)
     pointee.requests.called.store(0, ordering: .relaxed)
     word(.caller).pointee.store(0, ordering: .relaxed)
+    // A search for leaks in the parent has none to wait for here.
+    word(.hold).pointee.store(0, ordering: .relaxed)
     pointee.requests.worker.store(0, ordering: .relaxed)
     pointee.requests.workerIsStarted.store(0, ordering: .relaxed)
     pointee.requests.exitAsked.store(0, ordering: .relaxed)

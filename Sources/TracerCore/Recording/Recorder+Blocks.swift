@@ -224,15 +224,14 @@ extension UnsafeMutablePointer where Pointee == Core {
     var taken = Taken()
     guard pointee.isRecording.load(ordering: .acquiring) != 0 else { return taken }
     taken.epoch = pointee.epoch.load(ordering: .relaxed)
-    setMoving(1)
-    if word(.hold).pointee.load(ordering: .relaxed) != 0 { waitToMove() }
+    if pointee.settings.looksForLeaks { beginMove() }
     if let (word, byteCount) = pointee.map.take(UInt(bitPattern: block), epoch: taken.epoch) {
       taken.address = UInt(bitPattern: block)
       taken.word = word
       taken.byteCount = byteCount
       taken.wasKnown = true
     } else {
-      setMoving(0)
+      endMove()
       taken.usableByteCount = tracer_originals.malloc_usable_size?(block) ?? 0
     }
     return taken
@@ -240,19 +239,25 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// Notes that a block is in the map under its new address: what it points to is found there.
   package func didMove(_ taken: Taken) {
-    if taken.wasKnown { setMoving(0) }
+    if taken.wasKnown { endMove() }
   }
 
-  /// Waits until a search for leaks, which would find the block under no address, is over. The process is
-  /// at its end, and the thread would be stopped anyway.
+  /// Has a search for leaks, which would find the block under no address, wait until the move is over; or
+  /// waits itself, where one has begun. The process is at its end then, and the thread would be stopped
+  /// anyway.
   @inline(never)
-  private func waitToMove() {
-    setMoving(0)
+  private func beginMove() {
+    setMoving(1)
     while word(.hold).pointee.load(ordering: .acquiring) != 0 {
+      setMoving(0)
       System.wait(
         on: UnsafeMutableRawPointer(word(.hold)), while: 1, nanoseconds: 100_000_000, shared: false)
+      setMoving(1)
     }
-    setMoving(1)
+  }
+
+  private func endMove() {
+    if pointee.settings.looksForLeaks { setMoving(0) }
   }
 
   private func setMoving(_ isMoving: UInt16) {
@@ -265,7 +270,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Puts the old block of a failed realloc back, as it was.
   package func didNotReallocate(_ block: UnsafeMutableRawPointer, _ taken: Taken) {
     guard taken.wasKnown else { return }
-    defer { setMoving(0) }
+    defer { endMove() }
     _ = pointee.map.enter(
       UInt(bitPattern: block), site: taken.word.site, generation: taken.word.generation,
       epoch: taken.word.epoch, byteCount: taken.byteCount)

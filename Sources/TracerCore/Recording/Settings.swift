@@ -123,25 +123,19 @@ package struct Settings {
       return problem("HEAPTAP_EXIT", "dump", value, dumpsAtExit || value.pointee == 0)
     }
     if let value = Self.match(entry, "_LEAKS=") {
-      looksForLeaks = Self.isEqual(value, "1")
-      return problem("HEAPTAP_LEAKS", "0 or 1", value, looksForLeaks || Self.isEqual(value, "0"))
+      return Self.readSwitch("HEAPTAP_LEAKS", value, &looksForLeaks)
     }
     if let value = Self.match(entry, "_CHILDREN=") {
-      tracesChildren = !Self.isEqual(value, "0")
-      return problem(
-        "HEAPTAP_CHILDREN", "0 or 1", value, !tracesChildren || Self.isEqual(value, "1"))
+      return Self.readSwitch("HEAPTAP_CHILDREN", value, &tracesChildren)
     }
     if let value = Self.match(entry, "_CHECK=") {
-      checksStacks = Self.isEqual(value, "1")
-      return problem("HEAPTAP_CHECK", "0 or 1", value, checksStacks || Self.isEqual(value, "0"))
+      return Self.readSwitch("HEAPTAP_CHECK", value, &checksStacks)
     }
     if let value = Self.match(entry, "_TYPES=") {
-      looksForTypes = !Self.isEqual(value, "0")
-      return problem("HEAPTAP_TYPES", "0 or 1", value, !looksForTypes || Self.isEqual(value, "1"))
+      return Self.readSwitch("HEAPTAP_TYPES", value, &looksForTypes)
     }
     if let value = Self.match(entry, "_THREADS=") {
-      tellsThreads = Self.isEqual(value, "1")
-      return problem("HEAPTAP_THREADS", "0 or 1", value, tellsThreads || Self.isEqual(value, "0"))
+      return Self.readSwitch("HEAPTAP_THREADS", value, &tellsThreads)
     }
     if let value = Self.match(entry, "_PEAK=") {
       keepsPeak = Self.isEqual(value, "1")
@@ -172,6 +166,17 @@ package struct Settings {
     _ variable: StaticString, _ takes: StaticString, _ value: UnsafePointer<CChar>, _ isGood: Bool
   ) -> Problem? {
     isGood ? nil : Problem(variable: variable, takes: takes, value: value)
+  }
+
+  private static func readSwitch(
+    _ variable: StaticString, _ value: UnsafePointer<CChar>, _ isOn: inout Bool
+  ) -> Problem? {
+    let isOne = isEqual(value, "1")
+    guard isOne || isEqual(value, "0") else {
+      return Problem(variable: variable, takes: "0 or 1", value: value)
+    }
+    isOn = isOne
+    return nil
   }
 
   private mutating func readMode(_ value: UnsafePointer<CChar>) -> Bool {

@@ -6,6 +6,9 @@ import HeapModel
 import Pprof
 import Testing
 
+/// How long a test waits for what is to come: long enough for a machine with much else to do.
+let patience = Duration.seconds(120)
+
 /// Where the build put what is tested, and where the tests keep what they make.
 enum Workshop {
   static let package = URL(fileURLWithPath: #filePath)
@@ -246,13 +249,11 @@ final class Guest: @unchecked Sendable {
   func send(_ signal: Int32) { kill(pid, signal) }
 
   /// Waits until the condition holds; throws what was waited for when it does not in time.
-  func wait(
-    for what: String, seconds: Double = 20, until condition: () throws -> Bool
-  ) throws {
-    let end = Date().addingTimeInterval(seconds)
+  func wait(for what: String, until condition: () throws -> Bool) throws {
+    let end = ContinuousClock.now + patience
     while try !condition() {
-      guard Date() < end else {
-        throw GuestError("waited \(seconds) s for \(what); it said: \(outputSoFar) \(errorsSoFar)")
+      guard ContinuousClock.now < end else {
+        throw GuestError("waited \(patience) for \(what); it said: \(outputSoFar) \(errorsSoFar)")
       }
       usleep(5000)
     }
@@ -307,8 +308,8 @@ private final class Collector: @unchecked Sendable {
     return writing
   }
 
-  /// Waits for the end of the pipe, which a daemon left behind may hold open: two seconds.
-  func finish() { _ = done.wait(timeout: .now() + 2) }
+  /// Waits for the end of the pipe, which a daemon left behind may hold open.
+  func finish() { _ = done.wait(timeout: .now() + 5) }
 
   var text: String {
     lock.lock()

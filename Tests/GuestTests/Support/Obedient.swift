@@ -65,7 +65,7 @@ final class Obedient {
 
   private static func next(_ guest: Guest, _ reader: Reader) throws -> String {
     var line = ""
-    try guest.wait(for: "an answer", seconds: 60) {
+    try guest.wait(for: "an answer") {
       let lines = guest.outputSoFar.split(separator: "\n", omittingEmptySubsequences: false)
       // The last piece has no end yet.
       guard lines.count > reader.lines + 1 else { return false }
