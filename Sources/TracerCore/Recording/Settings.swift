@@ -138,8 +138,7 @@ package struct Settings {
       return Self.readSwitch("HEAPTAP_THREADS", value, &tellsThreads)
     }
     if let value = Self.match(entry, "_PEAK=") {
-      keepsPeak = Self.isEqual(value, "1")
-      return problem("HEAPTAP_PEAK", "0 or 1", value, keepsPeak || Self.isEqual(value, "0"))
+      return Self.readSwitch("HEAPTAP_PEAK", value, &keepsPeak)
     }
     if let value = Self.match(entry, "_LIMIT=") {
       return problem(

@@ -34,7 +34,7 @@ extension UnsafeMutablePointer where Pointee == Core {
         lookedAround = now
       }
       let pause = keepPeak()
-      sleep(after: count, nanoseconds: min(pause, watchLimits(), followCapabilities()))
+      sleep(after: count, nanoseconds: min(min(pause, watchLimits()), followCapabilities()))
     }
   }
 
@@ -51,7 +51,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       let pause = keepPeak()
       let now = System.monotonicTime
       if now >= settled { return }
-      sleep(after: count, nanoseconds: min(Int(settled &- now), pause, followCapabilities()))
+      sleep(after: count, nanoseconds: min(min(Int(settled &- now), pause), followCapabilities()))
     }
   }
 
