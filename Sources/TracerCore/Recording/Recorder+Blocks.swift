@@ -67,7 +67,8 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   @inline(never)
   private func beginEpoch(_ thread: UnsafeMutablePointer<ThreadState>) {
-    thread.clear()
+    // It comes empty from the pool; emptying it again would have all of its pages be there.
+    if thread.pointee.epoch.load(ordering: .relaxed) != 0 { thread.clear() }
     numberThread(thread)
     thread.pointee.epoch.store(pointee.epoch.load(ordering: .relaxed), ordering: .releasing)
   }

@@ -29,8 +29,8 @@ package struct ThreadState: ~Copyable {
   package let owner: Atomic<UInt32>
   /// Not 0 while the thread is in the tracer: what is called then passes through.
   package let isInside: Atomic<UInt32>
-  /// 1 once the state has been used: its pages are there.
-  package let wasTaken: Atomic<UInt16>
+  /// Which of the state's pages are there.
+  package let pages: Atomic<UInt16>
   /// 1 while the thread has a block taken out of the live map that goes on under another address.
   package let isMoving: Atomic<UInt16>
   /// The thread's number in the recording's `ThreadTable`; 0 where threads are not told apart.
@@ -60,6 +60,12 @@ package struct ThreadState: ~Copyable {
   /// The thread's allocations when there was last no memory for `cache`.
   var allocationsWithoutCache: UInt64
 
+  // What `pages` may be; 0 is none.
+  static var allPages: UInt16 { 1 }
+  /// The first, which says whose the state is.
+  static var firstPage: UInt16 { 2 }
+  static var pageByteCount: Int { 4096 }
+
   /// What `isInside` is while the tracer itself calls what may allocate.
   static var isAtWork: UInt32 { 2 }
 }
@@ -67,11 +73,23 @@ package struct ThreadState: ~Copyable {
 extension UnsafeMutablePointer where Pointee == ThreadState {
   /// Empties the state, but for whose it is, whether that is inside, that it was used, and its memory
   /// of stacks, which is trusted by what it says itself.
-  func clear() { clear(byteCount: ThreadState.byteCount) }
+  ///
+  /// Not the room for a walk's rows, in which nothing is looked for: its pages may not be there yet.
+  func clear() { clear(byteCount: ThreadState.frameOffset) }
 
   fileprivate func clear(byteCount: Int) {
     (UnsafeMutableRawPointer(self) + 24).initializeMemory(
       as: UInt8.self, repeating: 0, count: byteCount &- 24)
+  }
+
+  /// Gives the pages back, but for the first, and those of the memory of stacks; leaves the state empty.
+  fileprivate func discard(_ pool: borrowing ThreadPool) {
+    discardCache(pool)
+    System.discard(
+      UnsafeMutableRawPointer(self) + ThreadState.pageByteCount,
+      ThreadState.byteCount &- ThreadState.pageByteCount)
+    clear(byteCount: ThreadState.pageByteCount)
+    pointee.pages.store(ThreadState.firstPage, ordering: .relaxed)
   }
 
   /// Gives the pages of the memory of stacks back, which then remembers nothing.
@@ -110,6 +128,9 @@ extension Atomic where Value == UInt16 {
 }
 
 /// The states of all threads. All zero is a valid, closed pool.
+///
+/// A thread that ends leaves its state to the next that begins, with its pages if few are waiting like that;
+/// of any other the kernel gets all pages back but one.
 package struct ThreadPool: ~Copyable {
   private static var perChunk: Int { 64 }
   private static var chunkLimit: Int { 1024 }
@@ -119,6 +140,8 @@ package struct ThreadPool: ~Copyable {
   private let chunkCount: Atomic<UInt32>
   private let hint: Atomic<UInt32>
   package let threadCount: Atomic<UInt32>
+  /// States that nobody owns, with all of their pages.
+  private let idleCount: Atomic<Int32>
   /// The most that there have been at once in the recording.
   private let mostThreads: Atomic<UInt32>
   /// How far a thread's balance may be from what it has published, in bytes: 2 KiB among all.
@@ -137,11 +160,19 @@ package struct ThreadPool: ~Copyable {
   package var usedByteCount: Int {
     var used = 0
     forEachState { state in
-      guard state.pointee.wasTaken.load(ordering: .relaxed) != 0 else { return }
-      used &+= ThreadState.byteCount &+ (state.pointee.cache?.usedByteCount ?? 0)
+      switch state.pointee.pages.load(ordering: .relaxed) {
+      case ThreadState.allPages:
+        used &+= ThreadState.byteCount &+ (state.pointee.cache?.usedByteCount ?? 0)
+      case ThreadState.firstPage: used &+= ThreadState.pageByteCount
+      default: break
+      }
     }
     return used
   }
+
+  /// How many states may wait with their pages: threads that come and go cost the kernel nothing, and a day
+  /// with a thousand of them is not paid for ever.
+  private var idleLimit: Int32 { 16 &+ Int32(bitPattern: threadCount.load(ordering: .relaxed)) / 4 }
 
   /// Accounts for a memo that changes its size; answers the size that it may have.
   func charge(from old: UInt32, to new: UInt32, budget: Int64) -> UInt32 {
@@ -194,17 +225,30 @@ package struct ThreadPool: ~Copyable {
       let count = min(Int(chunkCount.load(ordering: .acquiring)), Self.chunkLimit)
       let first = Int(hint.load(ordering: .relaxed))
       // All that are there before any new one: the pool is as large as the threads of its fullest day.
-      for step in 0..<count {
-        let chunk = (first &+ step) % count
-        if let taken = take(from: chunk, for: thread) { return taken }
+      // First those whose pages are there.
+      if idleCount.load(ordering: .relaxed) > 0,
+        let taken = take(from: first, of: count, for: thread, isIdle: true)
+      {
+        return taken
       }
+      if let taken = take(from: first, of: count, for: thread, isIdle: false) { return taken }
       guard count < Self.chunkLimit, makeChunk(count) != nil else { return nil }
       hint.store(UInt32(count), ordering: .relaxed)
     }
   }
 
   private func take(
-    from chunk: Int, for thread: UInt32
+    from first: Int, of count: Int, for thread: UInt32, isIdle: Bool
+  ) -> UnsafeMutablePointer<ThreadState>? {
+    for step in 0..<count {
+      let chunk = (first &+ step) % count
+      if let taken = take(from: chunk, for: thread, isIdle: isIdle) { return taken }
+    }
+    return nil
+  }
+
+  private func take(
+    from chunk: Int, for thread: UInt32, isIdle: Bool
   ) -> UnsafeMutablePointer<ThreadState>? {
     guard
       let base = UnsafeMutableRawPointer(bitPattern: slot(chunk).pointee.load(ordering: .acquiring))
@@ -212,11 +256,15 @@ package struct ThreadPool: ~Copyable {
     for index in 0..<Self.perChunk {
       let state = state(base, index)
       guard state.pointee.owner.load(ordering: .relaxed) == 0,
+        !isIdle || state.pointee.pages.load(ordering: .relaxed) == ThreadState.allPages,
         state.pointee.owner.compareExchange(
           expected: 0, desired: thread, ordering: .acquiringAndReleasing
         ).exchanged
       else { continue }
-      state.pointee.wasTaken.store(1, ordering: .relaxed)
+      if state.pointee.pages.load(ordering: .relaxed) == ThreadState.allPages {
+        _ = idleCount.wrappingSubtract(1, ordering: .relaxed)
+      }
+      state.pointee.pages.store(ThreadState.allPages, ordering: .relaxed)
       hint.store(UInt32(chunk), ordering: .relaxed)
       noteCount(threadCount.wrappingAdd(1, ordering: .relaxed).newValue)
       return state
@@ -227,25 +275,28 @@ package struct ThreadPool: ~Copyable {
   /// Gives the pages of unowned states back to the kernel.
   package func discardUnowned() {
     forEachState { state in
-      guard state.pointee.wasTaken.load(ordering: .relaxed) != 0,
+      guard state.pointee.pages.load(ordering: .relaxed) == ThreadState.allPages,
         state.pointee.owner.compareExchange(
           expected: 0, desired: UInt32.max, ordering: .acquiringAndReleasing
         ).exchanged
       else { return }
-      state.discardCache(self)
-      System.discard(UnsafeMutableRawPointer(state) + 4096, ThreadState.byteCount &- 4096)
-      state.clear(byteCount: 4096)
-      state.pointee.wasTaken.store(0, ordering: .relaxed)
+      state.discard(self)
+      _ = idleCount.wrappingSubtract(1, ordering: .relaxed)
       state.pointee.owner.store(0, ordering: .releasing)
     }
   }
 
   /// Puts a state back, with nothing left in it.
   package func give(_ state: UnsafeMutablePointer<ThreadState>) {
-    state.clear()
-    // A large memo is not kept for whoever comes next.
-    if let cache = state.pointee.cache, cache.pointee.nodeBits > StackCache.firstNodeBits {
-      state.discardCache(self)
+    if idleCount.wrappingAdd(1, ordering: .relaxed).newValue <= idleLimit {
+      state.clear()
+      // A large memo is not kept for whoever comes next.
+      if let cache = state.pointee.cache, cache.pointee.nodeBits > StackCache.firstNodeBits {
+        state.discardCache(self)
+      }
+    } else {
+      _ = idleCount.wrappingSubtract(1, ordering: .relaxed)
+      state.discard(self)
     }
     state.pointee.isMoving.store(0, ordering: .relaxed)
     state.pointee.isInside.store(0, ordering: .relaxed)
