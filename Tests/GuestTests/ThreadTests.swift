@@ -60,6 +60,20 @@ import Testing
     #expect(values.sum(\.liveBlocks) == 0)
   }
 
+  /// From one piece to the one before it a frame leads far away, where a walk does not go.
+  @Test(arguments: ["bfd", "gold"])
+  func `stacks in pieces come out short and say so, and no block is lost`(linker: String) throws {
+    let program = try Programs.build(
+      "split_stack.c", ["-O1", "-g", "-fsplit-stack", "-fuse-ld=\(linker)"])
+    let box = try DumpBox()
+    let result = try run([program], environment: box.environment("record"))
+    let snapshot = try box.snapshot()
+    snapshot.expectSound()
+    let left = snapshot.named().samples(through: "descend")
+    #expect(result.output == "\(left.sum(\.liveBlocks)) \(left.sum(\.liveBytes))\n")
+    #expect(snapshot.header.integer("broken_stacks") ?? 0 > 0)
+  }
+
   @Test(arguments: [200, 232, 246, 300])
   func `a program's thread-local data leaves the worker its stack`(kibibytes: Int) throws {
     let program = try Programs.build(

@@ -8,7 +8,8 @@ import Testing
 @Suite(.enabled(if: Tool.symbolizer.isInstalled, "no llvm-symbolizer")) struct OracleTests {
   /// Compares every third byte of a program's code: instructions are about as long.
   private func compare(
-    _ program: String, in scratch: Scratch, sourceLocation: SourceLocation = #_sourceLocation
+    _ program: String, in scratch: Scratch, atLeast count: Int = 50,
+    sourceLocation: SourceLocation = #_sourceLocation
   ) throws {
     let file = try MappedFile(path: scratch.file(program))
     let addresses = file.textAddresses(every: 3)
@@ -28,7 +29,7 @@ import Testing
         + "in \(ours.map { $0.file ?? "?" }), not \(theirs.map(\.summary)) "
         + "in \(theirs.map { $0.file ?? "?" })"
     }
-    #expect(compared.count > 50, sourceLocation: sourceLocation)
+    #expect(compared.count > count, sourceLocation: sourceLocation)
     if !differences.isEmpty {
       Issue.record(
         """
@@ -58,6 +59,22 @@ import Testing
     try compare("program", in: scratch)
   }
 
+  /// Dumps are read where developers are, which may be on another kind of machine than the daemon's.
+  @Test(
+    .enabled(if: Tool.clang.isInstalled, "no clang"),
+    arguments: ["aarch64-linux-gnu", "riscv64-linux-gnu"])
+  func `another architecture's every address is named as llvm-symbolizer does`(
+    target: String
+  ) throws {
+    let scratch = try Scratch()
+    // Without that machine's C library: what there is of the program's own is enough.
+    try scratch.write("nested.c", Self.nested)
+    try scratch.run(
+      .clang, "--target=\(target)", "-O2", "-g", "-ffreestanding", "-nostdlib", "-shared", "-fPIC",
+      "-fuse-ld=lld", "-Wl,--build-id", "nested.c", "-o", "library")
+    try compare("library", in: scratch, atLeast: 15)
+  }
+
   @Test(arguments: [Tool.gxx, .clangxx], options)
   func `a C++ program's every address is named as llvm-symbolizer does`(
     compiler: Tool, options: [String]
@@ -85,6 +102,26 @@ import Testing
   }
 
   // MARK: Programs
+
+  private static let nested = """
+    struct list { struct list *next; long values[16]; };
+    static inline __attribute__((always_inline)) long sum(const struct list *list) {
+      long total = 0;
+      for (int i = 0; i < 16; i++)
+        total += list->values[i] * (i + 3) / (total + 2);
+      return total;
+    }
+    static inline __attribute__((always_inline)) long all(const struct list *list) {
+      long total = 0;
+      for (; list; list = list->next)
+        total += sum(list) ^ sum(list->next);
+      return total;
+    }
+    long outer(const struct list *list, long (*keep)(long)) {
+      return keep(all(list)) + keep(all(list->next)) + all(list->next->next);
+    }
+
+    """
 
   private static let list = """
     #include <stdlib.h>
