@@ -51,7 +51,7 @@ import Testing
     // On a busy machine the thread may come late: longer each time.
     var hold: UInt32 = 1000
     var last: Snapshot?
-    try guest.guest.wait(for: "a picture of the top", seconds: 120) {
+    try guest.guest.wait(for: "a picture of the top") {
       try guest.tell("allocate 5000 1000")
       usleep(hold)
       try guest.tell("free 5000")

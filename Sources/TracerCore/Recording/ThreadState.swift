@@ -29,14 +29,18 @@ package struct ThreadState: ~Copyable {
   package let owner: Atomic<UInt32>
   /// Not 0 while the thread is in the tracer: what is called then passes through.
   package let isInside: Atomic<UInt32>
-  /// Which of the state's pages are there.
-  package let pages: Atomic<UInt16>
+  /// 1 once the state has been used: its pages are there.
+  package let wasTaken: Atomic<UInt16>
   /// 1 while the thread has a block taken out of the live map that goes on under another address.
   package let isMoving: Atomic<UInt16>
   /// The thread's number in the recording's `ThreadTable`; 0 where threads are not told apart.
   var number: UInt32
   /// The memory of stacks, once a thread has had use for one; whoever owns the state next has it then.
   var cache: UnsafeMutablePointer<StackCache>?
+  /// Where the state is in the pool, while a thread owns it.
+  fileprivate var place: UInt32
+  private var unused: UInt32
+  // Up to here `clear` leaves what there is.
   package let epoch: Atomic<UInt32>
   /// 1 while an operator delete is running, whose inner free is not another one.
   package var isDeleting: UInt32
@@ -60,11 +64,7 @@ package struct ThreadState: ~Copyable {
   /// The thread's allocations when there was last no memory for `cache`.
   var allocationsWithoutCache: UInt64
 
-  // What `pages` may be; 0 is none.
-  static var allPages: UInt16 { 1 }
-  /// The first, which says whose the state is.
-  static var firstPage: UInt16 { 2 }
-  static var pageByteCount: Int { 4096 }
+  fileprivate static var identityByteCount: Int { 32 }
 
   /// What `isInside` is while the tracer itself calls what may allocate.
   static var isAtWork: UInt32 { 2 }
@@ -75,21 +75,10 @@ extension UnsafeMutablePointer where Pointee == ThreadState {
   /// of stacks, which is trusted by what it says itself.
   ///
   /// Not the room for a walk's rows, in which nothing is looked for: its pages may not be there yet.
-  func clear() { clear(byteCount: ThreadState.frameOffset) }
-
-  fileprivate func clear(byteCount: Int) {
-    (UnsafeMutableRawPointer(self) + 24).initializeMemory(
-      as: UInt8.self, repeating: 0, count: byteCount &- 24)
-  }
-
-  /// Gives the pages back, but for the first, and those of the memory of stacks; leaves the state empty.
-  fileprivate func discard(_ pool: borrowing ThreadPool) {
-    discardCache(pool)
-    System.discard(
-      UnsafeMutableRawPointer(self) + ThreadState.pageByteCount,
-      ThreadState.byteCount &- ThreadState.pageByteCount)
-    clear(byteCount: ThreadState.pageByteCount)
-    pointee.pages.store(ThreadState.firstPage, ordering: .relaxed)
+  func clear() {
+    let kept = ThreadState.identityByteCount
+    (UnsafeMutableRawPointer(self) + kept).initializeMemory(
+      as: UInt8.self, repeating: 0, count: ThreadState.frameOffset &- kept)
   }
 
   /// Gives the pages of the memory of stacks back, which then remembers nothing.
@@ -130,11 +119,13 @@ extension Atomic where Value == UInt16 {
 /// The states of all threads. All zero is a valid, closed pool.
 ///
 /// A thread that ends leaves its state to the next that begins, with its pages if few are waiting like that;
-/// of any other the kernel gets all pages back but one.
+/// of any other the kernel gets all pages back.
 package struct ThreadPool: ~Copyable {
   private static var perChunk: Int { 64 }
   private static var chunkLimit: Int { 1024 }
-  private static var chunkByteCount: Int { perChunk * ThreadState.byteCount }
+  private static var statesByteCount: Int { perChunk * ThreadState.byteCount }
+  /// Behind the states, where their memories of stacks are while the states' own pages are not there.
+  private static var chunkByteCount: Int { statesByteCount + 4096 }
 
   private let directory: Atomic<UInt>
   private let chunkCount: Atomic<UInt32>
@@ -160,19 +151,15 @@ package struct ThreadPool: ~Copyable {
   package var usedByteCount: Int {
     var used = 0
     forEachState { state in
-      switch state.pointee.pages.load(ordering: .relaxed) {
-      case ThreadState.allPages:
-        used &+= ThreadState.byteCount &+ (state.pointee.cache?.usedByteCount ?? 0)
-      case ThreadState.firstPage: used &+= ThreadState.pageByteCount
-      default: break
-      }
+      guard state.pointee.wasTaken.load(ordering: .relaxed) != 0 else { return }
+      used &+= ThreadState.byteCount &+ (state.pointee.cache?.usedByteCount ?? 0)
     }
     return used
   }
 
-  /// How many states may wait with their pages: threads that come and go cost the kernel nothing, and a day
+  /// How many states may wait with their pages: threads that come and go cost the kernel nothing, and an hour
   /// with a thousand of them is not paid for ever.
-  private var idleLimit: Int32 { 16 &+ Int32(bitPattern: threadCount.load(ordering: .relaxed)) / 4 }
+  private static var idleLimit: Int32 { 32 }
 
   /// Accounts for a memo that changes its size; answers the size that it may have.
   func charge(from old: UInt32, to new: UInt32, budget: Int64) -> UInt32 {
@@ -256,15 +243,18 @@ package struct ThreadPool: ~Copyable {
     for index in 0..<Self.perChunk {
       let state = state(base, index)
       guard state.pointee.owner.load(ordering: .relaxed) == 0,
-        !isIdle || state.pointee.pages.load(ordering: .relaxed) == ThreadState.allPages,
+        !isIdle || state.pointee.wasTaken.load(ordering: .relaxed) != 0,
         state.pointee.owner.compareExchange(
           expected: 0, desired: thread, ordering: .acquiringAndReleasing
         ).exchanged
       else { continue }
-      if state.pointee.pages.load(ordering: .relaxed) == ThreadState.allPages {
+      state.pointee.place = UInt32(chunk &* Self.perChunk &+ index)
+      if state.pointee.wasTaken.load(ordering: .relaxed) != 0 {
         _ = idleCount.wrappingSubtract(1, ordering: .relaxed)
+      } else {
+        state.pointee.cache = parkedCache(of: state).pointee
+        state.pointee.wasTaken.store(1, ordering: .relaxed)
       }
-      state.pointee.pages.store(ThreadState.allPages, ordering: .relaxed)
       hint.store(UInt32(chunk), ordering: .relaxed)
       noteCount(threadCount.wrappingAdd(1, ordering: .relaxed).newValue)
       return state
@@ -275,33 +265,57 @@ package struct ThreadPool: ~Copyable {
   /// Gives the pages of unowned states back to the kernel.
   package func discardUnowned() {
     forEachState { state in
-      guard state.pointee.pages.load(ordering: .relaxed) == ThreadState.allPages,
+      guard state.pointee.wasTaken.load(ordering: .relaxed) != 0,
         state.pointee.owner.compareExchange(
           expected: 0, desired: UInt32.max, ordering: .acquiringAndReleasing
         ).exchanged
       else { return }
-      state.discard(self)
       _ = idleCount.wrappingSubtract(1, ordering: .relaxed)
-      state.pointee.owner.store(0, ordering: .releasing)
+      release(state)
     }
+  }
+
+  /// Where the memory of stacks of a state is kept whose pages are not there.
+  private func parkedCache(
+    of state: UnsafeMutablePointer<ThreadState>
+  ) -> UnsafeMutablePointer<UnsafeMutablePointer<StackCache>?> {
+    let place = Int(state.pointee.place)
+    let chunk = UnsafeMutableRawPointer(
+      bitPattern: slot(place / Self.perChunk).pointee.load(ordering: .relaxed)
+    ).unsafelyUnwrapped
+    return (chunk + Self.statesByteCount).assumingMemoryBound(
+      to: UnsafeMutablePointer<StackCache>?.self) + place % Self.perChunk
+  }
+
+  /// Has nobody own a state any more, and gives its pages back.
+  private func release(_ state: UnsafeMutablePointer<ThreadState>) {
+    state.discardCache(self)
+    parkedCache(of: state).pointee = state.pointee.cache
+    // The zeros that come in the place of the pages say that nobody owns it: from here on it may be another's.
+    if System.discard(UnsafeMutableRawPointer(state), ThreadState.byteCount) { return }
+    // A program that has locked its memory keeps it.
+    leave(state)
+  }
+
+  /// Has nobody own a state any more, which keeps its pages.
+  private func leave(_ state: UnsafeMutablePointer<ThreadState>) {
+    state.clear()
+    _ = idleCount.wrappingAdd(1, ordering: .relaxed)
+    state.pointee.isMoving.store(0, ordering: .relaxed)
+    state.pointee.isInside.store(0, ordering: .relaxed)
+    state.pointee.owner.store(0, ordering: .releasing)
   }
 
   /// Puts a state back, with nothing left in it.
   package func give(_ state: UnsafeMutablePointer<ThreadState>) {
-    if idleCount.wrappingAdd(1, ordering: .relaxed).newValue <= idleLimit {
-      state.clear()
-      // A large memo is not kept for whoever comes next.
-      if let cache = state.pointee.cache, cache.pointee.nodeBits > StackCache.firstNodeBits {
-        state.discardCache(self)
-      }
-    } else {
-      _ = idleCount.wrappingSubtract(1, ordering: .relaxed)
-      state.discard(self)
-    }
-    state.pointee.isMoving.store(0, ordering: .relaxed)
-    state.pointee.isInside.store(0, ordering: .relaxed)
-    state.pointee.owner.store(0, ordering: .releasing)
     noteCount(threadCount.wrappingSubtract(1, ordering: .relaxed).newValue)
+    // Threads that end at the same moment may be a few too many, or too few.
+    guard idleCount.load(ordering: .relaxed) < Self.idleLimit else { return release(state) }
+    // A large memo is not kept for whoever comes next.
+    if let cache = state.pointee.cache, cache.pointee.nodeBits > StackCache.firstNodeBits {
+      state.discardCache(self)
+    }
+    leave(state)
   }
 
   /// A thread that comes or goes in the same moment may have its own limit stand until the next does.
