@@ -14,6 +14,9 @@ PACKAGES := libdw-dev libiberty-dev zlib1g-dev libunwind-dev libsystemd-dev pkg-
   systemd-journal-remote util-linux iproute2 libcurl4-openssl-dev gdb git perl strace rustc nodejs dwz xz-utils debuginfod \
   libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0 libpython3.11-testsuite wrk postgresql
 
+# What the benchmarks compare with, where it can be had; memray comes from PyPI.
+PEERS := heaptrack libgoogle-perftools4 libjemalloc2 python3-venv zstd
+
 RELEASE := .build/release
 bindir := $(DESTDIR)$(PREFIX)/bin
 libdir := $(DESTDIR)$(PREFIX)/lib
@@ -25,7 +28,7 @@ tmpfilesdir := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 catalogdir := $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 
 .DEFAULT_GOAL := all
-.PHONY: all build deps test demo docs soak fuzz stress sanitize guests install stage uninstall format lint clean help
+.PHONY: all build deps test demo docs bench soak fuzz stress sanitize guests install stage uninstall format lint clean help
 
 all: deps build ## Install what is missing and build (the default)
 
@@ -53,6 +56,10 @@ demo: deps build ## Trace a leaking server of Examples/ and name the line
 
 docs: deps ## Build the reference of the Swift modules (.build/reference)
 	docs/reference.sh
+
+bench: deps build ## Measure what tracing costs, beside others, for half an hour; BENCH=--help
+	-@$(MAKE) --no-print-directory deps PACKAGES='$(PEERS)'
+	Benchmarks/run --publish $(BENCH)
 
 soak: deps build ## Repeat the tests of endurance SOAK times (1000)
 	HEAPTAP_SOAK=$(SOAK) $(SWIFT) test --filter '[Ss]oak'

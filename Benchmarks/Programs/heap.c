@@ -11,38 +11,19 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ways.h"
+
 static size_t size;
-static volatile int sink;
 static atomic_int done;
 static atomic_long slowest;
 
 /* Four levels of ten functions each: ten thousand ways to one malloc. */
-typedef void *(*level)(int);
 __attribute__((noinline)) static void *leaf(void) {
   void *block = malloc(size);
   if (block)
     memset(block, 1, size < 64 ? size : 64);
   return block;
 }
-#define FUNCTION(name, digit, call)                                                                \
-  __attribute__((noinline)) static void *name##digit(int rest) {                                   \
-    void *block = call;                                                                            \
-    sink = digit;                                                                                  \
-    return block;                                                                                  \
-  }
-#define LEVEL(name, call)                                                                          \
-  FUNCTION(name, 0, call)                                                                          \
-  FUNCTION(name, 1, call)                                                                          \
-  FUNCTION(name, 2, call)                                                                          \
-  FUNCTION(name, 3, call)                                                                          \
-  FUNCTION(name, 4, call)                                                                          \
-  FUNCTION(name, 5, call)                                                                          \
-  FUNCTION(name, 6, call)                                                                          \
-  FUNCTION(name, 7, call)                                                                          \
-  FUNCTION(name, 8, call)                                                                          \
-  FUNCTION(name, 9, call)                                                                          \
-  static const level name[10] = {name##0, name##1, name##2, name##3, name##4,                      \
-                                 name##5, name##6, name##7, name##8, name##9};
 LEVEL(ones, (((void)rest), leaf()))
 LEVEL(tens, ones[rest % 10](rest / 10))
 LEVEL(hundreds, tens[rest % 10](rest / 10))

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the products are, and where what is measured is made."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+
+BENCHMARKS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(BENCHMARKS)
+PROGRAMS = f"{BENCHMARKS}/Programs"
+
+
+class Workshop:
+    """A directory in memory for programs, inputs and what tools write; removed at the end."""
+
+    def __init__(self, products):
+        self.library = f"{products}/libheaptap.so"
+        self.command = f"{products}/heaptap-cli"
+        self.directory = tempfile.mkdtemp(prefix="heaptap-bench-", dir="/dev/shm")
+        self.dumps = self.path("dumps")
+        os.mkdir(self.dumps)
+        self.meter = self.compile("meter.c", "meter")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.directory)
+
+    def path(self, name):
+        return f"{self.directory}/{name}"
+
+    def write(self, name, text):
+        with open(self.path(name), "w", encoding="utf-8") as file:
+            file.write(text)
+        return self.path(name)
+
+    def compile(self, source, name, *options):
+        """Compiles a source of Programs/ as optimised as a release."""
+        compilers = {
+            ".c": ["gcc", "-O2", "-g", "-fno-optimize-sibling-calls", "-pthread"],
+            ".cpp": ["g++", "-std=c++17", "-O2", "-g"],
+            # As the package manager does: with frame pointers.
+            ".swift": ["swiftc", "-O", "-Xcc", "-fno-omit-frame-pointer", "-parse-as-library"],
+        }
+        compiler = compilers[os.path.splitext(source)[1]]
+        output = self.path(name)
+        if not os.path.exists(output):
+            self.run(*compiler, *options, f"{PROGRAMS}/{source}", "-o", output)
+        return output
+
+    @staticmethod
+    def run(*command, **options):
+        """Runs what prepares a measurement; what it has to say is shown when it fails."""
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        if done.returncode != 0:
+            raise SystemExit(f"'{' '.join(command)}' ended with status {done.returncode}: {done.stderr[-2000:]}")
+        return done.stdout
+
+    def clear_dumps(self):
+        for name in os.listdir(self.dumps):
+            os.unlink(f"{self.dumps}/{name}")
