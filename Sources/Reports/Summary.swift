@@ -139,9 +139,7 @@ public struct Summary: Sendable {
     {
       text += ", as of \(UTC.duration(nanoseconds: age)) after recording began"
     }
-    if picture.missed > 0 {
-      text += ", \(picture.missed) short \(picture.missed == 1 ? "spike" : "spikes") missed"
-    }
+    if picture.missed > 0, share < 90 { text += "; what came above that was over too soon" }
     return text
   }
 
