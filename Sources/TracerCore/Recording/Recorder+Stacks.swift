@@ -26,7 +26,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard let memo = thread.pointee.memo,
       memo.pointee.moduleGeneration == pointee.rows.moduleGeneration.load(ordering: .relaxed)
     else { return 0 }
-    return memo.rememberedSite(registers, thread)
+    return memo.rememberedSite(registers, self, thread)
   }
 
   /// What a thread of its own memory does about a stack that is not in its memo.
@@ -59,7 +59,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       pointee.sites, thread: thread.pointee.number, limit: pointee.depth, &isNew)
     if !isNew, site != SiteTable.lost, cache.admits(),
       !cache.remember(
-        site, isTruncated: cache.imageTotal > pointee.depth, registers, &thread.pointee.readable)
+        site, isTruncated: cache.imageTotal > pointee.depth, registers, self, thread)
     {
       makeRoom(thread, cache)
     }
@@ -122,7 +122,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32 {
     // Before the image follows: afterwards what is remembered may be the stack of this moment.
-    let remembered = cache.rememberedSite(registers, thread) & ~MemoEntry.truncatedSite
+    let remembered = cache.rememberedSite(registers, self, thread) & ~MemoEntry.truncatedSite
     let followed = follow(thread, cache, registers)
     let walked = walkedSite(thread, registers)
     thread.pointee.counters.checkedStacks.addAlone(1)

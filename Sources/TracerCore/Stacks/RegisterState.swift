@@ -38,29 +38,12 @@ struct RegisterState {
 
   /// The context of an async function without a frame of its own kind, if an executor's call of a task
   /// has led to it.
-  ///
-  /// Checked by the task. Where r14 is something else by now, another register may have the context;
-  /// others may have those of callers.
   func context(calledFrom executor: RegisterState) -> UInt? {
     guard !executor.isExact,
       let register = AsyncChain.executorRegister(at: executor.counter),
       let task = executor.value(register)
     else { return nil }
-    // Fresh: a register may have what was unmapped since.
-    var readable = ReadablePages()
-    let registers: InlineArray<5, Int> = [14, 3, 12, 13, 15]
-    var found: UInt?
-    var longest: UInt32 = 0
-    for position in 0..<5 {
-      guard let context = value(registers[position]),
-        let length = TaskOrigin.chainLength(from: context, to: task, &readable),
-        length > longest
-      else { continue }
-      if position == 0 { return context }
-      longest = length
-      found = context
-    }
-    return found
+    return TaskOrigin.context(of: task) { value(KeptRegisters.numbers[$0]) ?? 0 }
   }
 
   var isOutermostByFramePointer: Bool { value(6) == 0 }

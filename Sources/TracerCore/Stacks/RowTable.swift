@@ -50,9 +50,14 @@ package struct Row: ~Copyable {
   package var key: UInt64
   package var cfaOffset: Int32
   package var rbpOffset: Int32
+  /// Where the frame has the other registers of its caller.
+  var kept: KeptRegisters.Places
   package var module: UInt16
   package var cfaRule: CFARule
   package var flags: Flags
+  /// Where this is an executor's call of a task, the place in `KeptRegisters` of the one that has the task,
+  /// from 1; else 0.
+  var executor: UInt8
   /// The generation that this row is known to hold in; 0 while it is being made.
   package let generation: Atomic<UInt32>
 
@@ -244,8 +249,14 @@ package struct RowTable: ~Copyable {
     if findRules(for: key, module: module, into: &rules) {
       Self.boilDown(rules, into: row)
       if AsyncChain.isPart(rules) { row.pointee.flags.insert(.async) }
+      row.pointee.kept = KeptRegisters.Places(rules)
       // Where a walk comes this far, what the executor has called may tell more by all registers.
-      if AsyncChain.executorRegister(at: UInt(key)) != nil { row.pointee.flags.insert(.complex) }
+      if let register = AsyncChain.executorRegister(at: UInt(key)) {
+        if row.pointee.flags.rawValue & Row.Flags.special == 0 {
+          row.pointee.executor = KeptRegisters.place(of: register) &+ 1
+        }
+        row.pointee.flags.insert(.complex)
+      }
     } else if findRules(for: key | Row.exactFlag, module: module, into: &rules) {
       // The first byte of a function: no call put this address on the stack, and whoever did, such
       // as makecontext, has begun a stack with it.

@@ -89,6 +89,14 @@ struct StackCache: ~Copyable {
   /// Stacks in a row that only a whole walk could tell.
   var vainCount: UInt32
 
+  // Of the awaiting callers that were last looked at. See `AwaitingStack`.
+  /// The context from which they were found; 0 while there are none.
+  var awaitingContext: UInt
+  /// The site that stands for them.
+  var awaitingSite: UInt32
+  /// The words that tell that they are still the same.
+  var awaitingCheckCount: UInt32
+
   // Of the memo.
   /// 2 to this power are the slots for nodes; 0 while the memo is closed.
   var nodeBits: UInt32
@@ -120,8 +128,12 @@ struct StackCache: ~Copyable {
   static var steppedOffset: Int {
     checksOffset &+ pages(checkLimit &* MemoryLayout<StackCheck>.stride)
   }
-  static var nodesOffset: Int {
+  static var awaitingChecksOffset: Int {
     steppedOffset &+ pages(frameLimit &* MemoryLayout<SteppedFrame>.stride)
+  }
+  static var awaitingCheckLimit: Int { 2 &* StackWalk.stepLimit &+ TaskOrigin.readLimit }
+  static var nodesOffset: Int {
+    awaitingChecksOffset &+ pages(awaitingCheckLimit &* MemoryLayout<StackCheck>.stride)
   }
   static var firstNodeBits: UInt32 { 10 }
   static var maximumNodeBits: UInt32 { 15 }
@@ -170,6 +182,14 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   var stepped: UnsafeMutablePointer<SteppedFrame> {
     part(StackCache.steppedOffset, as: SteppedFrame.self)
   }
+  /// Room for the rows of awaiting callers and of who made their task, which `stepped` has no use for at
+  /// the time.
+  var awaitingRowsEnd: UnsafeMutablePointer<UInt32> {
+    part(StackCache.awaitingChecksOffset, as: UInt32.self)
+  }
+  var awaitingChecks: UnsafeMutablePointer<StackCheck> {
+    part(StackCache.awaitingChecksOffset, as: StackCheck.self)
+  }
   @inline(__always)
   var nodes: UnsafeMutablePointer<MemoNode> { part(StackCache.nodesOffset, as: MemoNode.self) }
   @inline(__always)
@@ -193,6 +213,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       StackCache.pages(frames &* MemoryLayout<ImageFrame>.stride) &+ StackCache.pages(frames &* 4)
       &+ StackCache.pages(2 &* frames &* MemoryLayout<StackCheck>.stride)
       &+ StackCache.pages(frames &* MemoryLayout<SteppedFrame>.stride)
+      &+ StackCache.pages(Int(pointee.awaitingCheckCount) &* MemoryLayout<StackCheck>.stride)
     // Nodes lie where their hashes say.
     let nodes = min(
       StackCache.pages(StackCache.nodeByteCount(pointee.nodeBits)),

@@ -25,6 +25,8 @@ struct MemoNode {
 
   static var leaf: Int32 { -1 }
   static var framePointer: Int32 { -2 }
+  /// Who awaits: behind all words of the stack.
+  static var awaiting: Int32 { .max }
   /// Slots that a key may be in, from the one that its hash names.
   static var probeLimit: Int { 4 }
   static var stepLimit: Int { 32 }
@@ -48,8 +50,8 @@ struct MemoNode {
 
 /// A remembered stack: where it began, its site, and every word that a walk of it reads.
 ///
-/// Behind it lie the words of the stack in groups of four, and then those that are elsewhere, as
-/// `StackCheck`s, all in the order of a walk.
+/// Behind it lie the words of the stack in groups of four, in the order of a walk. A stack of a Swift task
+/// ends where its context is kept, and has the number of those who await behind it. See `AwaitingStack`.
 struct MemoEntry {
   var returnAddress: UInt64
   var stackPointer: UInt
@@ -60,7 +62,10 @@ struct MemoEntry {
   /// Not 0 where there is more to it than the words of the stack.
   var flags: UInt32
   var groupCount: UInt32
-  var elsewhereCount: UInt32
+  /// Where from the stack pointer on the context of a task is kept, and who awaits it; 0 and 0 of a stack
+  /// that is no task's.
+  var contextOffset: UInt32
+  var awaitingSite: UInt32
   /// The entry that was found after this one, when last there was one.
   var next: UInt32 = 0
   /// How far from the stack pointer the last word of the stack lies.
@@ -68,12 +73,12 @@ struct MemoEntry {
 
   /// Added to the site that `rememberedSite` answers where the stack is but to be counted as truncated.
   static var truncatedSite: UInt32 { 1 << 31 }
-  static var isElsewhere: UInt32 { 1 }
+  static var isAwaited: UInt32 { 1 }
   static var isTruncated: UInt32 { 2 }
 
   init(
     _ place: FramePlace, site: UInt32, needsFramePointer: Bool, isTruncated: Bool,
-    groupCount: Int, elsewhereCount: Int, reach: UInt
+    groupCount: Int, contextOffset: UInt32, awaitingSite: UInt32, reach: UInt
   ) {
     returnAddress = place.counter
     stackPointer = place.stackPointer
@@ -81,9 +86,10 @@ struct MemoEntry {
     framePointerMask = needsFramePointer ? .max : 0
     self.site = site
     flags =
-      (elsewhereCount > 0 ? Self.isElsewhere : 0) | (isTruncated ? Self.isTruncated : 0)
+      (awaitingSite != 0 ? Self.isAwaited : 0) | (isTruncated ? Self.isTruncated : 0)
     self.groupCount = UInt32(truncatingIfNeeded: groupCount)
-    self.elsewhereCount = UInt32(truncatingIfNeeded: elsewhereCount)
+    self.contextOffset = contextOffset
+    self.awaitingSite = awaitingSite
     self.reach = reach
   }
 }
@@ -126,12 +132,6 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
     UnsafeMutableRawPointer(self + 1).assumingMemoryBound(to: MemoGroup.self)
   }
 
-  @inline(__always)
-  var elsewhere: UnsafeMutablePointer<StackCheck> {
-    UnsafeMutableRawPointer(groups + Int(pointee.groupCount))
-      .assumingMemoryBound(to: StackCheck.self)
-  }
-
   /// Whether a walk from here would read on the stack what it read when this was remembered.
   @inline(__always)
   func isStillTrue(
@@ -169,22 +169,17 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
     return false
   }
 
-  /// The site, if all that is not on the stack is as it was, too; else 0. See `rememberedSite`.
+  /// The site, with `truncatedSite` where the stack is a truncated one.
   @inline(__always)
-  var siteIfTrueElsewhere: UInt32 {
-    if pointee.flags == 0 { return pointee.site }
-    if pointee.flags & MemoEntry.isElsewhere != 0, !isTrueElsewhere() { return 0 }
-    return pointee.flags & MemoEntry.isTruncated == 0
+  var markedSite: UInt32 {
+    pointee.flags & MemoEntry.isTruncated == 0
       ? pointee.site : pointee.site | MemoEntry.truncatedSite
   }
 
-  /// Words that are not on the stack are there only if those before them are what they were.
-  func isTrueElsewhere() -> Bool {
-    for position in 0..<Int(pointee.elsewhereCount) {
-      let check = elsewhere[position]
-      if stackWord(check.address) != check.value { return false }
-    }
-    return true
+  /// The context of the task whose stack this is still true of.
+  @inline(__always)
+  func context(_ registers: UnsafePointer<tracer_registers>) -> UInt {
+    stackWord(UInt(bitPattern: registers + 1) &+ UInt(pointee.contextOffset))
   }
 }
 
@@ -197,7 +192,8 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// Cost: two and a half loads for each word of the stack, and a few for each node.
   @inline(__always)
   private func remembered(
-    _ registers: UnsafePointer<tracer_registers>, _ readable: ReadableRange
+    _ registers: UnsafePointer<tracer_registers>, _ core: UnsafeMutablePointer<Core>,
+    _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UnsafeMutablePointer<MemoEntry>? {
     let stackPointer = UInt(bitPattern: registers + 1)
     var key = MemoNode.key(at: stackPointer, after: registers.pointee.return_address)
@@ -219,9 +215,9 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       let discriminator = node.pointee.discriminator
       if discriminator == MemoNode.leaf {
         let entry = self.entry(node.pointee.entry)
-        return entry.isStillTrue(registers, readable) ? entry : nil
+        return entry.isStillTrue(registers, thread.pointee.readable) ? entry : nil
       }
-      guard let word = word(node.pointee, registers, readable) else { return nil }
+      guard let word = word(node.pointee, registers, core, thread) else { return nil }
       key = node.pointee.keyBehind(word)
     }
     return nil
@@ -234,28 +230,51 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// rest, and read them back from memory for every word.
   @inline(never)
   func rememberedSite(
-    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
+    _ registers: UnsafePointer<tracer_registers>, _ core: UnsafeMutablePointer<Core>,
+    _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UInt32 {
     // What came after the last one the last time often does again.
     let last = entry(pointee.last)
     let expected = entry(last.pointee.next)
-    if expected.isStillTrue(registers, thread.pointee.readable) {
-      pointee.last = last.pointee.next
-      return expected.siteIfTrueElsewhere
+    guard expected.isStillTrue(registers, thread.pointee.readable) else {
+      return searchedSite(registers, core, thread)
     }
-    return searchedSite(registers, thread)
+    if expected.pointee.flags != 0 {
+      let site = siteIfAwaited(expected, registers, core, thread)
+      guard site != 0 else { return searchedSite(registers, core, thread) }
+      pointee.last = last.pointee.next
+      return site
+    }
+    pointee.last = last.pointee.next
+    return expected.pointee.site
+  }
+
+  /// The marked site of an entry that is true of the stack, if those await who are to; else 0.
+  @inline(__always)
+  private func siteIfAwaited(
+    _ entry: UnsafeMutablePointer<MemoEntry>, _ registers: UnsafePointer<tracer_registers>,
+    _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UInt32 {
+    guard
+      entry.pointee.flags & MemoEntry.isAwaited == 0
+        || awaitingSite(entry.context(registers), core, thread) == entry.pointee.awaitingSite
+    else { return 0 }
+    return entry.markedSite
   }
 
   @inline(never)
   private func searchedSite(
-    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
+    _ registers: UnsafePointer<tracer_registers>, _ core: UnsafeMutablePointer<Core>,
+    _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UInt32 {
-    guard let entry = remembered(registers, thread.pointee.readable) else { return 0 }
+    guard let entry = remembered(registers, core, thread) else { return 0 }
+    let site = siteIfAwaited(entry, registers, core, thread)
+    guard site != 0 else { return 0 }
     let number = UInt32(
       truncatingIfNeeded: (UnsafeMutableRawPointer(entry) - arena) / 16)
     self.entry(pointee.last).pointee.next = number
     pointee.last = number
-    return entry.siteIfTrueElsewhere
+    return site
   }
 
   @inline(__always)
@@ -269,9 +288,14 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// end before that did. The stack pointer's own page is there, and any other if the walk leads to it.
   @inline(__always)
   private func word(
-    _ node: MemoNode, _ registers: UnsafePointer<tracer_registers>, _ readable: ReadableRange
+    _ node: MemoNode, _ registers: UnsafePointer<tracer_registers>,
+    _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UInt? {
     if node.discriminator == MemoNode.framePointer { return UInt(registers.pointee.rbp) }
+    if node.discriminator == MemoNode.awaiting {
+      return who(awaits: entry(node.entry), registers, core, thread)
+    }
+    let readable = thread.pointee.readable
     let stackPointer = UInt(bitPattern: registers + 1)
     let address = stackPointer &+ UInt(bitPattern: Int(node.discriminator))
     guard
@@ -279,6 +303,16 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         || readable.covers(address) && entry(node.entry).leads(to: node.discriminator, registers)
     else { return nil }
     return stackWord(address)
+  }
+
+  @inline(never)
+  private func who(
+    awaits entry: UnsafeMutablePointer<MemoEntry>, _ registers: UnsafePointer<tracer_registers>,
+    _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UInt? {
+    guard entry.isStillTrue(registers, thread.pointee.readable) else { return nil }
+    let site = awaitingSite(entry.context(registers), core, thread)
+    return site == 0 ? nil : UInt(site)
   }
 }
 
@@ -290,6 +324,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   func begin(_ epoch: UInt32, _ moduleGeneration: UInt32, nodeBits: UInt32) {
     pointee.frameCount = 0
     pointee.awaitingTop = 0
+    pointee.awaitingContext = 0
     pointee.windowLength = 0
     pointee.pauseLength = 0
     pointee.pauseLeft = 0
@@ -322,41 +357,43 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   @inline(never)
   func remember(
     _ site: UInt32, isTruncated: Bool, _ registers: UnsafePointer<tracer_registers>,
-    _ readable: inout ReadableRange
+    _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
   ) -> Bool {
     let place = FramePlace(registers)
     let innermost = frames + Int(pointee.frameCount &- 1)
     let checkCount = Int(innermost.pointee.checkCount)
     let elsewhereCount = min(Int(pointee.elsewhereCount), checkCount)
-    let stackCount = checkCount &- elsewhereCount
-    let groupCount = (stackCount &+ 3) / 4
+    // Behind what is not on the stack comes the word that leads there.
+    let isAwaited = elsewhereCount > 0 && elsewhereCount < checkCount
+    let outermost = isAwaited ? elsewhereCount &+ 1 : elsewhereCount
+    let groupCount = (checkCount &- outermost &+ 3) / 4
     var reach: UInt = 0
     for position in elsewhereCount..<checkCount {
       let offset = checks[position].address &- place.stackPointer
       guard offset < UInt(Int32.max) else { return true }
       reach = max(reach, offset)
     }
-    guard readable.cover(place.stackPointer, reach) else { return true }
+    guard thread.pointee.readable.cover(place.stackPointer, reach) else { return true }
+    let awaitingSite = isAwaited ? imageAwaitingSite(core.pointee.sites) : 0
+    guard !isAwaited || awaitingSite != 0 else { return true }
     let byteCount =
       MemoryLayout<MemoEntry>.stride &+ groupCount &* MemoryLayout<MemoGroup>.stride
-      &+ elsewhereCount &* MemoryLayout<StackCheck>.stride
     guard Int(pointee.arenaUsed) &+ byteCount <= Int(pointee.arenaLimit) else { return false }
     let number = pointee.arenaUsed / 16
     let entry = entry(number)
     entry.initialize(
       to: MemoEntry(
         place, site: site, needsFramePointer: innermost.pointee.needsFramePointer,
-        isTruncated: isTruncated, groupCount: groupCount, elsewhereCount: elsewhereCount,
-        reach: reach))
+        isTruncated: isTruncated, groupCount: groupCount,
+        contextOffset: isAwaited
+          ? UInt32(truncatingIfNeeded: checks[elsewhereCount].address &- place.stackPointer) : 0,
+        awaitingSite: awaitingSite, reach: reach))
     for group in 0..<groupCount {
       entry.groups[group] = makeGroup(
-        checkCount &- 1 &- 4 &* group, last: elsewhereCount, place.stackPointer)
-    }
-    for position in 0..<elsewhereCount {
-      entry.elsewhere[position] = checks[elsewhereCount &- 1 &- position]
+        checkCount &- 1 &- 4 &* group, last: outermost, place.stackPointer)
     }
     pointee.arenaUsed = pointee.arenaUsed &+ UInt32(truncatingIfNeeded: (byteCount &+ 15) & ~15)
-    return enter(entry, number, registers, readable)
+    return enter(entry, number, registers, core, thread)
   }
 
   private func makeGroup(_ first: Int, last: Int, _ stackPointer: UInt) -> MemoGroup {
@@ -368,7 +405,8 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// Makes an entry findable, or not where its slots are taken; `false` where most slots are.
   private func enter(
     _ entry: UnsafeMutablePointer<MemoEntry>, _ number: UInt32,
-    _ registers: UnsafePointer<tracer_registers>, _ readable: ReadableRange
+    _ registers: UnsafePointer<tracer_registers>, _ core: UnsafeMutablePointer<Core>,
+    _ thread: UnsafeMutablePointer<ThreadState>
   ) -> Bool {
     var key = MemoNode.key(at: entry.pointee.stackPointer, after: entry.pointee.returnAddress)
     for _ in 0..<MemoNode.stepLimit {
@@ -385,7 +423,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         return true
       }
       if node.pointee.isAfter(difference), !divide(node, at: difference) { return hasFreeSlots }
-      guard let word = word(node.pointee, registers, readable) else { return true }
+      guard let word = word(node.pointee, registers, core, thread) else { return true }
       key = node.pointee.keyBehind(word)
     }
     return true
@@ -414,8 +452,8 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     return nil
   }
 
-  /// What tells two entries apart: rbp, which comes before all words, or the first word of the stack in
-  /// which they differ.
+  /// What tells two entries apart: rbp, which comes before all words, the first word of the stack in
+  /// which they differ, or else who awaits.
   private static func difference(
     _ left: UnsafeMutablePointer<MemoEntry>, _ right: UnsafeMutablePointer<MemoEntry>
   ) -> Int32 {
@@ -444,13 +482,16 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         j &+= 1
       }
     }
-    return MemoNode.leaf
+    return left.pointee.awaitingSite == right.pointee.awaitingSite
+      || left.pointee.contextOffset != right.pointee.contextOffset
+      ? MemoNode.leaf : MemoNode.awaiting
   }
 
   private static func value(
     _ discriminator: Int32, _ entry: UnsafeMutablePointer<MemoEntry>
   ) -> UInt {
     if discriminator == MemoNode.framePointer { return entry.pointee.framePointer }
+    if discriminator == MemoNode.awaiting { return UInt(entry.pointee.awaitingSite) }
     for position in 0..<(4 &* Int(entry.pointee.groupCount)) {
       let word = word(entry, position)
       if word.offset == discriminator { return word.value }

@@ -163,6 +163,30 @@ package enum TaskOrigin {
       && resume >= 4096 && resume < LiveMap.addressLimit
   }
 
+  /// The context that an async function without a frame of its own kind has in a register.
+  ///
+  /// Checked by the task. Where r14 is something else by now, another register may have the context;
+  /// others may have those of callers.
+  ///
+  /// - Parameter register: The values in `KeptRegisters`, 0 where one is not known.
+  @inline(__always)
+  static func context(of task: UInt, in register: (Int) -> UInt) -> UInt? {
+    // Fresh: a register may have what was unmapped since.
+    var readable = ReadablePages()
+    var found: UInt?
+    var longest: UInt32 = 0
+    for position in 0..<5 {
+      let context = register(position)
+      guard let length = chainLength(from: context, to: task, &readable), length > longest else {
+        continue
+      }
+      if position == 0 { return context }
+      longest = length
+      found = context
+    }
+    return found
+  }
+
   /// How many contexts lead from one to where a task begins, by the task's own flags; `nil` where it is
   /// no part of the task.
   static func chainLength(
