@@ -134,6 +134,7 @@ private struct Totals {
     var liveBlocks = 0
     var totalBytes = 0
     var totalBlocks = 0
+    var temporaryBlocks = 0
   }
 
   private let snapshot: Snapshot
@@ -236,6 +237,7 @@ private struct Totals {
     rows[row].liveBlocks = rows[row].liveBlocks.addingSaturated(sample.liveBlocks)
     rows[row].totalBytes = rows[row].totalBytes.addingSaturated(sample.totalBytes)
     rows[row].totalBlocks = rows[row].totalBlocks.addingSaturated(sample.totalBlocks)
+    rows[row].temporaryBlocks = rows[row].temporaryBlocks.addingSaturated(sample.temporaryBlocks)
   }
 
   // MARK: Reading off
@@ -252,7 +254,8 @@ private struct Totals {
       stack: figures.shownSample < 0
         ? nil : snapshot.stack(of: snapshot.samples[figures.shownSample]),
       liveBytes: figures.liveBytes, liveBlocks: figures.liveBlocks,
-      totalBytes: figures.totalBytes, totalBlocks: figures.totalBlocks)
+      totalBytes: figures.totalBytes, totalBlocks: figures.totalBlocks,
+      temporaryBlocks: figures.temporaryBlocks)
   }
 
   func statistics(_ keys: Rows) -> [Statistic] {

@@ -19,11 +19,14 @@ public struct Statistic: Hashable, Sendable {
   public let totalBytes: Int
   /// Blocks allocated since recording began, freed or not. 0 where that was not recorded.
   public let totalBlocks: Int
+  /// Of `totalBlocks`, those that were freed before their thread's next allocation. 0 where that was not
+  /// recorded.
+  public let temporaryBlocks: Int
 
   /// One row of a report.
   public init(
     key: Key, function: String? = nil, stack: Stack? = nil, liveBytes: Int, liveBlocks: Int,
-    totalBytes: Int = 0, totalBlocks: Int = 0
+    totalBytes: Int = 0, totalBlocks: Int = 0, temporaryBlocks: Int = 0
   ) {
     self.key = key
     self.function = function
@@ -32,11 +35,17 @@ public struct Statistic: Hashable, Sendable {
     self.liveBlocks = liveBlocks
     self.totalBytes = totalBytes
     self.totalBlocks = totalBlocks
+    self.temporaryBlocks = temporaryBlocks
   }
 
   /// Live bytes for each live block; `nil` where no block is alive.
   public var averageBytes: Double? {
     liveBlocks == 0 ? nil : Double(liveBytes) / Double(liveBlocks)
+  }
+
+  /// The part of the row's allocations that were temporary, from 0 to 1; `nil` where there were none.
+  public var temporaryShare: Double? {
+    totalBlocks == 0 ? nil : Double(temporaryBlocks) / Double(totalBlocks)
   }
 }
 
