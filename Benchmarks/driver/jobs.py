@@ -88,9 +88,10 @@ def programs(workshop):
     def git(*arguments):
         return ["git", "-C", git_repository(workshop), *arguments]
 
-    def blamed():
-        listed = workshop.run(*git("ls-tree", "-r", "--name-only", "main"))
-        return listed.split()[2]
+    def blame(size):
+        commit = f"main~{HISTORY - size}"
+        files = workshop.run(*git("ls-tree", "-r", "--name-only", commit)).split()
+        return git("blame", "-C", "-C", "-C", commit, "--", files[2])
 
     def compiler(size):
         source = preprocessed(workshop, *(["-DBRIEF"] if size == 0 else []))
@@ -114,13 +115,12 @@ def programs(workshop):
         "git-log", "programs", "git log -p -M",
         lambda size: git("log", "-p", "-M", "-n", str(size), "main"), HISTORY, (100, 200), quiet_git))
     yield needs("git", "git", Job(
-        "git-blame", "programs", "git blame -C -C -C",
-        lambda size: git("blame", *["-C"] * size, "main", "--", blamed()), 3, (1,), quiet_git))
+        "git-blame", "programs", "git blame -C -C -C", blame, HISTORY, (800,), quiet_git))
     yield needs("g++", "g++", Job("cc1plus", "programs", "cc1plus -O1", compiler, 1, (0,)))
     yield needs("redis-benchmark", "redis-tools", needs("redis-server", "redis-server", Job(
-        "redis", "programs", "redis-server", size=100000, small=(2000, 4000), server="redis")))
+        "redis", "programs", "redis-server", size=80000, small=(5000, 15000), server="redis")))
     yield needs("ab", "apache2-utils", needs("nginx", "nginx-light", Job(
-        "nginx", "programs", "nginx", size=60000, small=(1000, 2000), server="nginx")))
+        "nginx", "programs", "nginx", size=40000, small=(1000, 3000), server="nginx")))
 
 
 def loops(workshop):
@@ -133,7 +133,7 @@ def loops(workshop):
                 name, "loops", f"pairs from 256 stacks, {threads} thread{'s' if threads > 1 else ''}{title}",
                 lambda size, option=option, threads=threads: [
                     workshop.compile("paths.c", f"paths{option}", option), str(size), str(threads)],
-                6000000, (50000, 100000) if threads == 1 else ())
+                6000000, (50000, 150000) if threads == 1 else ())
     yield Job(
         "living", "living", "5,000,000 live blocks",
         lambda size: [workshop.compile("living.c", "living"), str(size)], 5000000, (50000, 100000))
@@ -153,7 +153,7 @@ def pairs(workshop):
             ("stacks-10000", "22 frames, 10,000 stacks at random", program("stacks", 10000), 400000),
             ("stacks-100000", "22 frames, 100,000 stacks at random", program("stacks", 100000), 400000),
             ("fork", "fork, exit and wait (µs)", program("fork"), 2000)):
-        small = (100000, 200000) if name.startswith("pair") else ()
+        small = (20000, 60000) if name.startswith("pair") else ()
         yield Job(name, "pairs", title, command, size, small, says_figure=True)
 
 

@@ -4,6 +4,7 @@
 import re
 
 from driver.figures import geometric_mean
+from driver.goals import goals
 from driver.plot import svg
 from driver.tables import Tables
 
@@ -37,9 +38,12 @@ def sections(campaign):
         "pairs": tables.said(pairs),
         "python": tables.python(tables.group("python")),
         "snapshots": tables.snapshots(campaign.others["snapshot"]),
+        "stacks": tables.stacks(campaign.others["stacks"]),
         "diff": tables.diffs(campaign.others["diff"]),
-        "absent": "".join(f"- {line}\n" for line in campaign.absences()),
+        "absent": "".join(f"- {line}\n" for line in campaign.absences()) or "- nobody.\n",
         "headline": headline(tables, real),
+        "goals": tables.goals(goals(tables, campaign.others)),
+        "losses": tables.losses(real + synthetic),
     }
     return {name: text for name, text in made.items() if text.count("\n") > 2 or not text.startswith("|")}
 
@@ -51,8 +55,9 @@ def headline(tables, real):
     if not ours or not theirs:
         return ""
     return (
-        f"Recording every allocation with its whole stack slows {len(ours)} real programs by {geometric_mean(ours):.2f} in the "
-        f"mean and {max(ours):.2f} at worst (heaptrack: {geometric_mean(theirs):.2f} and {max(theirs):.2f}).\n")
+        f"Recording every allocation with its whole stack, {len(ours)} real programs take {geometric_mean(ours):.2f} times as "
+        f"long in the mean and {max(ours):.2f} times at worst; under heaptrack {geometric_mean(theirs):.2f} and "
+        f"{max(theirs):.2f}.\n")
 
 
 def plot(campaign):

@@ -74,6 +74,33 @@ extension Header {
     public let monotonicNanoseconds: Int
   }
 
+  /// What was kept of the peak, for a dump that tells what was alive then.
+  public struct PeakPicture: Hashable, Sendable {
+    /// What was alive when it was taken: at most `peakBytes`, give or take `peakErrorBytes`.
+    public let bytes: Int
+    /// The blocks that `bytes` is the size of.
+    public let blocks: Int
+    /// When it was taken, in nanoseconds since 1970.
+    public let wallNanoseconds: Int
+    /// When it was taken, in nanoseconds since the boot.
+    public let monotonicNanoseconds: Int
+    /// How often the heap had grown by a tenth and was smaller again when the tracer's thread came. While this
+    /// is 0 the picture is less than a tenth below the peak, but for what came while it was being taken.
+    public let missed: Int
+  }
+
+  /// The picture that `Snapshot.atPeak()` is made of; `nil` where none was asked for.
+  public var peakPicture: PeakPicture? {
+    guard let bytes = integer("peak.picture_bytes"), let blocks = integer("peak.picture_blocks")
+    else {
+      return nil
+    }
+    return PeakPicture(
+      bytes: bytes, blocks: blocks, wallNanoseconds: integer("peak.picture_wall_ns") ?? 0,
+      monotonicNanoseconds: integer("peak.picture_monotonic_ns") ?? 0,
+      missed: integer("peak.missed") ?? 0)
+  }
+
   // How much, by the tracer's own counters.
 
   /// Bytes asked for by the blocks that were alive.
@@ -91,7 +118,7 @@ extension Header {
   public var trackedBlocks: Int? { integer("tracked_blocks") }
   /// The most that was alive at once, exact to `peakErrorBytes`.
   public var peakBytes: Int? { integer("peak_bytes") }
-  /// By how much `peakBytes` may be too small.
+  /// By how much `peakBytes` may be wrong: 0 where there was never more than one thread.
   public var peakErrorBytes: Int? { integer("peak_error_bytes") }
   /// Bytes for each sample, on average; `nil` where every block was recorded. All figures of blocks are
   /// estimates then, but for those of tracked ones.
@@ -110,6 +137,9 @@ extension Header {
   public var freedBytes: Int? { integer("freed_bytes") }
   /// Of `totalBlocks`, what has been freed.
   public var freedBlocks: Int? { integer("freed_blocks") }
+  /// Of `totalBlocks`, those that were freed before the same thread's next allocation: what a buffer outside
+  /// of the loop, or on the stack, would spare. `nil` where that was not counted.
+  public var temporaryBlocks: Int? { integer("temporary_blocks") }
   /// How many distinct stacks had allocated.
   public var siteCount: Int? { integer("sites") }
 

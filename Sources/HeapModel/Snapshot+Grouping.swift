@@ -49,6 +49,14 @@ extension Snapshot {
       case noThreads
       /// What is lost was not looked for.
       case noReach
+      /// Temporary blocks were not counted.
+      case noTemporaries
+      /// Nor can they be counted where blocks are sampled.
+      case sampledTemporaries
+      /// What was alive at the peak was not kept.
+      case noPeak
+      /// What is kept by stack only, asked for by something else.
+      case keptByStack
     }
 
     /// Which options they are.
@@ -75,6 +83,18 @@ extension Snapshot {
       case .noReach:
         "the dump does not say what is lost\(cause.map { " (\($0))" } ?? ""), which 'heaptap run --leaks' "
           + "and HEAPTAP_LEAKS=1 find out when a process ends"
+      case .noTemporaries:
+        "the dump does not say which blocks were temporary\(cause.map { " (\($0))" } ?? ""), take another one "
+          + "with this version of Heaptap"
+      case .sampledTemporaries:
+        "the dump does not say which blocks were temporary, since it is one of samples; record every block, "
+          + "without HEAPTAP_SAMPLE"
+      case .noPeak:
+        "the dump does not say what was alive at the peak\(cause.map { " (\($0))" } ?? ""), record with "
+          + "HEAPTAP_PEAK=1 or 'heaptap run --peak'"
+      case .keptByStack:
+        "temporary blocks, and those at the peak, are counted by stack, not by \(cause ?? "that"), group by "
+          + "line, function, stack or thread"
       }
     }
   }
@@ -98,6 +118,15 @@ extension Snapshot {
   public func checkReach() throws(GroupingError) {
     guard header.hasReach || samples.contains(where: { $0.reach != .held }) else {
       throw GroupingError(.noReach, cause: header.reachProblem)
+    }
+  }
+
+  /// Throws where it was not counted how many blocks were temporary, or not by such rows.
+  public func checkTemporaries(groupedBy grouping: Grouping) throws(GroupingError) {
+    try grouping.checkIsKeptByStack()
+    guard header.temporaryBlocks != nil || samples.contains(where: { $0.temporaryBlocks != 0 })
+    else {
+      throw GroupingError(header.sampleBytes == nil ? .noTemporaries : .sampledTemporaries)
     }
   }
 
@@ -127,5 +156,15 @@ extension Snapshot {
     }
     if frame.address != 0 { return .offset(frame.address, module: "") }
     return .line(file: Frame.unknownFile, line: 0)
+  }
+}
+
+extension Snapshot.Grouping {
+  /// Throws for rows that divide the blocks of one stack.
+  package func checkIsKeptByStack() throws(Snapshot.GroupingError) {
+    switch self {
+    case .generation, .type, .reach: throw Snapshot.GroupingError(.keptByStack, cause: rawValue)
+    case .line, .file, .function, .stack, .module, .thread: break
+    }
   }
 }

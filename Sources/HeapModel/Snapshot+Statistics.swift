@@ -134,6 +134,7 @@ private struct Totals {
     var liveBlocks = 0
     var totalBytes = 0
     var totalBlocks = 0
+    var temporaryBlocks = 0
     /// Of the live bytes, where they are an estimate.
     var variance = 0.0
   }
@@ -238,6 +239,7 @@ private struct Totals {
     rows[row].liveBlocks = rows[row].liveBlocks.addingSaturated(sample.liveBlocks)
     rows[row].totalBytes = rows[row].totalBytes.addingSaturated(sample.totalBytes)
     rows[row].totalBlocks = rows[row].totalBlocks.addingSaturated(sample.totalBlocks)
+    rows[row].temporaryBlocks = rows[row].temporaryBlocks.addingSaturated(sample.temporaryBlocks)
     if sample.liveErrorBytes != 0 {
       rows[row].variance += StandardError.square(sample.liveErrorBytes)
     }
@@ -258,6 +260,7 @@ private struct Totals {
         ? nil : snapshot.stack(of: snapshot.samples[figures.shownSample]),
       liveBytes: figures.liveBytes, liveBlocks: figures.liveBlocks,
       totalBytes: figures.totalBytes, totalBlocks: figures.totalBlocks,
+      temporaryBlocks: figures.temporaryBlocks,
       liveErrorBytes: StandardError(figures.variance).bytes)
   }
 

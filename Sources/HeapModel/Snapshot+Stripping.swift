@@ -42,6 +42,8 @@ extension Snapshot {
           type: sample.type.map(stripper.type), thread: sample.thread.map(stripper.thread),
           threadID: sample.threadID, liveBytes: sample.liveBytes, liveBlocks: sample.liveBlocks,
           totalBytes: sample.totalBytes, totalBlocks: sample.totalBlocks,
+          temporaryBlocks: sample.temporaryBlocks, peakBytes: sample.peakBytes,
+          peakBlocks: sample.peakBlocks,
           missingFrames: sample.missingFrames, isBroken: sample.isBroken, reach: sample.reach,
           sampledBlocks: sample.sampledBlocks, liveErrorBytes: sample.liveErrorBytes))
     }

@@ -90,6 +90,14 @@ public struct Snapshot: Sendable {
     public var totalBytes: Int
     /// The blocks that `totalBytes` is the size of.
     public var totalBlocks: Int
+    /// Of `totalBlocks`, those that were freed before their thread's next allocation: see
+    /// `Header.temporaryBlocks`.
+    public var temporaryBlocks: Int
+    /// Bytes that the stack had alive in the picture of the peak: see `Snapshot.atPeak()`. Kept as the
+    /// cumulative figures are.
+    public var peakBytes: Int
+    /// The blocks that `peakBytes` is the size of.
+    public var peakBlocks: Int
     /// This many frames are missing at the stack's outermost end: see `Stack`.
     public var missingFrames: Int
     /// Whether what called the outermost frame that was found is not known: see `Stack`.
@@ -99,8 +107,9 @@ public struct Snapshot: Sendable {
     public init(
       stack: Int, domain: Int = 0, generation: Int? = nil, type: String? = nil,
       thread: String? = nil, threadID: Int? = nil, liveBytes: Int, liveBlocks: Int,
-      totalBytes: Int = 0, totalBlocks: Int = 0, missingFrames: Int = 0, isBroken: Bool = false,
-      reach: Reach = .held, sampledBlocks: Int = 0, liveErrorBytes: Int = 0
+      totalBytes: Int = 0, totalBlocks: Int = 0, temporaryBlocks: Int = 0, peakBytes: Int = 0,
+      peakBlocks: Int = 0, missingFrames: Int = 0, isBroken: Bool = false, reach: Reach = .held,
+      sampledBlocks: Int = 0, liveErrorBytes: Int = 0
     ) {
       self.stack = stack
       self.domain = domain
@@ -112,6 +121,9 @@ public struct Snapshot: Sendable {
       self.liveBlocks = liveBlocks
       self.totalBytes = totalBytes
       self.totalBlocks = totalBlocks
+      self.temporaryBlocks = temporaryBlocks
+      self.peakBytes = peakBytes
+      self.peakBlocks = peakBlocks
       self.missingFrames = missingFrames
       self.isBroken = isBroken
       self.reach = reach
@@ -154,6 +166,8 @@ public struct Snapshot: Sendable {
   public var totalBytes: Int { sum(\.totalBytes) }
   /// Blocks allocated since recording began, freed or not, added up over the samples.
   public var totalBlocks: Int { sum(\.totalBlocks) }
+  /// Of these, the blocks that were freed before their thread's next allocation, added up over the samples.
+  public var temporaryBlocks: Int { sum(\.temporaryBlocks) }
 
   /// The standard error of `liveBytes`, where that is an estimate; 0 where every block was recorded.
   ///

@@ -19,13 +19,16 @@ public struct Statistic: Hashable, Sendable {
   public let totalBytes: Int
   /// Blocks allocated since recording began, freed or not. 0 where that was not recorded.
   public let totalBlocks: Int
+  /// Of `totalBlocks`, those that were freed before their thread's next allocation. 0 where that was not
+  /// recorded.
+  public let temporaryBlocks: Int
   /// The standard error of `liveBytes`, where that is an estimate; 0 where every block was recorded.
   public let liveErrorBytes: Int
 
   /// One row of a report.
   public init(
     key: Key, function: String? = nil, stack: Stack? = nil, liveBytes: Int, liveBlocks: Int,
-    totalBytes: Int = 0, totalBlocks: Int = 0, liveErrorBytes: Int = 0
+    totalBytes: Int = 0, totalBlocks: Int = 0, temporaryBlocks: Int = 0, liveErrorBytes: Int = 0
   ) {
     self.key = key
     self.function = function
@@ -34,12 +37,18 @@ public struct Statistic: Hashable, Sendable {
     self.liveBlocks = liveBlocks
     self.totalBytes = totalBytes
     self.totalBlocks = totalBlocks
+    self.temporaryBlocks = temporaryBlocks
     self.liveErrorBytes = liveErrorBytes
   }
 
   /// Live bytes for each live block; `nil` where no block is alive.
   public var averageBytes: Double? {
     liveBlocks == 0 ? nil : Double(liveBytes) / Double(liveBlocks)
+  }
+
+  /// The part of the row's allocations that were temporary, from 0 to 1; `nil` where there were none.
+  public var temporaryShare: Double? {
+    totalBlocks == 0 ? nil : Double(temporaryBlocks) / Double(totalBlocks)
   }
 }
 

@@ -28,6 +28,9 @@ struct Diff: ParsableCommand {
 
   @OptionGroup var options: ReportOptions
 
+  @Flag(help: peakHelp)
+  var peak = false
+
   enum SortKey: String, CaseIterable {
     case bytes, blocks
   }
@@ -66,13 +69,14 @@ struct Diff: ParsableCommand {
       complain(
         "comparing '\(references[0].path.plainText)' with '\(references[1].path.plainText)'")
     }
-    let snapshots = try options.prepared(try references.map { try $0.read() })
+    let snapshots = try options.prepared(
+      try references.map { try options.moment(peak, of: $0.read()) })
     let rows = try snapshots[1].compared(
       to: snapshots[0], groupedBy: options.grouping, charging: options.charging)
     if options.json {
       let report = JSONReport.comparison(
         sorted(rows), of: snapshots[1], comparedTo: snapshots[0], groupedBy: options.grouping,
-        charging: options.charging, limit: options.rowLimit)
+        charging: options.charging, moment: peak ? .peak : .dump, limit: options.rowLimit)
       return Output.write(report)
     }
     options.print(

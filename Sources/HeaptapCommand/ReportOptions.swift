@@ -81,6 +81,11 @@ struct ReportOptions: ParsableArguments {
     return include.flatMap(subjects) + exclude.flatMap(subjects).map { !$0 }
   }
 
+  /// The snapshot, or what it tells of the peak.
+  func moment(_ isPeak: Bool, of snapshot: Snapshot) throws -> Snapshot {
+    isPeak ? try snapshot.atPeak(groupedBy: grouping) : snapshot
+  }
+
   /// `nil` shows all.
   var rowLimit: Int? { limit == 0 ? nil : limit }
 
@@ -101,6 +106,11 @@ struct ReportOptions: ParsableArguments {
       drawsInASCII: !Output.showsUTF8(environment: .current))
   }
 }
+
+/// Of the flag `--peak`.
+let peakHelp: ArgumentHelp = """
+  Show what was alive when the heap was largest; kept by HEAPTAP_PEAK=1 and 'heaptap run --peak'.
+  """
 
 /// `256M` in bytes: K, M, G and T are powers of 1024.
 func byteCount(ofSize text: String) -> Int? {

@@ -11,7 +11,7 @@ struct Run: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Run a command, record from its first allocation, and dump when it ends.",
     usage: """
-      heaptap run [-o DIR] [--depth N] [--sample SIZE] [--threads] [--leaks [--suppressions FILE]] [--children] -- COMMAND…
+      heaptap run [-o DIR] [--depth N] [--sample SIZE] [--threads] [--peak] [--leaks [--suppressions FILE]] [--children] -- COMMAND…
       """,
     discussion: """
       The command dumps when it returns from main, at exit, quick_exit and _exit, and on SIGTERM, \
@@ -48,6 +48,9 @@ struct Run: ParsableCommand {
 
   @Flag(help: "Record which thread allocates, for --by thread.")
   var threads = false
+
+  @Flag(help: "Keep what was alive when the heap was largest, for 'heaptap show --peak'.")
+  var peak = false
 
   @Flag(help: "Find out what is lost when the command ends, and show where it was allocated.")
   var leaks = false
@@ -107,6 +110,7 @@ struct Run: ParsableCommand {
     let suppressions = try suppressions.map { try Suppressions(file: $0) }
     let outcome = try TracedCommand(
       rawCommand, directory: directory, depthLimit: depth, sampling: sample, tellsThreads: threads,
+      keepsPeak: peak,
       looksForLeaks: leaks, children: children ? .traced : .left,
       environment: .current
     ).run()

@@ -69,11 +69,29 @@ struct Show: ParsableCommand {
     completion: .list(Format.allCases.map(\.rawValue)))
   var format: String?
 
+  @Flag(help: peakHelp)
+  var peak = false
+
+  @Flag(
+    help: """
+      Show which allocations were temporary: freed before the same thread allocated again; the most first.
+      """)
+  var temporary = false
+
   @Flag(help: "Print everything that the dump says of itself, and no rows.")
   var header = false
 
   func validate() throws {
     _ = try choice(of: "--sort", sort) as SortKey
+    if peak && temporary {
+      throw ValidationError("--temporary does not go with --peak: it is about the whole recording")
+    }
+    if peak && reach != nil {
+      throw ValidationError("--reach does not go with --peak: it is about the end of the process")
+    }
+    if temporary && sort != SortKey.bytes.rawValue {
+      throw ValidationError("--temporary does not go with --sort: it has an order of its own")
+    }
     if let reach { _ = try choice(of: "--reach", reach) as Held }
     guard let format else { return }
     let chosen: Format = try choice(of: "--format", format)
@@ -96,7 +114,8 @@ struct Show: ParsableCommand {
     if header {
       return Output.write("\(HeaderText(of: snapshot.header))\n")
     }
-    let prepared = try options.prepared([try kept(snapshot)])[0]
+    if temporary { try snapshot.checkTemporaries(groupedBy: options.grouping) }
+    let prepared = try options.prepared([try options.moment(peak, of: kept(snapshot))])[0]
     if chosenFormat == .folded {
       let stacks = FoldedStacks(of: prepared, counting: figure)
       return Output.write { output in stacks.forEachLine { output.write($0 + "\n") } }
@@ -105,12 +124,12 @@ struct Show: ParsableCommand {
     if chosenFormat == .json {
       let report = JSONReport.statistics(
         sorted(rows), of: prepared, groupedBy: options.grouping, charging: options.charging,
-        limit: options.rowLimit)
+        moment: peak ? .peak : .dump, limit: options.rowLimit)
       return Output.write(report)
     }
     options.print(
       TextTable(
-        sorted(rows), sort == SortKey.total.rawValue ? .liveAndTotal : .live,
+        sorted(rows), figures,
         limit: options.rowLimit, header: prepared.header, style: options.style),
       Summary(of: prepared.withoutWarnings, style: options.style))
   }
@@ -122,9 +141,15 @@ struct Show: ParsableCommand {
     return snapshot.filtered(reach: held.reach)
   }
 
+  private var figures: TextTable.Figures {
+    if temporary { return .temporary }
+    return sort == SortKey.total.rawValue ? .liveAndTotal : .live
+  }
+
   /// What a line of folded stacks ends with.
   private var figure: KeyPath<Snapshot.Sample, Int> {
-    switch SortKey(rawValue: sort)! {
+    if temporary { return \.temporaryBlocks }
+    return switch SortKey(rawValue: sort)! {
     case .bytes: \.liveBytes
     case .blocks: \.liveBlocks
     case .total: \.totalBytes
@@ -133,7 +158,8 @@ struct Show: ParsableCommand {
 
   /// Rows come by bytes; equal ones keep that order.
   private func sorted(_ rows: [Statistic]) -> [Statistic] {
-    switch SortKey(rawValue: sort)! {
+    if temporary { return rows.sortedStably { $0.temporaryBlocks } }
+    return switch SortKey(rawValue: sort)! {
     case .bytes: rows
     case .blocks: rows.sortedStably { $0.liveBlocks }
     case .total: rows.sortedStably { $0.totalBytes }

@@ -494,6 +494,9 @@ extension ProfileReader {
       // What a later tracer may tell apart is not lost for all that is known.
       let word = try strings.optionalText(string, for: tag.byteOffset)
       sample.reach = word.flatMap { Snapshot.Reach(rawValue: $0) } ?? .held
+    } else if try strings.isEqual(key, to: "temporary", for: tag.byteOffset) {
+      guard number >= 0 else { throw ProfileError(.negativeValue, at: tag.byteOffset) }
+      sample.temporaryBlocks = number
     }
   }
 }
@@ -527,6 +530,8 @@ struct SampleTypes {
   private var liveBlocks = Place()
   private var totalBytes = Place()
   private var totalBlocks = Place()
+  private var peakBytes = Place()
+  private var peakBlocks = Place()
 
   /// The index of a value, and how good its name is: gperftools calls live memory `space`.
   private struct Place {
@@ -545,6 +550,8 @@ struct SampleTypes {
     case ("inuse_objects", _): liveBlocks.take(count, isExact: true)
     case ("alloc_space", "bytes"): totalBytes.take(count, isExact: true)
     case ("alloc_objects", _): totalBlocks.take(count, isExact: true)
+    case ("peak_space", "bytes"): peakBytes.take(count, isExact: true)
+    case ("peak_objects", _): peakBlocks.take(count, isExact: true)
     case ("space", "bytes"): liveBytes.take(count, isExact: false)
     case ("objects", _): liveBlocks.take(count, isExact: false)
     default: break
@@ -566,5 +573,7 @@ struct SampleTypes {
     if index == liveBlocks.index { sample.liveBlocks = value }
     if index == totalBytes.index { sample.totalBytes = value }
     if index == totalBlocks.index { sample.totalBlocks = value }
+    if index == peakBytes.index { sample.peakBytes = value }
+    if index == peakBlocks.index { sample.peakBlocks = value }
   }
 }

@@ -31,8 +31,11 @@ struct ProfileWriter: ~Copyable {
   /// A site's samples follow one another: only the last stack is asked for again.
   private var last: (stack: Int, locations: [UInt64])?
 
+  private let hasPeak: Bool
+
   init(_ snapshot: Snapshot) {
     self.snapshot = snapshot
+    hasPeak = snapshot.header.peakPicture != nil
     locationOfFrame = Array(repeating: 0, count: snapshot.distinctFrames.count)
   }
 
@@ -40,9 +43,14 @@ struct ProfileWriter: ~Copyable {
     (type: "alloc_objects", unit: "count"), (type: "alloc_space", unit: "bytes"),
     (type: "inuse_objects", unit: "count"), (type: "inuse_space", unit: "bytes"),
   ]
+  private static let peakTypes = [
+    (type: "peak_objects", unit: "count"), (type: "peak_space", unit: "bytes"),
+  ]
 
   mutating func writeHeader() {
-    for (type, unit) in Self.sampleTypes { writeValueType(ProfileField.sampleType, type, unit) }
+    for (type, unit) in Self.sampleTypes + (hasPeak ? Self.peakTypes : []) {
+      writeValueType(ProfileField.sampleType, type, unit)
+    }
     let inuse = out.string("inuse_space")
     out.write([(ProfileField.defaultSampleType, inuse)])
     writeValueType(ProfileField.periodType, "space", "bytes")
@@ -84,8 +92,9 @@ struct ProfileWriter: ~Copyable {
     if snapshot.header.isHeaptap, let root = StackRoot(of: sample) {
       locations.append(location(of: root))
     }
-    let values = [sample.totalBlocks, sample.totalBytes, sample.liveBlocks, sample.liveBytes]
-      .map { UInt64(bitPattern: Int64($0)) }
+    var figures = [sample.totalBlocks, sample.totalBytes, sample.liveBlocks, sample.liveBytes]
+    if hasPeak { figures += [sample.peakBlocks, sample.peakBytes] }
+    let values = figures.map { UInt64(bitPattern: Int64($0)) }
     var labels: [[(UInt32, UInt64)]] = []
     if let generation = sample.generation {
       labels.append(label("generation", generation))
@@ -105,6 +114,7 @@ struct ProfileWriter: ~Copyable {
       labels.append(label("standard_error", sample.liveErrorBytes, unit: "bytes"))
     }
     if sample.reach != .held { labels.append(label("reach", sample.reach.rawValue)) }
+    if sample.temporaryBlocks != 0 { labels.append(label("temporary", sample.temporaryBlocks)) }
 
     var size = SymbolWriter.packedByteCount(SampleField.location, locations)
     size += SymbolWriter.packedByteCount(SampleField.value, values)

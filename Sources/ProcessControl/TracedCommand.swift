@@ -15,6 +15,8 @@ public struct TracedCommand: Sendable {
   public var sampling: String?
   /// Whether stacks of different threads are told apart; as the environment says if not.
   public var tellsThreads: Bool
+  /// Whether dumps tell what was alive at the peak; as the environment says if not.
+  public var keepsPeak: Bool
   /// Whether the last dump tells what is lost; as the environment says if not.
   public var looksForLeaks: Bool
   public var children: Children
@@ -29,14 +31,15 @@ public struct TracedCommand: Sendable {
 
   public init(
     _ arguments: [[UInt8]], directory: String, depthLimit: Int? = nil, sampling: String? = nil,
-    tellsThreads: Bool = false, looksForLeaks: Bool = false, children: Children,
-    environment: ProcessEnvironment
+    tellsThreads: Bool = false, keepsPeak: Bool = false, looksForLeaks: Bool = false,
+    children: Children, environment: ProcessEnvironment
   ) {
     self.arguments = arguments
     self.directory = directory
     self.depthLimit = depthLimit
     self.sampling = sampling
     self.tellsThreads = tellsThreads
+    self.keepsPeak = keepsPeak
     self.looksForLeaks = looksForLeaks
     self.children = children
     self.environment = environment
@@ -104,6 +107,7 @@ public struct TracedCommand: Sendable {
     if let depthLimit { result["HEAPTAP_DEPTH"] = "\(depthLimit)" }
     if let sampling { result["HEAPTAP_SAMPLE"] = sampling }
     if tellsThreads { result["HEAPTAP_THREADS"] = "1" }
+    if keepsPeak { result["HEAPTAP_PEAK"] = "1" }
     if looksForLeaks { result["HEAPTAP_LEAKS"] = "1" }
     switch children {
     case .left:

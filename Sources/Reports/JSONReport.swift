@@ -11,6 +11,7 @@ import HeapModel
 /// | --- | --- |
 /// | `report` | `statistics` or `comparison`; `survivors`, `trend`, `check` |
 /// | `by` | what a row stands for: `line`, `file`, `function`, `stack`, `module`, `generation`, `type`, `thread`, `reach` |
+/// | `moment` | `dump`, or `peak`: then the live figures are those of the picture of the peak; only in `statistics` and `comparison` |
 /// | `charging` | `allocating_frame`, or `every_frame`: then rows overlap |
 /// | `total` | the snapshot's figures, named as in rows |
 /// | `rows` | largest first; figures, and what of the key there is |
@@ -22,19 +23,26 @@ import HeapModel
 /// `offset`, `generation`, `type`, `thread` and `reach` that are known, and for stacks `frames`, innermost first, each with
 /// the same names, `missing_frames` (beyond the depth limit), `total_frames` (with them) and `broken`
 /// (what called the outermost frame that was found is not known). Its figures are `live_bytes`, `live_blocks`,
-/// `average_bytes` (`null` without blocks), `total_bytes` and `total_blocks`; in a comparison
-/// `added_bytes` and `added_blocks` in the place of the last two. Where they are estimates, they have
-/// `live_error_bytes` beside them, the standard error, and in a comparison `added_error_bytes`; the header's
-/// `sample_bytes` says that there may be such.
+/// `average_bytes` (`null` without blocks), `total_bytes`, `total_blocks` and `temporary_blocks` (of these,
+/// what was freed before its thread's next allocation); in a comparison `added_bytes` and `added_blocks` in
+/// the place of the last three. Where they are estimates, they have `live_error_bytes` beside them, the
+/// standard error, and in a comparison `added_error_bytes`; the header's `sample_bytes` says that there may
+/// be such.
 public enum JSONReport {
+  /// What the live figures of a report are as of.
+  public enum Moment: String, Sendable {
+    case dump, peak
+  }
+
   public static func statistics(
     _ statistics: [Statistic], of snapshot: Snapshot, groupedBy grouping: Snapshot.Grouping,
-    charging: Snapshot.Charging = .allocatingFrame, limit: Int? = nil
+    charging: Snapshot.Charging = .allocatingFrame, moment: Moment = .dump, limit: Int? = nil
   ) -> Document {
     let rows = statistics.prefix(max(limit ?? statistics.count, 0))
     return Document(
       head: [
         .init("report", "statistics"), .init("by", .string(grouping.rawValue)),
+        .init("moment", .string(moment.rawValue)),
         .init("charging", name(of: charging)),
         .init(
           "total",
@@ -44,6 +52,7 @@ public enum JSONReport {
               .init("live_blocks", .integer(snapshot.liveBlocks)),
               .init("total_bytes", .integer(snapshot.totalBytes)),
               .init("total_blocks", .integer(snapshot.totalBlocks)),
+              .init("temporary_blocks", .integer(snapshot.temporaryBlocks)),
             ] + error("live_error_bytes", snapshot.liveErrorBytes))),
       ],
       rows: .statistics(rows),
@@ -57,13 +66,14 @@ public enum JSONReport {
   public static func comparison(
     _ differences: [StatisticDifference], of later: Snapshot, comparedTo earlier: Snapshot,
     groupedBy grouping: Snapshot.Grouping, charging: Snapshot.Charging = .allocatingFrame,
-    limit: Int? = nil
+    moment: Moment = .dump, limit: Int? = nil
   ) -> Document {
     let rows = differences.prefix(max(limit ?? differences.count, 0))
     let total = StatisticDifference(of: later, comparedTo: earlier)
     return Document(
       head: [
         .init("report", "comparison"), .init("by", .string(grouping.rawValue)),
+        .init("moment", .string(moment.rawValue)),
         .init("charging", name(of: charging)),
         .init(
           "total",
@@ -202,6 +212,7 @@ public enum JSONReport {
         .init("average_bytes", statistic.averageBytes.map(JSON.number) ?? .null),
         .init("total_bytes", .integer(statistic.totalBytes)),
         .init("total_blocks", .integer(statistic.totalBlocks)),
+        .init("temporary_blocks", .integer(statistic.temporaryBlocks)),
       ] + error("live_error_bytes", statistic.liveErrorBytes))
   }
 

@@ -23,7 +23,11 @@ public struct TextTable: Sendable {
     header: Header = Header(), style: TextStyle = .plain
   ) {
     let told = statistics.filter {
-      $0.liveBytes != 0 || $0.liveBlocks != 0 || figures == .liveAndTotal && $0.totalBlocks != 0
+      switch figures {
+      case .live: $0.liveBytes != 0 || $0.liveBlocks != 0
+      case .liveAndTotal: $0.liveBytes != 0 || $0.liveBlocks != 0 || $0.totalBlocks != 0
+      case .temporary: $0.temporaryBlocks != 0
+      }
     }
     let shown = told.prefix(max(limit ?? told.count, 0))
     self.init(shown.map { .statistic($0, figures, header) }, of: told.count, style: style)
@@ -34,6 +38,9 @@ public struct TextTable: Sendable {
     case live
     /// Also what was allocated since recording began: `…, total=12.0 MiB, allocations=40`.
     case liveAndTotal
+    /// How many allocations were temporary: `temporary=30 (75 % of 40 allocations), total=…, size=…`. Rows
+    /// without any are left out.
+    case temporary
   }
 
   /// - Parameter limit: How many rows are shown; a last line counts the others.
@@ -130,12 +137,17 @@ private struct RowText {
     key = statistic.key
     function = statistic.function
     stack = statistic.stack
-    size = "size=\(ByteCount(statistic.liveBytes))\(ErrorText(statistic.liveErrorBytes, .own))"
+    let total: String
+    switch figures {
+    case .live, .temporary: total = ""
+    case .liveAndTotal:
+      total =
+        ", total=\(ByteCount(statistic.totalBytes)), allocations=\(statistic.totalBlocks)"
+    }
+    var size = "size=\(ByteCount(statistic.liveBytes))\(ErrorText(statistic.liveErrorBytes, .own))"
+    if figures == .temporary { size = "\(TemporaryText(statistic)), " + size }
+    self.size = size
     change = nil
-    let total =
-      figures == .live
-      ? ""
-      : ", total=\(ByteCount(statistic.totalBytes)), allocations=\(statistic.totalBlocks)"
     rest = ", count=\(statistic.liveBlocks)\(Self.average(statistic.averageBytes))\(total)"
     if case .generation(let number?) = key, let age = header.age(ofGeneration: number) {
       remark =
@@ -180,6 +192,19 @@ private struct RowText {
     }
     body(figures)
     labels.forEachLine(of: keys, stack, body)
+  }
+}
+
+/// `temporary=30 (75 % of 40 allocations)`
+private struct TemporaryText: CustomStringConvertible {
+  let description: String
+
+  init(_ statistic: Statistic) {
+    let count = statistic.totalBlocks
+    let share = Int(((statistic.temporaryShare ?? 0) * 100).rounded())
+    description =
+      "temporary=\(statistic.temporaryBlocks) (\(share) % of \(count) "
+      + "\(count == 1 ? "allocation" : "allocations"))"
   }
 }
 

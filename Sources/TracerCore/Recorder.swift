@@ -11,6 +11,7 @@
 // generation  the time between two snapshots of a recording; a block is of the one it was born in
 // snapshot    the state of the heap at one moment, and the act of writing it as a dump
 // dump        the bytes of a snapshot, in a file
+// picture     what the sites had alive at one moment, kept in memory until a dump tells of it
 // loss        what was not recorded, always counted
 
 import CTracerPlatform
@@ -94,6 +95,9 @@ package struct Core: ~Copyable {
   package var dumps: DumpState
   package var notices: NoticeState
   package var limits: LimitState
+  package var peaks: PeakState
+  /// What `wakeAtBytes` was set to last.
+  package var armedAtBytes: Int64
   package var leaks: LeakSearch
 }
 

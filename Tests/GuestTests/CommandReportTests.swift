@@ -218,13 +218,14 @@ extension CommandTests {
       let json = try reported.show("--json", "--include", "cache::*").json
       #expect(
         json.keys.sorted() == [
-          "by", "charging", "header", "omitted_rows", "report", "rows", "total", "warnings",
+          "by", "charging", "header", "moment", "omitted_rows", "report", "rows", "total",
+          "warnings",
         ])
       let rows = try #require(json["rows"] as? [[String: Any]])
       #expect(
         rows[0].keys.sorted() == [
           "average_bytes", "file", "function", "key", "line", "live_blocks", "live_bytes",
-          "total_blocks", "total_bytes",
+          "temporary_blocks", "total_blocks", "total_bytes",
         ])
       #expect(rows.count == 1 && rows[0]["key"] as? String == reported.place("INSERT"))
       #expect(rows[0]["function"] as? String == "cache::Store::insert")

@@ -149,10 +149,13 @@ import Testing
     }
     // The section says in words whose these are.
     switch subcommand {
-    case "diff": return flags.subtracting(["--header", "--reach", "--format"])
+    case "diff": return flags.subtracting(["--header", "--reach", "--format", "--temporary"])
     case "survivors", "trend":
-      return flags.subtracting(["--header", "--reach", "--format", "--sort"])
-    case "check": return flags.subtracting(["--header", "--reach", "--sort"])
+      return flags.subtracting([
+        "--header", "--reach", "--format", "--sort", "--peak", "--temporary",
+      ])
+    case "check":
+      return flags.subtracting(["--header", "--reach", "--sort", "--peak", "--temporary"])
     default: return flags
     }
   }

@@ -192,6 +192,26 @@ import Testing
     #expect(guest.messages().contains { $0.contains("frames a stack, one sample in 4096 B") })
   }
 
+  @Test func `the picture of the peak is one of estimates, and temporary blocks are not known`()
+    throws
+  {
+    let box = try DumpBox()
+    let result = try run([build(), "books"], environment: environment(box, ["HEAPTAP_PEAK": "1"]))
+    #expect(result.status == 0, "\(result.errors)")
+    let snapshot = try box.snapshot()
+    #expect(snapshot.header.temporaryBlocks == nil)
+    #expect(throws: Snapshot.GroupingError(.sampledTemporaries)) {
+      try snapshot.checkTemporaries(groupedBy: .function)
+    }
+    // 200 MB are alive at the end, and 24 MB more were for a moment before.
+    let peak = try snapshot.atPeak()
+    #expect(peak.liveBytes >= snapshot.liveBytes / 10 * 9, "\(peak.liveBytes)")
+    #expect(peak.liveBytes <= snapshot.header.peakBytes ?? 0)
+    #expect(peak.liveErrorBytes == 0)
+    let small = peak.named().samples(through: "small")
+    #expect(Books(400_000, of: 48).agree(small.sum(\.liveBytes), small.sum(\.liveBlocks)))
+  }
+
   @Test func `a program starts recordings of samples and of every block, one after the other`()
     throws
   {

@@ -46,6 +46,36 @@ import Testing
     #expect(snapshot.header.integer("tracer.thread_bytes") ?? .max <= 4 * 16384)
   }
 
+  @Test
+  func `10,000 short threads leave the tracer what 1,000 do, and 50 at once no more than a few`()
+    throws
+  {
+    let guest = try Obedient("1", ["MALLOC_ARENA_MAX": "2"])
+    try guest.start()
+    try guest.tell("allocate 100 50")
+    func ownBytes() throws -> (counted: Int, resident: Int) {
+      let header = try guest.snapshot().header
+      return try (#require(header.integer("tracer.thread_bytes")), guest.facts.tracerResidentBytes)
+    }
+    // The second time is for what comes once, such as the pages of a dump with these stacks.
+    for _ in 0..<2 { try guest.tell("threads 500 50") }
+    let few = try ownBytes()
+    try guest.tell("threads 9000 50")
+    let many = try ownBytes()
+    #expect(many.counted <= few.counted + 2 << 20, "\(many) \(few)")
+    #expect(many.resident <= few.resident + 2 << 20, "\(many) \(few)")
+
+    // So many at once take what they need, and leave it.
+    try guest.tell("threads 1000 1000")
+    let after = try ownBytes()
+    #expect(after.counted <= few.counted + 2 << 20, "\(after) \(few)")
+    #expect(after.resident <= few.resident + 3 << 20, "\(after) \(few)")
+    let last = try guest.snapshot()
+    last.expectSound()
+    #expect(last.totalBlocks >= 11000 * 200 && last.header.integer("lost.blocks") == 0)
+    #expect(last.liveBlocks >= 100)
+  }
+
   @Test(arguments: Allocator.all)
   func `destructors of thread-specific data allocate and free like all code`(_ allocator: Allocator)
     throws

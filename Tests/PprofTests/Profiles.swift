@@ -10,7 +10,8 @@ func everything() -> Snapshot {
     "heaptap": "1", "tracer": "0.1", "program": "leaky", "pid": "1234", "host": "höst",
     "unit": "a=b.service", "start_monotonic_ns": "10", "dump_monotonic_ns": "30",
     "dump_wall_ns": "1700000000000000000", "histogram": "16:2:20,more:1:5000",
-    "unheard_of": "yes", "empty": "", "complete": "1",
+    "unheard_of": "yes", "empty": "", "temporary_blocks": "5", "peak.picture_bytes": "8000",
+    "peak.picture_blocks": "6", "complete": "1",
   ]
   let modules = [
     Module(
@@ -29,7 +30,8 @@ func everything() -> Snapshot {
     .init(
       stack: stack, generation: 1, type: "M.Node<Swift.Int>", thread: "worker-1", threadID: 17,
       liveBytes: 5000, liveBlocks: 3, totalBytes: 9000,
-      totalBlocks: 7, missingFrames: 2, reach: .indirect))
+      totalBlocks: 7, temporaryBlocks: 5, peakBytes: 8000, peakBlocks: 6, missingFrames: 2,
+      reach: .indirect))
   builder.add(.init(stack: stack, generation: 0, liveBytes: 10, liveBlocks: 1, missingFrames: 2))
   builder.add(
     bytes: 1, stack: [Frame(address: 0xdead)], missingFrames: 1, isBroken: true, domain: -3,

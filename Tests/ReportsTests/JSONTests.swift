@@ -47,10 +47,11 @@ import Testing
       snapshot.statistics(groupedBy: .line), of: snapshot, groupedBy: .line, limit: 1)
     #expect(
       report.text == """
-        {"report":"statistics","by":"line","charging":"allocating_frame",\
-        "total":{"live_bytes":32,"live_blocks":4,"total_bytes":32,"total_blocks":4},\
+        {"report":"statistics","by":"line","moment":"dump","charging":"allocating_frame",\
+        "total":{"live_bytes":32,"live_blocks":4,"total_bytes":32,"total_blocks":4,\
+        "temporary_blocks":0},\
         "rows":[{"key":"a.py:2","file":"a.py","line":2,"live_bytes":30,"live_blocks":3,\
-        "average_bytes":10.0,"total_bytes":30,"total_blocks":3}],"omitted_rows":1,\
+        "average_bytes":10.0,"total_bytes":30,"total_blocks":3,"temporary_blocks":0}],"omitted_rows":1,\
         "header":{"depth":"2"},"warnings":["cut"]}
         """)
   }
@@ -63,7 +64,7 @@ import Testing
       limit: 2)
     #expect(
       report.text == """
-        {"report":"comparison","by":"file","charging":"every_frame",\
+        {"report":"comparison","by":"file","moment":"dump","charging":"every_frame",\
         "total":{"live_bytes":5432,"live_blocks":6,"added_bytes":5327,"added_blocks":0},\
         "rows":[{"key":"a.py","file":"a.py","live_bytes":5032,"live_blocks":5,\
         "average_bytes":1006.4,"added_bytes":5000,"added_blocks":1},\

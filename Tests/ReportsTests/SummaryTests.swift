@@ -44,6 +44,25 @@ private let fullHeader: Header = [
     #expect(Summary(of: snapshot).lines.contains { $0.hasPrefix("limit: 9900 % of 1 B, ") })
   }
 
+  @Test func `a picture of the peak says how much of it there is, and of when`() {
+    var snapshot = Snapshot()
+    snapshot.header = [
+      "peak_bytes": "20480", "peak.picture_bytes": "19456", "peak.picture_blocks": "3",
+      "start_monotonic_ns": "1000000000", "peak.picture_monotonic_ns": "3500000000",
+      "peak.missed": "2", "total_bytes": "30000", "total_blocks": "40", "temporary_blocks": "1",
+    ]
+    #expect(
+      Summary(of: snapshot).lines.suffix(2) == [
+        "peak: 20.0 KiB; 19.0 KiB are known by stack (95 %), as of 2.5 s after recording began",
+        "allocated since recording began: 29.3 KiB in 40 blocks, temporary: 1 block",
+      ])
+    snapshot.header["peak.picture_bytes"] = "10240"
+    #expect(
+      Summary(of: snapshot).lines.contains {
+        $0.hasSuffix("began; what came above that was over too soon")
+      })
+  }
+
   @Test func `a summary says what the dump says, and every loss`() {
     var snapshot = FixtureA.earlier
     snapshot.header = fullHeader

@@ -117,6 +117,23 @@ private func symbolicated() -> Snapshot {
         == ["b.py:1: size=0 B, count=1, average=0 B"])
   }
 
+  @Test func `temporary blocks come with their share, and rows without any not at all`() {
+    var builder = Snapshot.Builder()
+    let loop = builder.stack([Frame(file: "a.c", line: 1)])
+    let kept = builder.stack([Frame(file: "b.c", line: 2)])
+    builder.add(
+      .init(
+        stack: loop, liveBytes: 20, liveBlocks: 2, totalBytes: 400, totalBlocks: 40,
+        temporaryBlocks: 30))
+    builder.add(.init(stack: kept, liveBytes: 9, liveBlocks: 1, totalBytes: 9, totalBlocks: 1))
+    let rows = builder.finish().statistics(groupedBy: .line)
+    #expect(rows.map(\.temporaryShare) == [0.75, 0])
+    #expect(
+      TextTable(rows, .temporary).lines == [
+        "a.c:1: temporary=30 (75 % of 40 allocations), size=20 B, count=2, average=10 B"
+      ])
+  }
+
   @Test(arguments: [60, 70, 80, 100])
   func `a width shortens names and never figures`(width: Int) {
     var builder = Snapshot.Builder()

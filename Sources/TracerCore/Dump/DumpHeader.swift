@@ -190,16 +190,19 @@ extension UnsafeMutablePointer where Pointee == Core {
       UInt64(
         max(0, max(pointee.peakBytes.load(ordering: .relaxed), Int64(bitPattern: counts.liveBytes)))
       ))
-    let threads = pointee.threads.threadCount.load(ordering: .relaxed)
     // How far the peak of an estimate is from that of the heap, nobody knows.
     if !pointee.sampling.isOn {
-      comments.write(
-        &encoder, "peak_error_bytes", threads <= 1 ? 0 : UInt64(threads) &* UInt64(publishLimit))
+      comments.write(&encoder, "peak_error_bytes", UInt64(pointee.threads.peakError))
     }
+    writePeak(&encoder, &comments)
     comments.write(&encoder, "total_bytes", counts.allocatedBytes)
     comments.write(&encoder, "total_blocks", counts.allocatedBlocks)
     comments.write(&encoder, "freed_bytes", counts.freedBytes)
     comments.write(&encoder, "freed_blocks", counts.freedBlocks)
+    // Of what is not sampled nobody knows when it was freed, nor what was allocated in between.
+    if !pointee.sampling.isOn {
+      comments.write(&encoder, "temporary_blocks", facts.scan.temporaryBlocks)
+    }
     comments.write(&encoder, "sites", UInt64(facts.scan.siteCount))
     if pointee.settings.tellsThreads {
       comments.write(&encoder, "threads", UInt64(pointee.threadTable.threadCount))
@@ -207,6 +210,18 @@ extension UnsafeMutablePointer where Pointee == Core {
     if facts.scan.omittedBytes > 0 {
       comments.write(&encoder, "omitted_bytes", facts.scan.omittedBytes)
     }
+  }
+
+  /// What of the peak the samples tell, which is not all of `peak_bytes`.
+  private func writePeak(_ encoder: inout ProfileEncoder, _ comments: inout CommentWriter) {
+    guard pointee.settings.keepsPeak else { return }
+    let picture = pointee.peaks.kept
+    comments.write(&encoder, "peak.picture_bytes", picture.bytes)
+    comments.write(&encoder, "peak.picture_blocks", picture.blocks)
+    comments.write(&encoder, "peak.picture_wall_ns", picture.wall)
+    comments.write(&encoder, "peak.picture_monotonic_ns", picture.monotonic)
+    comments.write(&encoder, "peak.pictures", UInt64(pointee.peaks.count))
+    comments.write(&encoder, "peak.missed", pointee.peaks.missed)
   }
 
   private func writeTypes(

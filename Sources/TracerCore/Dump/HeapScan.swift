@@ -110,6 +110,16 @@ struct HeapScan {
   var typesProblem = TypesProblem.none
   /// Where blocks are sampled, what `blocks` and `bytes` were told by.
   var sampled = SampleTally(blocks: 0, variance: 0)
+  /// Blocks that were freed before their thread's next allocation, since recording began.
+  var temporaryBlocks: UInt64 = 0
+}
+
+/// All that was ever allocated from a site.
+struct SiteTotals {
+  var blocks: UInt64 = 0
+  var bytes: UInt64 = 0
+  /// Of the blocks, those that were freed before their thread's next allocation.
+  var temporaries: UInt64 = 0
 }
 
 extension UnsafeMutablePointer where Pointee == Core {
@@ -169,7 +179,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       scan.trackedBytes = scan.trackedBytes &+ byteCount
     }
     if pointee.sampling.isOn { settle(&scan) }
-    markPending(below: scan.siteLimit)
+    markPending(&scan)
     sortSites(&scan)
     return scan
   }
@@ -328,13 +338,17 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   /// Marks the sites of which threads hold allocations back.
-  private func markPending(below limit: UInt32) {
+  private func markPending(_ scan: inout HeapScan) {
     let epoch = pointee.epoch.load(ordering: .relaxed)
     pointee.threads.forEach { thread in
       guard thread.pointee.epoch.load(ordering: .acquiring) == epoch else { return }
       for position in 0..<ThreadState.tallyCount {
-        let site = (thread.tallies + position).pointee.site.load(ordering: .relaxed)
-        if site != 0, site < limit { summary(site).pointee.hasPending = 1 }
+        let tally = thread.tallies + position
+        let site = tally.pointee.site.load(ordering: .relaxed)
+        guard site != 0, site < scan.siteLimit else { continue }
+        summary(site).pointee.hasPending = 1
+        scan.temporaryBlocks =
+          scan.temporaryBlocks &+ UInt64(tally.pointee.temporaries.load(ordering: .relaxed))
       }
     }
   }
@@ -343,23 +357,27 @@ extension UnsafeMutablePointer where Pointee == Core {
   ///
   /// A thread may be adding what it holds to the totals at this moment. Totals that change while they
   /// are read are read again, a few times; after that, what is missing is in the next dump.
-  func totals(of number: UInt32) -> (blocks: UInt64, bytes: UInt64) {
+  func totals(of number: UInt32) -> SiteTotals {
     let site = pointee.sites.site(number)
-    var sum: (blocks: UInt64, bytes: UInt64) = (0, 0)
     for _ in 0..<8 {
-      let before = site.pointee.totalBlocks.load(ordering: .acquiring)
-      sum = (before, site.pointee.totalBytes.load(ordering: .relaxed))
+      var sum = totalsWithoutPending(of: number)
+      let before = sum.blocks
       if summary(number).pointee.hasPending != 0 { addPending(of: number, to: &sum) }
       if site.pointee.totalBlocks.load(ordering: .acquiring) == before { return sum }
     }
-    return (
-      site.pointee.totalBlocks.load(ordering: .relaxed),
-      site.pointee.totalBytes.load(ordering: .relaxed)
-    )
+    return totalsWithoutPending(of: number)
+  }
+
+  private func totalsWithoutPending(of number: UInt32) -> SiteTotals {
+    let site = pointee.sites.site(number)
+    let blocks = site.pointee.totalBlocks.load(ordering: .acquiring)
+    return SiteTotals(
+      blocks: blocks, bytes: site.pointee.totalBytes.load(ordering: .relaxed),
+      temporaries: pointee.sites.temporaries(of: number).pointee.load(ordering: .relaxed))
   }
 
   /// Adds what threads hold back of a site, each in the one place where it may be.
-  private func addPending(of site: UInt32, to sum: inout (blocks: UInt64, bytes: UInt64)) {
+  private func addPending(of site: UInt32, to sum: inout SiteTotals) {
     let epoch = pointee.epoch.load(ordering: .relaxed)
     pointee.threads.forEach { thread in
       guard thread.pointee.epoch.load(ordering: .acquiring) == epoch else { return }
@@ -367,6 +385,8 @@ extension UnsafeMutablePointer where Pointee == Core {
       guard tally.pointee.site.load(ordering: .relaxed) == site else { return }
       sum.blocks = sum.blocks &+ UInt64(tally.pointee.blocks.load(ordering: .relaxed))
       sum.bytes = sum.bytes &+ tally.pointee.bytes.load(ordering: .relaxed)
+      sum.temporaries =
+        sum.temporaries &+ UInt64(tally.pointee.temporaries.load(ordering: .relaxed))
     }
   }
 
@@ -384,6 +404,9 @@ extension UnsafeMutablePointer where Pointee == Core {
       {
         order[count] = site
         count &+= 1
+        scan.temporaryBlocks =
+          scan.temporaryBlocks
+          &+ pointee.sites.temporaries(of: site).pointee.load(ordering: .relaxed)
       }
       site &+= 1
     }

@@ -7,6 +7,8 @@ import CTracerPlatform
 struct ProfileEncoder: ~Copyable {
   private var wire: WireWriter<FileSink>
   private var stringCount: UInt64 = 0
+  /// How many values a sample has.
+  private var valueCount = 4
 
   /// - Parameter strings: How many the file has already, where this is the end of one.
   init(_ sink: consuming FileSink, strings: UInt64 = 0) {
@@ -32,8 +34,8 @@ struct ProfileEncoder: ~Copyable {
   enum Fixed: UInt64 {
     case empty, allocObjects, count, allocSpace, bytes, inuseObjects, inuseSpace, space, generation
     case truncated, frames, broken, truncatedRoot, brokenRoot, generatedCode, domain
-    case type, thread, tid, reach, lost, indirect
-    case sampledBlocks, standardError
+    case type, thread, tid, reach, lost, indirect, temporary
+    case peakObjects, peakSpace, sampledBlocks, standardError
   }
 
   mutating func string(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
@@ -47,7 +49,7 @@ struct ProfileEncoder: ~Copyable {
   }
 
   /// - Parameter period: Bytes for each sample, on average; 1 where every block is in the dump.
-  mutating func writeTypes(wall: UInt64, duration: UInt64, period: UInt64) {
+  mutating func writeTypes(wall: UInt64, duration: UInt64, hasPeak: Bool, period: UInt64) {
     string("")
     string("alloc_objects")
     string("count")
@@ -70,12 +72,20 @@ struct ProfileEncoder: ~Copyable {
     string("reach")
     string("lost")
     string("indirect")
+    string("temporary")
+    string("peak_objects")
+    string("peak_space")
     string("sampled_blocks")
     string("standard_error")
     writeValueType(1, .allocObjects, .count)
     writeValueType(1, .allocSpace, .bytes)
     writeValueType(1, .inuseObjects, .count)
     writeValueType(1, .inuseSpace, .bytes)
+    if hasPeak {
+      writeValueType(1, .peakObjects, .count)
+      writeValueType(1, .peakSpace, .bytes)
+      valueCount = 6
+    }
     writeValueType(11, .space, .bytes)
     wire.write(12, varint: period)
     wire.write(9, varint: wall)
@@ -181,13 +191,15 @@ struct ProfileEncoder: ~Copyable {
     var type: UInt64
     var thread: (name: UInt64, identifier: UInt32)
     var reach: Reach
+    var temporaries: UInt64
     /// How many blocks the figures were told by, and how far they may be off.
     var sampled: (blocks: UInt64, errorBytes: UInt64)
   }
 
-  /// A sample: the numbers of its locations, its values, and its labels where they are not 0.
+  /// A sample: the numbers of its locations, its values, the last two only where those of the peak were
+  /// announced, and its labels where they are not 0.
   mutating func writeSample(
-    locations: UnsafePointer<UInt32>, count: Int, root: Root, values: InlineArray<4, UInt64>,
+    locations: UnsafePointer<UInt32>, count: Int, root: Root, values: InlineArray<6, UInt64>,
     labels: Labels
   ) {
     var locationBytes = root.location == 0 ? 0 : WireSize.varint(UInt64(root.location))
@@ -195,7 +207,7 @@ struct ProfileEncoder: ~Copyable {
       locationBytes &+= WireSize.varint(UInt64(locations[position]))
     }
     var valueBytes = 0
-    for position in 0..<4 { valueBytes &+= WireSize.varint(values[position]) }
+    for position in 0..<valueCount { valueBytes &+= WireSize.varint(values[position]) }
     let label = (
       generation: Label(.generation, number: UInt64(labels.generation)),
       truncated: Label(.truncated, number: UInt64(root.missingFrames), .frames),
@@ -205,6 +217,7 @@ struct ProfileEncoder: ~Copyable {
       thread: Label(.thread, string: labels.thread.name),
       tid: Label(.tid, number: UInt64(labels.thread.identifier)),
       reach: Label(.reach, string: Self.word(of: labels.reach).rawValue),
+      temporary: Label(.temporary, number: labels.temporaries),
       sampled: Label(.sampledBlocks, number: labels.sampled.blocks, .count),
       error: Label(.standardError, number: labels.sampled.errorBytes, .bytes)
     )
@@ -215,13 +228,13 @@ struct ProfileEncoder: ~Copyable {
         &+ label.truncated.fieldByteCount &+ label.broken.fieldByteCount
         &+ label.domain.fieldByteCount &+ label.type.fieldByteCount
         &+ label.thread.fieldByteCount &+ label.tid.fieldByteCount
-        &+ label.reach.fieldByteCount &+ label.sampled.fieldByteCount
-        &+ label.error.fieldByteCount)
+        &+ label.reach.fieldByteCount &+ label.temporary.fieldByteCount
+        &+ label.sampled.fieldByteCount &+ label.error.fieldByteCount)
     wire.beginMessage(1, byteCount: locationBytes)
     for position in 0..<count { wire.writeVarint(UInt64(locations[position])) }
     if root.location != 0 { wire.writeVarint(UInt64(root.location)) }
     wire.beginMessage(2, byteCount: valueBytes)
-    for position in 0..<4 { wire.writeVarint(values[position]) }
+    for position in 0..<valueCount { wire.writeVarint(values[position]) }
     write(label.generation)
     write(label.truncated)
     write(label.broken)
@@ -230,6 +243,7 @@ struct ProfileEncoder: ~Copyable {
     write(label.thread)
     write(label.tid)
     write(label.reach)
+    write(label.temporary)
     write(label.sampled)
     write(label.error)
   }

@@ -96,6 +96,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     let scan = scan(bornBefore: generation, trigger)
     forgetLeaks()
+    keepPeak(scan)
     if trigger != .limit || !isPressed { readThreadNames() }
     pointee.dumps.leftOutBytes = 0
     pointee.dumps.previous = pointee.dumps.last
@@ -181,7 +182,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     let sites = UInt64(pointee.sites.usedByteCount &+ pointee.tracked.usedByteCount)
     let rows = UInt64(pointee.rows.usedByteCount)
     let threads = UInt64(pointee.threads.usedByteCount &+ pointee.threadTable.usedByteCount)
-    let dumps = UInt64(pointee.dumps.usedByteCount(sites: pointee.sites.limit))
+    let dumps = UInt64(
+      pointee.dumps.usedByteCount(sites: pointee.sites.limit) &+ pointee.peaks.usedByteCount)
     return (map, sites, rows, threads, dumps, map &+ sites &+ rows &+ threads &+ dumps)
   }
 
@@ -284,6 +286,7 @@ extension UnsafeMutablePointer where Pointee == Core {
         capacity: isHurried ? 16 << 10 : DumpState.outputByteCount))
     encoder.writeTypes(
       wall: facts.wall, duration: facts.monotonic &- pointee.startMonotonic,
+      hasPeak: pointee.settings.keepsPeak,
       period: pointee.sampling.isOn ? pointee.sampling.mean.byteCount : 1)
     writeHeader(&encoder, facts)
     writeMappings(&encoder)
@@ -416,11 +419,12 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     withUnsafePointer(to: &lost) { lost in
       if frames == nil { frames = lost }
-      var (blocks, bytes) = totals(of: number)
+      var totals = totals(of: number)
       if pointee.sampling.isOn {
-        let sum = SampleWeight(blocks: blocks, bytes: bytes, variance: 0)
-        (blocks, bytes) = (sum.wholeBlocks, sum.wholeBytes)
+        let sum = SampleWeight(blocks: totals.blocks, bytes: totals.bytes, variance: 0)
+        (totals.blocks, totals.bytes) = (sum.wholeBlocks, sum.wholeBytes)
       }
+      var peak = pointee.settings.keepsPeak ? pointee.peaks.tally(of: number) : PeakTally()
       let thread = threadLabels(site.pointee, &encoder)
       var offset = summary.firstBorn
       repeat {
@@ -432,13 +436,16 @@ extension UnsafeMutablePointer where Pointee == Core {
         // What is alive was allocated, whatever a running thread still holds back.
         encoder.writeSample(
           locations: frames.unsafelyUnwrapped, count: count, root: root(of: site.pointee),
-          values: [max(blocks, born.blocks), max(bytes, born.bytes), born.blocks, born.bytes],
+          values: [
+            max(totals.blocks, born.blocks), max(totals.bytes, born.bytes), born.blocks, born.bytes,
+            peak.blocks, peak.bytes,
+          ],
           labels: ProfileEncoder.Labels(
             generation: UInt32(born.generation), domain: born.domain,
             type: typeString(born, &encoder), thread: thread, reach: born.reach,
-            sampled: sampled(offset)))
-        blocks = 0
-        bytes = 0
+            temporaries: min(totals.temporaries, totals.blocks), sampled: sampled(offset)))
+        totals = SiteTotals()
+        peak = PeakTally()
         offset = born.next
       } while offset != 0
     }

@@ -108,7 +108,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       pointee.limits.crossings.isWaiting(pointee.settings.limitMarks)
     else {
       pointee.limits.wakeAtBytes = 0
-      pointee.wakeAtBytes.store(0, ordering: .relaxed)
+      armGrowth()
       return second
     }
     let headroom = min(
@@ -116,10 +116,12 @@ extension UnsafeMutablePointer where Pointee == Core {
       room(belowSizes: look.own.unreclaimable))
     // What threads have published by now, and a step: they see the mark at their next publishing.
     let published = pointee.publishedBytes.load(ordering: .relaxed)
-    let isSpent = pointee.wakeAtBytes.load(ordering: .relaxed) == 0
+    let isSpent =
+      pointee.wakeAtBytes.load(ordering: .relaxed) == 0
+      && pointee.armedAtBytes == pointee.limits.wakeAtBytes
     pointee.limits.wakeAtBytes = GrowthPace.wakeMark(
       last: isSpent ? pointee.limits.wakeAtBytes : 0, published: published, headroom: headroom)
-    pointee.wakeAtBytes.store(pointee.limits.wakeAtBytes, ordering: .relaxed)
+    armGrowth()
     return Int(pointee.limits.pace.sleepNanoseconds(headroom: headroom))
   }
 

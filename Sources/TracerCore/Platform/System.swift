@@ -59,8 +59,9 @@ enum System {
   }
 
   /// Gives the pages back and keeps the addresses: reads find zeros, and a late write harms nobody.
-  static func discard(_ base: UnsafeMutableRawPointer, _ byteCount: Int) {
-    _ = call(SYS_madvise, Int(bitPattern: base), byteCount, Int(MADV_DONTNEED))
+  @discardableResult
+  static func discard(_ base: UnsafeMutableRawPointer, _ byteCount: Int) -> Bool {
+    call(SYS_madvise, Int(bitPattern: base), byteCount, Int(MADV_DONTNEED)) == 0
   }
 
   /// Whether eight bytes at an address can be read, without reading them in this process's name.

@@ -14,6 +14,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.processID = System.processID
     leaveParentsRequests()
     pointee.dumps.isBusy.store(0, ordering: .relaxed)
+    pointee.peaks.isBusy.store(0, ordering: .relaxed)
     pointee.dumps.leaveParents()
     // Until the child's own worker has looked: the parent's would be woken for nothing.
     pointee.wakeAtBytes.store(0, ordering: .relaxed)

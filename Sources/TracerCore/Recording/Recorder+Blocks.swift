@@ -67,7 +67,8 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   @inline(never)
   private func beginEpoch(_ thread: UnsafeMutablePointer<ThreadState>) {
-    thread.clear()
+    // It comes empty from the pool; emptying it again would have all of its pages be there.
+    if thread.pointee.epoch.load(ordering: .relaxed) != 0 { thread.clear() }
     numberThread(thread)
     thread.pointee.epoch.store(pointee.epoch.load(ordering: .relaxed), ordering: .releasing)
   }
@@ -126,14 +127,14 @@ extension UnsafeMutablePointer where Pointee == Core {
     if let stale = pointee.map.takeStale(
       address, epoch: pointee.epoch.load(ordering: .relaxed))
     {
-      countUnseenFree(thread, stale)
+      countUnseenFree(thread, address, stale)
     }
     guard
       pointee.map.enter(
         address, site: site, generation: pointee.generation.load(ordering: .relaxed),
         epoch: pointee.epoch.load(ordering: .relaxed), byteCount: byteCount)
     else { return thread.pointee.counters.lostBlocks.addAlone(1) }
-    if countAllocated(thread, byteCount, site) { publish(thread) }
+    if countAllocated(thread, address, byteCount, site) { publish(thread) }
   }
 
   /// Takes a block that is about to be given back, and must still be its owner's.
@@ -144,7 +145,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     if let (_, byteCount) = pointee.map.take(
       address, epoch: pointee.epoch.load(ordering: .relaxed))
     {
-      if countFreed(thread, byteCount) { publish(thread) }
+      if countFreed(thread, address, byteCount) { publish(thread) }
     } else if thread.pointee.isDeleting == 0 {
       countUnknown(thread, block)
     }
@@ -155,11 +156,11 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// among the hooks, such as jemalloc's sdallocx.
   @inline(never)
   private func countUnseenFree(
-    _ thread: UnsafeMutablePointer<ThreadState>, _ byteCount: UInt64
+    _ thread: UnsafeMutablePointer<ThreadState>, _ address: UInt, _ byteCount: UInt64
   ) {
     thread.pointee.counters.unseenFrees.addAlone(1)
     // The balance is published with the allocation that shows it, or with a later one.
-    _ = countFreed(thread, byteCount)
+    _ = countFreed(thread, address, byteCount)
   }
 
   /// Born before recording, or never recorded: its size is what the allocator says.
@@ -209,6 +210,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// What realloc must put back if it fails.
   package struct Taken {
+    var address: UInt = 0
     var word = BlockWord(bits: 0)
     var byteCount: UInt64 = 0
     var wasKnown = false
@@ -225,6 +227,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     taken.epoch = pointee.epoch.load(ordering: .relaxed)
     if pointee.settings.looksForLeaks { beginMove() }
     if let (word, byteCount) = pointee.map.take(UInt(bitPattern: block), epoch: taken.epoch) {
+      taken.address = UInt(bitPattern: block)
       taken.word = word
       taken.byteCount = byteCount
       taken.wasKnown = true
@@ -283,7 +286,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     if taken.epoch != pointee.epoch.load(ordering: .relaxed) {
       // Freed in a recording that is over: this one has never counted it.
     } else if taken.wasKnown {
-      if countFreed(thread, taken.byteCount) { publish(thread) }
+      if countFreed(thread, taken.address, taken.byteCount) { publish(thread) }
     } else {
       thread.pointee.counters.unknownFreedBlocks.addAlone(1)
       thread.pointee.counters.unknownFreedBytes.addAlone(UInt64(taken.usableByteCount))
@@ -344,38 +347,46 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Counts a block that was entered; whether the thread's balance is to be published.
   @inline(__always)
   func countAllocated(
-    _ thread: UnsafeMutablePointer<ThreadState>, _ byteCount: UInt64, _ site: UInt32
+    _ thread: UnsafeMutablePointer<ThreadState>, _ address: UInt, _ byteCount: UInt64,
+    _ site: UInt32
   ) -> Bool {
     thread.pointee.counters.allocatedBlocks.addAlone(1)
     thread.pointee.counters.allocatedBytes.addAlone(byteCount)
-    tally(thread, site, byteCount)
+    thread.pointee.lastTally = tally(thread, site, byteCount)
+    thread.pointee.lastBlock = address
     return raiseBalance(thread, by: byteCount)
   }
 
   /// Counts a block that was taken; whether the thread's balance is to be published.
   @inline(__always)
-  func countFreed(_ thread: UnsafeMutablePointer<ThreadState>, _ byteCount: UInt64) -> Bool {
+  func countFreed(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ address: UInt, _ byteCount: UInt64
+  ) -> Bool {
+    if thread.pointee.lastBlock == address {
+      thread.pointee.lastBlock = 0
+      thread.pointee.lastTally.unsafelyUnwrapped.pointee.temporaries.addAlone(1)
+    }
     thread.pointee.counters.freedBlocks.addAlone(1)
     thread.pointee.counters.freedBytes.addAlone(byteCount)
     return lowerBalance(thread, by: byteCount)
   }
 
-  /// Adds an allocation to the thread's tally of its site.
+  /// Adds an allocation to the thread's tally of its site, and answers that tally.
   @inline(__always)
   private func tally(
     _ thread: UnsafeMutablePointer<ThreadState>, _ site: UInt32, _ byteCount: UInt64
-  ) {
+  ) -> UnsafeMutablePointer<SiteTally> {
     let tally = thread.tallies + Int(site) & (ThreadState.tallyCount &- 1)
     if tally.pointee.site.load(ordering: .relaxed) != site
-      || tally.pointee.blocks.load(ordering: .relaxed) >= SiteTally.blockLimit
+      || tally.pointee.blocks.load(ordering: .relaxed) == .max
     {
       // In place: a call would have the hooks keep registers for it.
       flushInPlace(tally)
       tally.pointee.site.store(site, ordering: .relaxed)
     }
-    tally.pointee.blocks.store(
-      tally.pointee.blocks.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
+    tally.pointee.blocks.addAlone(1)
     tally.pointee.bytes.addAlone(byteCount)
+    return tally
   }
 
   /// Adds a tally to its site's totals, and empties it.
@@ -388,8 +399,13 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ = totals.pointee.totalBlocks.wrappingAdd(blocks, ordering: .relaxed)
     _ = totals.pointee.totalBytes.wrappingAdd(
       tally.pointee.bytes.load(ordering: .relaxed), ordering: .relaxed)
+    let temporaries = UInt64(tally.pointee.temporaries.load(ordering: .relaxed))
+    if temporaries != 0 {
+      _ = pointee.sites.temporaries(of: site).pointee.wrappingAdd(temporaries, ordering: .relaxed)
+    }
     tally.pointee.site.store(0, ordering: .relaxed)
     tally.pointee.blocks.store(0, ordering: .relaxed)
+    tally.pointee.temporaries.store(0, ordering: .relaxed)
     tally.pointee.bytes.store(0, ordering: .relaxed)
   }
 

@@ -57,7 +57,11 @@ extension UnsafeMutablePointer where Pointee == Core {
       leave(thread)
       return site == 0 ? .unremembered : .unusual
     }
-    if countAllocated(thread, UInt64(UInt(bitPattern: byteCount)), site) { return .publishing }
+    if countAllocated(
+      thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
+    {
+      return .publishing
+    }
     leave(thread)
     return .done
   }
@@ -84,7 +88,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       leave(thread)
       return .unusual
     }
-    if countFreed(thread, byteCount) { return .publishing }
+    if countFreed(thread, UInt(bitPattern: block), byteCount) { return .publishing }
     leave(thread)
     return .done
   }

@@ -29,6 +29,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     return pointee.map.open() && pointee.tracked.open() && pointee.sites.open()
       && pointee.rows.open() && pointee.threads.open() && pointee.dumps.open()
       && (!pointee.settings.tellsThreads || pointee.threadTable.open())
+      && (!pointee.settings.keepsPeak || pointee.peaks.open())
   }
 
   /// Starts recording; 0, or an errno. Starting what records is no error.
@@ -54,7 +55,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.dumps.discard()
     pointee.dumps.tallyWordCount = BornTally.wordCount
     if pointee.sampling.isOn { pointee.dumps.tallyWordCount &+= SampleTally.wordCount }
+    pointee.peaks.discard()
     pointee.threads.discardUnowned()
+    pointee.threads.beginRecording()
     pointee.threadTable.discard()
     notePast(cause)
     pointee.retired.reset()
@@ -121,6 +124,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.threads.discardCaches()
     pointee.threadTable.discard()
     pointee.dumps.discard()
+    pointee.peaks.discard()
   }
 
   /// Waits until no thread is in the tracer; `false` where one stays, such as a stopped one.

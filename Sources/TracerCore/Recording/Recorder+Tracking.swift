@@ -55,8 +55,8 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// The recording in figures; all but `depth` and `sampleBytes` are 0 where nothing is recorded.
   ///
-  /// The calling thread is counted to the byte. Of others 2 KiB, among all, may be missing from the
-  /// peak. Cost: a pass over the threads and over the marks of the live map's pages.
+  /// The calling thread is counted to the byte. By what others hold back the peak may be wrong: see
+  /// `ThreadPool.peakError`. Cost: a pass over the threads and over the marks of the live map's pages.
   package func recordingFigures() -> RecordingFigures {
     var figures = RecordingFigures()
     figures.depth = UInt64(pointee.settings.depth)
@@ -87,6 +87,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     publishOwn()
     pointee.peakBytes.store(
       max(0, pointee.publishedBytes.load(ordering: .relaxed)), ordering: .relaxed)
+    if pointee.settings.keepsPeak {
+      pointee.peaks.isOutdated.store(1, ordering: .releasing)
+      wakeWorker()
+    }
     return 0
   }
 }

@@ -40,6 +40,8 @@ package struct Settings {
   package var looksForTypes = true
   /// Whether stacks of different threads are told apart.
   package var tellsThreads = false
+  /// Whether dumps say what was alive at the peak.
+  package var keepsPeak = false
   /// The process that `heaptap run` is, if it started this one.
   package var runner: Int32 = 0
   /// At which marks a snapshot is written by itself; none where that is off.
@@ -150,6 +152,9 @@ package struct Settings {
     }
     if let value = Self.match(entry, "_THREADS=") {
       return Self.readSwitch("HEAPTAP_THREADS", value, &tellsThreads)
+    }
+    if let value = Self.match(entry, "_PEAK=") {
+      return Self.readSwitch("HEAPTAP_PEAK", value, &keepsPeak)
     }
     if let value = Self.match(entry, "_LIMIT=") {
       return problem(

@@ -7,11 +7,10 @@ import Synchronization
 /// Allocations of one site that the thread has not yet added to the site's totals.
 package struct SiteTally: ~Copyable {
   package let site: Atomic<UInt32>
-  package let blocks: Atomic<UInt32>
+  package let blocks: Atomic<UInt16>
+  /// Of these blocks, those that were freed before the thread's next allocation.
+  package let temporaries: Atomic<UInt16>
   package let bytes: Atomic<UInt64>
-
-  /// When to flush, long before the 32 bits are full.
-  static var blockLimit: UInt32 { .max / 2 }
 }
 
 /// One thread's counters, tallies and scratch space: 16 KiB, whatever the thread does.
@@ -38,6 +37,10 @@ package struct ThreadState: ~Copyable {
   var number: UInt32
   /// The memory of stacks, once a thread has had use for one; whoever owns the state next has it then.
   var cache: UnsafeMutablePointer<StackCache>?
+  /// Where the state is in the pool, while a thread owns it.
+  fileprivate var place: UInt32
+  private var unused: UInt32
+  // Up to here `clear` leaves what there is.
   package let epoch: Atomic<UInt32>
   /// 1 while an operator delete is running, whose inner free is not another one.
   package var isDeleting: UInt32
@@ -48,6 +51,11 @@ package struct ThreadState: ~Copyable {
   var balance: Int64
   package let balanceHigh: Atomic<Int64>
 
+  /// Where the thread's last allocation is, until it is freed, and the tally that has counted it: until the
+  /// next allocation the tally is of no other site.
+  var lastBlock: UInt
+  var lastTally: UnsafeMutablePointer<SiteTally>?
+
   /// Of the stack, and of the heap that async contexts lie in.
   var readable: ReadableRange
   var readableContexts: ReadablePages
@@ -56,6 +64,8 @@ package struct ThreadState: ~Copyable {
   /// The thread's allocations when there was last no memory for `cache`.
   var allocationsWithoutCache: UInt64
 
+  fileprivate static var identityByteCount: Int { 32 }
+
   /// What `isInside` is while the tracer itself calls what may allocate.
   static var isAtWork: UInt32 { 2 }
 }
@@ -63,11 +73,12 @@ package struct ThreadState: ~Copyable {
 extension UnsafeMutablePointer where Pointee == ThreadState {
   /// Empties the state, but for whose it is, whether that is inside, that it was used, and its memory
   /// of stacks, which is trusted by what it says itself.
-  func clear() { clear(byteCount: ThreadState.byteCount) }
-
-  fileprivate func clear(byteCount: Int) {
-    (UnsafeMutableRawPointer(self) + 24).initializeMemory(
-      as: UInt8.self, repeating: 0, count: byteCount &- 24)
+  ///
+  /// Not the room for a walk's rows, in which nothing is looked for: its pages may not be there yet.
+  func clear() {
+    let kept = ThreadState.identityByteCount
+    (UnsafeMutableRawPointer(self) + kept).initializeMemory(
+      as: UInt8.self, repeating: 0, count: ThreadState.frameOffset &- kept)
   }
 
   /// Gives the pages of the memory of stacks back, which then remembers nothing.
@@ -97,16 +108,33 @@ extension Atomic where Value == UInt64 {
   }
 }
 
+extension Atomic where Value == UInt16 {
+  /// As of 64 bits.
+  @inline(__always)
+  func addAlone(_ value: UInt16) {
+    store(load(ordering: .relaxed) &+ value, ordering: .relaxed)
+  }
+}
+
 /// The states of all threads. All zero is a valid, closed pool.
+///
+/// A thread that ends leaves its state to the next that begins, with its pages if few are waiting like that;
+/// of any other the kernel gets all pages back.
 package struct ThreadPool: ~Copyable {
   private static var perChunk: Int { 64 }
   private static var chunkLimit: Int { 1024 }
-  private static var chunkByteCount: Int { perChunk * ThreadState.byteCount }
+  private static var statesByteCount: Int { perChunk * ThreadState.byteCount }
+  /// Behind the states, where their memories of stacks are while the states' own pages are not there.
+  private static var chunkByteCount: Int { statesByteCount + 4096 }
 
   private let directory: Atomic<UInt>
   private let chunkCount: Atomic<UInt32>
   private let hint: Atomic<UInt32>
   package let threadCount: Atomic<UInt32>
+  /// States that nobody owns, with all of their pages.
+  private let idleCount: Atomic<Int32>
+  /// The most that there have been at once in the recording.
+  private let mostThreads: Atomic<UInt32>
   /// How far a thread's balance may be from what it has published, in bytes: 2 KiB among all.
   package let publishLimit: Atomic<Int64>
   /// Bytes that the memos of all threads may come to use.
@@ -128,6 +156,10 @@ package struct ThreadPool: ~Copyable {
     }
     return used
   }
+
+  /// How many states may wait with their pages: threads that come and go cost the kernel nothing, and an hour
+  /// with a thousand of them is not paid for ever.
+  private static var idleLimit: Int32 { 32 }
 
   /// Accounts for a memo that changes its size; answers the size that it may have.
   func charge(from old: UInt32, to new: UInt32, budget: Int64) -> UInt32 {
@@ -180,17 +212,30 @@ package struct ThreadPool: ~Copyable {
       let count = min(Int(chunkCount.load(ordering: .acquiring)), Self.chunkLimit)
       let first = Int(hint.load(ordering: .relaxed))
       // All that are there before any new one: the pool is as large as the threads of its fullest day.
-      for step in 0..<count {
-        let chunk = (first &+ step) % count
-        if let taken = take(from: chunk, for: thread) { return taken }
+      // First those whose pages are there.
+      if idleCount.load(ordering: .relaxed) > 0,
+        let taken = take(from: first, of: count, for: thread, isIdle: true)
+      {
+        return taken
       }
+      if let taken = take(from: first, of: count, for: thread, isIdle: false) { return taken }
       guard count < Self.chunkLimit, makeChunk(count) != nil else { return nil }
       hint.store(UInt32(count), ordering: .relaxed)
     }
   }
 
   private func take(
-    from chunk: Int, for thread: UInt32
+    from first: Int, of count: Int, for thread: UInt32, isIdle: Bool
+  ) -> UnsafeMutablePointer<ThreadState>? {
+    for step in 0..<count {
+      let chunk = (first &+ step) % count
+      if let taken = take(from: chunk, for: thread, isIdle: isIdle) { return taken }
+    }
+    return nil
+  }
+
+  private func take(
+    from chunk: Int, for thread: UInt32, isIdle: Bool
   ) -> UnsafeMutablePointer<ThreadState>? {
     guard
       let base = UnsafeMutableRawPointer(bitPattern: slot(chunk).pointee.load(ordering: .acquiring))
@@ -198,11 +243,18 @@ package struct ThreadPool: ~Copyable {
     for index in 0..<Self.perChunk {
       let state = state(base, index)
       guard state.pointee.owner.load(ordering: .relaxed) == 0,
+        !isIdle || state.pointee.wasTaken.load(ordering: .relaxed) != 0,
         state.pointee.owner.compareExchange(
           expected: 0, desired: thread, ordering: .acquiringAndReleasing
         ).exchanged
       else { continue }
-      state.pointee.wasTaken.store(1, ordering: .relaxed)
+      state.pointee.place = UInt32(chunk &* Self.perChunk &+ index)
+      if state.pointee.wasTaken.load(ordering: .relaxed) != 0 {
+        _ = idleCount.wrappingSubtract(1, ordering: .relaxed)
+      } else {
+        state.pointee.cache = parkedCache(of: state).pointee
+        state.pointee.wasTaken.store(1, ordering: .relaxed)
+      }
       hint.store(UInt32(chunk), ordering: .relaxed)
       noteCount(threadCount.wrappingAdd(1, ordering: .relaxed).newValue)
       return state
@@ -218,30 +270,88 @@ package struct ThreadPool: ~Copyable {
           expected: 0, desired: UInt32.max, ordering: .acquiringAndReleasing
         ).exchanged
       else { return }
-      state.discardCache(self)
-      System.discard(UnsafeMutableRawPointer(state) + 4096, ThreadState.byteCount &- 4096)
-      state.clear(byteCount: 4096)
-      state.pointee.wasTaken.store(0, ordering: .relaxed)
-      state.pointee.owner.store(0, ordering: .releasing)
+      _ = idleCount.wrappingSubtract(1, ordering: .relaxed)
+      release(state)
     }
+  }
+
+  /// Where the memory of stacks of a state is kept whose pages are not there.
+  private func parkedCache(
+    of state: UnsafeMutablePointer<ThreadState>
+  ) -> UnsafeMutablePointer<UnsafeMutablePointer<StackCache>?> {
+    let place = Int(state.pointee.place)
+    let chunk = UnsafeMutableRawPointer(
+      bitPattern: slot(place / Self.perChunk).pointee.load(ordering: .relaxed)
+    ).unsafelyUnwrapped
+    return (chunk + Self.statesByteCount).assumingMemoryBound(
+      to: UnsafeMutablePointer<StackCache>?.self) + place % Self.perChunk
+  }
+
+  /// Has nobody own a state any more, and gives its pages back.
+  private func release(_ state: UnsafeMutablePointer<ThreadState>) {
+    state.discardCache(self)
+    parkedCache(of: state).pointee = state.pointee.cache
+    // The zeros that come in the place of the pages say that nobody owns it: from here on it may be another's.
+    if System.discard(UnsafeMutableRawPointer(state), ThreadState.byteCount) { return }
+    // A program that has locked its memory keeps it.
+    leave(state)
+  }
+
+  /// Has nobody own a state any more, which keeps its pages.
+  private func leave(_ state: UnsafeMutablePointer<ThreadState>) {
+    state.clear()
+    _ = idleCount.wrappingAdd(1, ordering: .relaxed)
+    state.pointee.isMoving.store(0, ordering: .relaxed)
+    state.pointee.isInside.store(0, ordering: .relaxed)
+    state.pointee.owner.store(0, ordering: .releasing)
   }
 
   /// Puts a state back, with nothing left in it.
   package func give(_ state: UnsafeMutablePointer<ThreadState>) {
-    state.clear()
+    noteCount(threadCount.wrappingSubtract(1, ordering: .relaxed).newValue)
+    // Threads that end at the same moment may be a few too many, or too few.
+    guard idleCount.load(ordering: .relaxed) < Self.idleLimit else { return release(state) }
     // A large memo is not kept for whoever comes next.
     if let cache = state.pointee.cache, cache.pointee.nodeBits > StackCache.firstNodeBits {
       state.discardCache(self)
     }
-    state.pointee.isMoving.store(0, ordering: .relaxed)
-    state.pointee.isInside.store(0, ordering: .relaxed)
-    state.pointee.owner.store(0, ordering: .releasing)
-    noteCount(threadCount.wrappingSubtract(1, ordering: .relaxed).newValue)
+    leave(state)
   }
 
   /// A thread that comes or goes in the same moment may have its own limit stand until the next does.
   private func noteCount(_ count: UInt32) {
-    publishLimit.store(max(256, 2048 / Int64(max(1, count))), ordering: .relaxed)
+    publishLimit.store(Self.publishLimit(of: Int64(count)), ordering: .relaxed)
+    var most = mostThreads.load(ordering: .relaxed)
+    while count > most {
+      let (exchanged, original) = mostThreads.compareExchange(
+        expected: most, desired: count, ordering: .relaxed)
+      if exchanged { return }
+      most = original
+    }
+  }
+
+  private static func publishLimit(of threads: Int64) -> Int64 { max(256, 2048 / max(1, threads)) }
+
+  /// Has the most threads that there were at once be those that there are.
+  func beginRecording() {
+    mostThreads.store(threadCount.load(ordering: .relaxed), ordering: .relaxed)
+  }
+
+  /// By how many bytes what is published may have been wrong at any time of the recording; 0 where there was
+  /// one thread only.
+  ///
+  /// Of the threads that there were at once the first has held back what one may, the second what each of two
+  /// may, and so on: a thread that rests does not hear that others have come.
+  var peakError: Int64 {
+    let most = Int64(mostThreads.load(ordering: .relaxed))
+    guard most > 1 else { return 0 }
+    var sum: Int64 = 0
+    var number: Int64 = 1
+    while number <= min(most, 8) {
+      sum = sum &+ Self.publishLimit(of: number)
+      number &+= 1
+    }
+    return sum &+ max(0, most &- 8) &* Self.publishLimit(of: most)
   }
 
   private func makeChunk(_ chunk: Int) -> UnsafeMutableRawPointer? {

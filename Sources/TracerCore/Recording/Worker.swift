@@ -33,7 +33,8 @@ extension UnsafeMutablePointer where Pointee == Core {
         lookAround()
         lookedAround = now
       }
-      sleep(after: count, nanoseconds: min(watchLimits(), followCapabilities()))
+      let pause = keepPeak()
+      sleep(after: count, nanoseconds: min(min(pause, watchLimits()), followCapabilities()))
     }
   }
 
@@ -47,9 +48,10 @@ extension UnsafeMutablePointer where Pointee == Core {
       if isAsked { return }
       // The dump at the end of a process is no reason to tell that it was there.
       carryOutRequests()
+      let pause = keepPeak()
       let now = System.monotonicTime
       if now >= settled { return }
-      sleep(after: count, nanoseconds: min(Int(settled &- now), followCapabilities()))
+      sleep(after: count, nanoseconds: min(min(Int(settled &- now), pause), followCapabilities()))
     }
   }
 

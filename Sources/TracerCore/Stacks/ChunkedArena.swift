@@ -70,6 +70,21 @@ package struct ChunkedArena: ~Copyable {
     return base + Int(offset & (Self.chunkWordCount &- 1)) &* 4
   }
 
+  /// Has words be there that nobody has asked for; `false` where there is no memory. For arenas whose
+  /// offsets are another's numbers.
+  func makeRoom(at offset: UInt32) -> Bool {
+    guard offset >> 18 < UInt32(Self.chunkLimit), chunk(offset >> 18) != nil else { return false }
+    // As far as it is used: more than one thread may be on its way.
+    var end = cursor.load(ordering: .relaxed)
+    while end <= offset {
+      let (exchanged, original) = cursor.compareExchange(
+        expected: end, desired: offset &+ 1, ordering: .relaxed)
+      if exchanged { break }
+      end = original
+    }
+    return true
+  }
+
   /// Has the pages of so many words at the beginning be there, so that using them takes no memory.
   package func prepare(words: UInt32) {
     var offset: UInt32 = 0

@@ -33,24 +33,28 @@ package struct SiteTable: ~Copyable {
   private let sites: ChunkedArena
   private let frames: ChunkedArena
   private let index: InternIndex
+  /// By site, 8 bytes each, beside the sites since those are of a power of two: how many of its blocks were
+  /// temporary.
+  private let temporaries: ChunkedArena
 
   package func open() -> Bool {
     // Site 0 means no block, and site 1 is the lost one: both exist from the start.
     guard
       sites.open(reserving: 0), frames.open(reserving: 0),
-      index.open(maximumBits: 23)
+      index.open(maximumBits: 23), temporaries.open(reserving: 0)
     else { return false }
     return reserveFirstSites()
   }
 
   private func reserveFirstSites() -> Bool {
-    sites.allocate(2 * Self.wordsPerSite) != nil
+    sites.allocate(2 * Self.wordsPerSite) != nil && temporaries.makeRoom(at: 2 * Self.lost)
   }
 
   package func discard() {
     index.discard()
     sites.discard(reserving: 0)
     frames.discard(reserving: 0)
+    temporaries.discard(reserving: 0)
     _ = reserveFirstSites()
   }
 
@@ -58,7 +62,7 @@ package struct SiteTable: ~Copyable {
   package var limit: UInt32 { UInt32(sites.usedByteCount / 4) / Self.wordsPerSite }
 
   package var usedByteCount: Int {
-    sites.usedByteCount + frames.usedByteCount + index.usedByteCount
+    sites.usedByteCount + frames.usedByteCount + index.usedByteCount + temporaries.usedByteCount
   }
 
   @inline(__always)
@@ -69,6 +73,13 @@ package struct SiteTable: ~Copyable {
   /// A site that may be in a chunk that was never made.
   package func siteIfMapped(_ identifier: UInt32) -> UnsafeMutablePointer<Site>? {
     sites.addressIfMapped(identifier &* Self.wordsPerSite)?.assumingMemoryBound(to: Site.self)
+  }
+
+  /// How many of a site's blocks were freed before their thread's next allocation, without what threads still
+  /// hold back.
+  @inline(__always)
+  package func temporaries(of identifier: UInt32) -> UnsafeMutablePointer<Atomic<UInt64>> {
+    temporaries.address(identifier &* 2).assumingMemoryBound(to: Atomic<UInt64>.self)
   }
 
   package func rows(of site: borrowing Site) -> UnsafePointer<UInt32> {
@@ -133,7 +144,9 @@ package struct SiteTable: ~Copyable {
       let offset = sites.allocate(Self.wordsPerSite)
     else { return 0 }
     let identifier = offset / Self.wordsPerSite
-    guard identifier < BlockWord.siteLimit else { return 0 }
+    guard identifier < BlockWord.siteLimit, temporaries.makeRoom(at: 2 &* identifier) else {
+      return 0
+    }
     if shared == nil {
       let copy = frames.address(start).assumingMemoryBound(to: UInt32.self)
       for position in 0..<Int(count) { copy[position] = rows[Int(count) &- 1 &- position] }

@@ -154,7 +154,7 @@ struct StackCache: ~Copyable {
     bits == 0 ? 0 : Int64(nodeByteCount(bits) &+ arenaByteCount(bits))
   }
 
-  private static func pages(_ byteCount: Int) -> Int { (byteCount &+ 4095) & ~4095 }
+  static func pages(_ byteCount: Int) -> Int { (byteCount &+ 4095) & ~4095 }
 
   /// A thread that allocates less often than this in a recording gets no memory of its own.
   static var allocationsBeforeFirst: UInt64 { 128 }
@@ -205,13 +205,19 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// that end in a scheduler without unwind tables, that is tried with every sixteenth.
   var isWorthFollowing: Bool { pointee.vainCount < 16 || pointee.vainCount & 15 == 0 }
 
-  /// Bytes of the pages that are in use, about.
+  /// Bytes of the pages that are in use, about: of the image as many as the last stack takes.
   var usedByteCount: Int {
     guard pointee.epoch != 0 else { return 0 }
     let frames = Int(pointee.frameCount)
     let image =
-      frames &* (MemoryLayout<ImageFrame>.stride &+ 4 &+ 2 &* 16 &+ 32)
-      &+ Int(pointee.awaitingCheckCount) &* MemoryLayout<StackCheck>.stride
-    return 4096 &+ image &+ StackCache.nodeByteCount(pointee.nodeBits) &+ Int(pointee.arenaUsed)
+      StackCache.pages(frames &* MemoryLayout<ImageFrame>.stride) &+ StackCache.pages(frames &* 4)
+      &+ StackCache.pages(2 &* frames &* MemoryLayout<StackCheck>.stride)
+      &+ StackCache.pages(frames &* MemoryLayout<SteppedFrame>.stride)
+      &+ StackCache.pages(Int(pointee.awaitingCheckCount) &* MemoryLayout<StackCheck>.stride)
+    // Nodes lie where their hashes say.
+    let nodes = min(
+      StackCache.pages(StackCache.nodeByteCount(pointee.nodeBits)),
+      Int(pointee.nodeCount) &* 4096)
+    return 4096 &+ image &+ nodes &+ StackCache.pages(Int(pointee.arenaUsed))
   }
 }

@@ -123,6 +123,28 @@ static void *come_and_go(void *unused) {
   pthread_exit(NULL);
 }
 
+/* What a short thread does: blocks from more stacks than one, so that it has a memory of them. */
+static void *be_short(void *unused) {
+  for (unsigned i = 0; i < 200; i++)
+    free(left(i % 50, 14, 50));
+  return unused;
+}
+
+/* So many threads, of which so many are there at once. Answers when all have ended. */
+static void run_threads(long count, long together) {
+  static pthread_t ring[1024];
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, 64 << 10);
+  for (long i = 0; i < count + together; i++) {
+    if (i >= together)
+      pthread_join(ring[i % together], NULL);
+    if (i < count && pthread_create(&ring[i % together], &attributes, be_short, NULL))
+      _exit(97);
+  }
+  pthread_attr_destroy(&attributes);
+}
+
 static void *load_and_unload(void *unused) {
   static const char *const modules[] = {"libz.so.1", "libresolv.so.2", "libutil.so.1",
                                         "libnss_files.so.2"};
@@ -310,6 +332,9 @@ static void obey(char *line, char **arguments) {
   } else if (!strcmp(word, "plant")) {
     plant(first, second);
     answer("kept %d", kept_count);
+  } else if (!strcmp(word, "threads")) {
+    run_threads(first, second);
+    answer("ran %ld threads", first);
   } else if (!strcmp(word, "turmoil")) {
     void *(*const bodies[])(void *) = {come_and_go, come_and_go, come_and_go, come_and_go,
                                        churn,       churn,       load_and_unload, bear_and_bury};
