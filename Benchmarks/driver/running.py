@@ -103,8 +103,9 @@ class Runner:
         self.workshop.clear_dumps()
         try:
             return self.measure(job, mode, number)
-        except Failure as failure:
-            return Record(job.name, mode.name, number, failure=str(failure))
+        except (Failure, servers.ServerFailure, subprocess.TimeoutExpired, OSError, ValueError) as failure:
+            # One program that does not do is told in its cell; the others are measured.
+            return Record(job.name, mode.name, number, failure=" ".join(str(failure).split()))
 
     def measure(self, job, mode, number):
         environment = environment_of(job, mode)
