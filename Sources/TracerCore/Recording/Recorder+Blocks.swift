@@ -85,7 +85,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed)
     {
       for position in 0..<ThreadState.tallyCount {
-        flushInPlace(thread.tallies + position)
+        flushInPlace(thread, thread.tallies + position)
       }
       publish(thread)
       pointee.retired.add(thread.pointee.counters)
@@ -381,7 +381,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       || tally.pointee.blocks.load(ordering: .relaxed) == .max
     {
       // In place: a call would have the hooks keep registers for it.
-      flushInPlace(tally)
+      flushInPlace(thread, tally)
       tally.pointee.site.store(site, ordering: .relaxed)
     }
     tally.pointee.blocks.addAlone(1)
@@ -391,9 +391,12 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// Adds a tally to its site's totals, and empties it.
   @inline(__always)
-  private func flushInPlace(_ tally: UnsafeMutablePointer<SiteTally>) {
+  private func flushInPlace(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ tally: UnsafeMutablePointer<SiteTally>
+  ) {
     let site = tally.pointee.site.load(ordering: .relaxed)
     guard site != 0 else { return }
+    thread.pointee.counters.flushes.addAlone(1)
     let totals = pointee.sites.site(site)
     let blocks = UInt64(tally.pointee.blocks.load(ordering: .relaxed))
     _ = totals.pointee.totalBlocks.wrappingAdd(blocks, ordering: .relaxed)
@@ -435,6 +438,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Adds the thread's balance to the process's, and raises the high-water mark.
   @inline(never)
   func publish(_ thread: UnsafeMutablePointer<ThreadState>) {
+    thread.pointee.counters.publications.addAlone(1)
     let balance = thread.pointee.balance
     let before = pointee.publishedBytes.wrappingAdd(balance, ordering: .relaxed).oldValue
     raisePeak(to: before &+ max(balance, thread.pointee.balanceHigh.load(ordering: .relaxed)))
