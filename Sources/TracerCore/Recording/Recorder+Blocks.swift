@@ -69,6 +69,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   private func beginEpoch(_ thread: UnsafeMutablePointer<ThreadState>) {
     // It comes empty from the pool; emptying it again would have all of its pages be there.
     if thread.pointee.epoch.load(ordering: .relaxed) != 0 { thread.clear() }
+    thread.useOwnTallies()
     numberThread(thread)
     thread.pointee.epoch.store(pointee.epoch.load(ordering: .relaxed), ordering: .releasing)
   }
@@ -84,9 +85,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     if pointee.isRecording.load(ordering: .acquiring) != 0,
       thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed)
     {
-      for position in 0..<ThreadState.tallyCount {
-        flushInPlace(thread, thread.tallies + position)
-      }
+      flushTallies(thread)
       publish(thread)
       pointee.retired.add(thread.pointee.counters)
     }
@@ -316,7 +315,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       // The recorded size is never the smaller: subtract what was added on the way.
       let excess = recorded &- UInt64(UInt(bitPattern: byteCount))
       thread.pointee.counters.allocatedBytes.addAlone(0 &- excess)
-      let tally = thread.tallies + Int(word.site) & (ThreadState.tallyCount &- 1)
+      let tally = thread.tally(of: word.site)
       if tally.pointee.site.load(ordering: .relaxed) == word.site {
         tally.pointee.bytes.addAlone(0 &- excess)
       } else {
@@ -376,7 +375,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   private func tally(
     _ thread: UnsafeMutablePointer<ThreadState>, _ site: UInt32, _ byteCount: UInt64
   ) -> UnsafeMutablePointer<SiteTally> {
-    let tally = thread.tallies + Int(site) & (ThreadState.tallyCount &- 1)
+    let tally = thread.tally(of: site)
     if tally.pointee.site.load(ordering: .relaxed) != site
       || tally.pointee.blocks.load(ordering: .relaxed) == .max
     {
@@ -387,6 +386,13 @@ extension UnsafeMutablePointer where Pointee == Core {
     tally.pointee.blocks.addAlone(1)
     tally.pointee.bytes.addAlone(byteCount)
     return tally
+  }
+
+  /// Adds all tallies to their sites' totals.
+  func flushTallies(_ thread: UnsafeMutablePointer<ThreadState>) {
+    let tallies = thread.tallies
+    guard let first = tallies.baseAddress else { return }
+    for position in 0..<tallies.count { flushInPlace(thread, first + position) }
   }
 
   /// Adds a tally to its site's totals, and empties it.
