@@ -47,7 +47,7 @@ def run(workshop, options, job, mode, size):
                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=TIMEOUT)
         with open(log, encoding="utf-8", errors="replace") as file:
             count = collected(file.read())
-    except (subprocess.TimeoutExpired, SystemExit) as error:
+    except (subprocess.TimeoutExpired, servers.ServerFailure, OSError) as error:
         return Record(name, mode.name, 0, failure=str(error))
     finally:
         if os.path.exists(log):
