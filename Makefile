@@ -28,7 +28,7 @@ tmpfilesdir := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 catalogdir := $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 
 .DEFAULT_GOAL := all
-.PHONY: all build deps test demo docs bench soak fuzz stress sanitize guests install stage uninstall format lint clean help
+.PHONY: all build deps test demo docs bench instructions soak fuzz stress sanitize guests install stage uninstall format lint clean help
 
 all: deps build ## Install what is missing and build (the default)
 
@@ -60,6 +60,9 @@ docs: deps ## Build the reference of the Swift modules (.build/reference)
 bench: deps build ## Measure what tracing costs, beside others, for half an hour; BENCH=--help
 	-@$(MAKE) --no-print-directory deps PACKAGES='$(PEERS)'
 	Benchmarks/run --publish $(BENCH)
+
+instructions: deps build ## Keep the instruction counts of the warm paths that the tests compare with
+	Benchmarks/instructions --renew
 
 soak: deps build ## Repeat the tests of endurance SOAK times (1000)
 	HEAPTAP_SOAK=$(SOAK) $(SWIFT) test --filter '[Ss]oak'

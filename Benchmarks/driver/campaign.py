@@ -59,7 +59,7 @@ class Campaign:
 
     def __init__(self, jobs=(), modes=(), head=None):
         self.records = Records()
-        self.others = {"snapshot": [], "diff": []}
+        self.others = {"snapshot": [], "diff": [], "stacks": []}
         self.head = head or {}
         self.jobs = list(jobs)
         self.modes = list(modes)
@@ -106,7 +106,7 @@ class Campaign:
         self.write({name: value for name, value in dataclasses.asdict(record).items() if value is not None})
 
     def add(self, kind, figures):
-        """What is not one run of a job: a 'snapshot', or a 'diff'."""
+        """What is not one run of a job: a 'snapshot', a 'diff', or the 'stacks' of a job."""
         self.others[kind].append(figures)
         self.write({kind: figures})
 

@@ -20,9 +20,17 @@ PATIENCE = 300  # seconds
 
 
 def header(path, key):
+    """A number of a dump's header, which is text in an uncompressed file."""
     with open(path, "rb") as file:
         found = re.search(rb"[^a-z._]" + key.encode() + rb"=(\d+)", file.read())
     return int(found.group(1)) if found else 0
+
+
+def stacks(path):
+    """How the stacks of a recording were found."""
+    names = {
+        "allocations": "total_blocks", "stacks": "sites", "followed": "followed_stacks", "walked": "walked_stacks"}
+    return {name: header(path, key) for name, key in names.items()}
 
 
 def read(path):

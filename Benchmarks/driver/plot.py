@@ -14,7 +14,7 @@ MARKS = {
     "memray-native": ("#c2569b", "square"),
 }
 LEFT, RIGHT, TOP, HEIGHT, WIDTH = 250, 30, 64, 26, 860
-TICKS = (1, 1.1, 1.3, 2, 3, 5, 10, 20, 40)
+TICKS = (1, 1.3, 2, 3, 5, 10, 20, 40)
 
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #24292f; }

@@ -156,6 +156,17 @@ class Tables:
                     rows.append([self.title(mode), spread(ratio), f"{peak.median:.2f}"])
         return table(["", "time", "memory"], rows)
 
+    def stacks(self, found):
+        """How the stacks of each job were found."""
+        titles = {job["name"]: job["title"] for job in self.jobs}
+        rows = []
+        for one in found:
+            count = one["allocations"]
+            remembered = count - one["followed"] - one["walked"]
+            shares = [f"{100 * part / count:.2f} %" for part in (remembered, one["followed"], one["walked"])]
+            rows.append([titles[one["job"]], f"{count:,}", f"{one['stacks']:,}", *shares])
+        return table(["", "allocations", "stacks", "remembered", "followed", "walked"], rows)
+
     def snapshots(self, found):
         rows = [
             [f"{one['blocks']:,} of {one['byte_count']} B", str(one["threads"]), f"{one['milliseconds']:.0f}",
@@ -171,3 +182,32 @@ class Tables:
                 f"{Spread.of([run[figure] for run in runs]).median:.{digits}f}"
                 for figure, digits in (("seconds", 2), ("processor", 2), ("mebibytes", 0)))])
         return table(["", "seconds", "of processor time", "memory, MiB"], rows)
+
+    def goals(self, found):
+        return table(["", "wanted, at most", "measured", ""], [
+            [goal.what, goal.form.format(goal.most), goal.form.format(goal.value), "" if goal.is_met else "**not met**"]
+            for goal in found])
+
+    def costs(self, found, pairs):
+        """What is wanted to be known first: the goals' figures, and a pair's nanoseconds."""
+        rows = [[goal.what, goal.form.format(goal.value)] for goal in found]
+        for job in pairs:
+            spreads = [self.records.spread(job["name"], mode, "said") for mode in SAID]
+            bare, recording, theirs = (spreads[SAID.index(mode)] for mode in ("bare", "recording", "heaptrack-inside"))
+            if bare and recording:
+                other = f" (heaptrack, in the process alone: {theirs.median - bare.median:+.0f})" if theirs else ""
+                rows.append([f"recording: {job['title']}", f"{recording.median - bare.median:+.0f}{other}"])
+        return table(["", "measured"], rows)
+
+    def losses(self, jobs):
+        """Where somebody else takes less than recording does, and does the same or less."""
+        lines = []
+        for job in jobs:
+            ours = self.ratio(job, "recording", self.figure(job))
+            for mode in ("heaptrack", "heaptrack-inside", "lsan"):
+                theirs = self.ratio(job, mode, self.figure(job))
+                if ours and theirs and theirs.median < ours.median:
+                    lines.append(
+                        f"- {job['title']}: {self.title(mode)} takes {theirs.median:.2f}, "
+                        f"recording {ours.median:.2f}.\n")
+        return "".join(lines) or "- In no program that was measured is another faster.\n"

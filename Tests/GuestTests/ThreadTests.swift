@@ -103,7 +103,7 @@ import Testing
     let box = try DumpBox()
     let result = try run([program], environment: box.environment("record"))
     let snapshot = try box.snapshot()
-    snapshot.expectSound()
+    #expect(snapshot.header.losses.allSatisfy { !$0.key.hasPrefix("lost.") || $0.count == 0 })
     let left = snapshot.named().samples(through: "descend")
     #expect(result.output == "\(left.sum(\.liveBlocks)) \(left.sum(\.liveBytes))\n")
     #expect(snapshot.header.integer("broken_stacks") ?? 0 > 0)
