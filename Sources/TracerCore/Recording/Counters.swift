@@ -27,6 +27,9 @@ package struct Counters: ~Copyable {
   /// Where `HEAPTAP_CHECK` asks for it: stacks that were found in every way, and differences found.
   package let checkedStacks: Atomic<UInt64>
   package let differingStacks: Atomic<UInt64>
+  /// How often what other threads read and write was written: the process's balance, and a site's totals.
+  package let publications: Atomic<UInt64>
+  package let flushes: Atomic<UInt64>
 
   /// Adds another set, which no thread changes any more.
   package borrowing func add(_ other: borrowing Counters) {
@@ -48,6 +51,8 @@ package struct Counters: ~Copyable {
     _ = walkedStacks.wrappingAdd(values.walkedStacks, ordering: .relaxed)
     _ = checkedStacks.wrappingAdd(values.checkedStacks, ordering: .relaxed)
     _ = differingStacks.wrappingAdd(values.differingStacks, ordering: .relaxed)
+    _ = publications.wrappingAdd(values.publications, ordering: .relaxed)
+    _ = flushes.wrappingAdd(values.flushes, ordering: .relaxed)
   }
 
   package func reset() {
@@ -68,6 +73,8 @@ package struct Counters: ~Copyable {
     walkedStacks.store(0, ordering: .relaxed)
     checkedStacks.store(0, ordering: .relaxed)
     differingStacks.store(0, ordering: .relaxed)
+    publications.store(0, ordering: .relaxed)
+    flushes.store(0, ordering: .relaxed)
   }
 
   /// The counts at about one moment: each by itself is exact.
@@ -89,7 +96,9 @@ package struct Counters: ~Copyable {
       followedStacks: followedStacks.load(ordering: .relaxed),
       walkedStacks: walkedStacks.load(ordering: .relaxed),
       checkedStacks: checkedStacks.load(ordering: .relaxed),
-      differingStacks: differingStacks.load(ordering: .relaxed))
+      differingStacks: differingStacks.load(ordering: .relaxed),
+      publications: publications.load(ordering: .relaxed),
+      flushes: flushes.load(ordering: .relaxed))
   }
 }
 
@@ -112,6 +121,8 @@ package struct CounterValues {
   package var walkedStacks: UInt64 = 0
   package var checkedStacks: UInt64 = 0
   package var differingStacks: UInt64 = 0
+  package var publications: UInt64 = 0
+  package var flushes: UInt64 = 0
 
   package var liveBlocks: UInt64 { allocatedBlocks &- freedBlocks }
   package var liveBytes: UInt64 { allocatedBytes &- freedBytes }
@@ -135,5 +146,7 @@ package struct CounterValues {
     walkedStacks = walkedStacks &+ other.walkedStacks
     checkedStacks = checkedStacks &+ other.checkedStacks
     differingStacks = differingStacks &+ other.differingStacks
+    publications = publications &+ other.publications
+    flushes = flushes &+ other.flushes
   }
 }
