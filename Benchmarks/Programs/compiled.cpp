@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a compiler is given: not much of our own, and very much of the standard library.
 // BRIEF leaves out the most of it, for counting instructions.
-#include <map>
 #include <memory>
-#include <string>
 #include <vector>
 
 #ifndef BRIEF
 #include <algorithm>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <sstream>
+#include <string>
 #include <unordered_map>
 
 struct Visitor {
@@ -52,7 +52,7 @@ int main() {
 }
 #else
 int main() {
-  std::map<std::string, std::unique_ptr<std::vector<int>>> numbers;
-  numbers["one"] = std::make_unique<std::vector<int>>(1, 1);
+  auto numbers = std::make_unique<std::vector<int>>(1, 1);
+  return numbers->at(0);
 }
 #endif

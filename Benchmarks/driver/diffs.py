@@ -58,7 +58,7 @@ def measured(commands, environment):
 
 
 def contenders(workshop, directory, cache):
-    """What is compared: a name, what is done before each run, and the commands of a run; who is not installed is not."""
+    """Who compares: a name, what is done before each run, and the commands of a run; only who is installed."""
     old, new = f"{directory}/old", f"{directory}/new"
     ours = [workshop.command, "diff"]
 

@@ -106,7 +106,8 @@ def goals(tables, others):
         Goal("recording: memory of the same", 1.30, times, figures.ratio("living", "recording", "peak")),
         Goal("recording: memory of programs over 100 MiB, the worst", 1.30, times, figures.large_memory()),
         Goal("recording: each object of Python's own job", 1.30, times, figures.ratio("python", "recording-objects")),
-        Goal("sampling: more instructions, the worst real program", 1.01, "{:.3f} ×", figures.worst_instructions("sampling")),
+        Goal(
+            "sampling: more instructions, the worst real program", 1.01, "{:.3f} ×", figures.worst_instructions("sampling")),
         Goal("sampling: a malloc+free pair", 1.5, more, figures.more_nanoseconds("pair-25", "sampling")),
         Goal("a dump of 1,000,000 live blocks", 50, milliseconds, figures.dump(1000000, "milliseconds")),
         Goal("a dump of 10,000,000 live blocks", 300, milliseconds, figures.dump(10000000, "milliseconds")),

@@ -8,7 +8,7 @@ import shutil
 
 from driver.workshop import PROGRAMS
 
-HISTORY = 5000  # commits
+HISTORY = 3000  # commits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,16 +100,16 @@ def programs(workshop):
 
     yield Job(
         "json", "programs", "JSON in C++",
-        lambda size: [workshop.compile("json.cpp", "json"), str(size)], 20, (1, 3))
+        lambda size: [workshop.compile("json.cpp", "json"), str(size)], 12, (1, 3))
     yield needs("swiftc", "a Swift toolchain", Job(
         "swift", "programs", "a server's work in Swift",
-        lambda size: [workshop.compile("server.swift", "server"), str(size)], 40, (5, 10), no_seeds))
+        lambda size: [workshop.compile("server.swift", "server"), str(size)], 20, (5, 10), no_seeds))
     yield needs("sqlite3", "sqlite3", Job(
         "sqlite", "programs", "sqlite3",
-        lambda size: ["sqlite3", ":memory:"], 100000, (2000, 4000), input=lambda size: queries(workshop, size)))
+        lambda size: ["sqlite3", ":memory:"], 70000, (2000, 4000), input=lambda size: queries(workshop, size)))
     yield needs("/usr/bin/python3", "python3", Job(
         "python-malloc", "programs", "python3, PYTHONMALLOC=malloc",
-        lambda size: ["/usr/bin/python3", f"{PROGRAMS}/words.py", str(size)], 30, (1, 2),
+        lambda size: ["/usr/bin/python3", f"{PROGRAMS}/words.py", str(size)], 15, (1, 2),
         no_seeds | {"PYTHONMALLOC": "malloc"}))
     yield needs("git", "git", Job(
         "git-log", "programs", "git log -p -M",
@@ -118,9 +118,9 @@ def programs(workshop):
         "git-blame", "programs", "git blame -C -C -C", blame, HISTORY, (800,), quiet_git))
     yield needs("g++", "g++", Job("cc1plus", "programs", "cc1plus -O1", compiler, 1, (0,)))
     yield needs("redis-benchmark", "redis-tools", needs("redis-server", "redis-server", Job(
-        "redis", "programs", "redis-server", size=80000, small=(5000, 15000), server="redis")))
+        "redis", "programs", "redis-server", size=60000, small=(5000, 15000), server="redis")))
     yield needs("ab", "apache2-utils", needs("nginx", "nginx-light", Job(
-        "nginx", "programs", "nginx", size=40000, small=(1000, 3000), server="nginx")))
+        "nginx", "programs", "nginx", size=30000, small=(1000, 3000), server="nginx")))
 
 
 def loops(workshop):
@@ -133,7 +133,7 @@ def loops(workshop):
                 name, "loops", f"pairs from 256 stacks, {threads} thread{'s' if threads > 1 else ''}{title}",
                 lambda size, option=option, threads=threads: [
                     workshop.compile("paths.c", f"paths{option}", option), str(size), str(threads)],
-                6000000, (50000, 150000) if threads == 1 else ())
+                2500000, (50000, 150000) if threads == 1 else ())
     yield Job(
         "living", "living", "5,000,000 live blocks",
         lambda size: [workshop.compile("living.c", "living"), str(size)], 5000000, (50000, 100000))
@@ -145,13 +145,13 @@ def pairs(workshop):
         return lambda size: [workshop.compile(f"{name}.c", name), str(size), *map(str, arguments)]
 
     for name, title, command, size in (
-            ("pair-5", "5 frames", program("pair", 0), 3000000),
-            ("pair-25", "25 frames", program("pair", 20), 3000000),
-            ("pair-25-two", "25 frames, two stacks in turn", program("pair", 20, 2), 3000000),
-            ("pair-60", "60 frames", program("pair", 55), 1000000),
-            ("stacks-1000", "22 frames, 1,000 stacks at random", program("stacks", 1000), 400000),
-            ("stacks-10000", "22 frames, 10,000 stacks at random", program("stacks", 10000), 400000),
-            ("stacks-100000", "22 frames, 100,000 stacks at random", program("stacks", 100000), 400000),
+            ("pair-5", "a pair, 5 frames (ns)", program("pair", 0), 3000000),
+            ("pair-25", "a pair, 25 frames (ns)", program("pair", 20), 3000000),
+            ("pair-25-two", "a pair, 25 frames, two stacks in turn (ns)", program("pair", 20, 2), 3000000),
+            ("pair-60", "a pair, 60 frames (ns)", program("pair", 55), 1000000),
+            ("stacks-1000", "a pair, 22 frames, 1,000 stacks at random (ns)", program("stacks", 1000), 400000),
+            ("stacks-10000", "a pair, 22 frames, 10,000 stacks at random (ns)", program("stacks", 10000), 400000),
+            ("stacks-100000", "a pair, 22 frames, 100,000 stacks at random (ns)", program("stacks", 100000), 400000),
             ("fork", "fork, exit and wait (µs)", program("fork"), 2000)):
         small = (20000, 60000) if name.startswith("pair") else ()
         yield Job(name, "pairs", title, command, size, small, says_figure=True)
@@ -160,7 +160,7 @@ def pairs(workshop):
 def python_job():
     return needs("/usr/bin/python3", "python3", Job(
         "python", "python", "python3",
-        lambda size: ["/usr/bin/python3", f"{PROGRAMS}/words.py", str(size)], 15, (), {"PYTHONHASHSEED": "0"}))
+        lambda size: ["/usr/bin/python3", f"{PROGRAMS}/words.py", str(size)], 10, (), {"PYTHONHASHSEED": "0"}))
 
 
 def all_jobs(workshop):

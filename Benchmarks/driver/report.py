@@ -15,10 +15,10 @@ def machine_text(head):
     machine = head["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     noise = "" if "stolen" not in head else (
-        f" Others had {head['stolen']:.1%} of the processors' time (the host) and {head['foreign']:.1%} (this machine).")
+        f" Of the processors' time the host took {head['stolen']:.1%}, and other programs {head['foreign']:.1%}.")
     return (
-        f"{machine['processor']}, {machine['processors']} processors, {machine['memory_gib']} GiB; {machine['system']}, "
-        f"kernel {machine['kernel']}, {machine['libc']}; {versions}. {head['begun'][:10]}, "
+        f"{machine['processor']}, {machine['processors']} processors, {machine['memory_gib']} GiB; "
+        f"{machine['system']}, kernel {machine['kernel']}, {machine['libc']}; {versions}. {head['begun'][:10]}, "
         f"{head.get('minutes', 0):.0f} minutes.{noise}\n")
 
 
@@ -27,6 +27,7 @@ def sections(campaign):
     tables = Tables(campaign)
     real, synthetic = tables.group("programs"), tables.group("loops", "living")
     pairs = tables.group("pairs")
+    reached = goals(tables, campaign.others)
     made = {
         "machine": machine_text(campaign.head),
         "programs": tables.times(real, mean=True),
@@ -42,7 +43,8 @@ def sections(campaign):
         "diff": tables.diffs(campaign.others["diff"]),
         "absent": "".join(f"- {line}\n" for line in campaign.absences()) or "- nobody.\n",
         "headline": headline(tables, real),
-        "goals": tables.goals(goals(tables, campaign.others)),
+        "goals": tables.goals(reached),
+        "costs": tables.costs(reached, pairs),
         "losses": tables.losses(real + synthetic),
     }
     return {name: text for name, text in made.items() if text.count("\n") > 2 or not text.startswith("|")}
@@ -55,8 +57,8 @@ def headline(tables, real):
     if not ours or not theirs:
         return ""
     return (
-        f"Recording every allocation with its whole stack, {len(ours)} real programs take {geometric_mean(ours):.2f} times as "
-        f"long in the mean and {max(ours):.2f} times at worst; under heaptrack {geometric_mean(theirs):.2f} and "
+        f"Recording every allocation with its whole stack, {len(ours)} real programs take "
+        f"{geometric_mean(ours):.2f} times as long in the mean and {max(ours):.2f} times at worst; under heaptrack {geometric_mean(theirs):.2f} and "
         f"{max(theirs):.2f}.\n")
 
 

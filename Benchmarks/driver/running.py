@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 
 from driver import servers
@@ -14,6 +15,12 @@ INTERPRETER = "/usr/lib/heaptrack/libexec/heaptrack_interpret"
 
 class Failure(Exception):
     """Why a run has no figures."""
+
+    @classmethod
+    def of(cls, status, whose=""):
+        """Of a status as shells give it: above 128 a signal."""
+        end = f"by {signal.Signals(status - 128).name}" if status > 128 else f"with status {status}"
+        return cls(f"{whose}ended {end}")
 
 
 def environment_of(job, mode):
@@ -53,7 +60,7 @@ class HeaptrackBeside:
             raise Failure("its interpreter goes on and on") from None
         status, _, processor, _ = read_figures(self.figures)
         if status != 0:
-            raise Failure(f"its interpreter ended with status {status}")
+            raise Failure.of(status, "its interpreter ")
         return processor
 
     def __exit__(self, *_):
@@ -96,8 +103,9 @@ class Runner:
         self.workshop.clear_dumps()
         try:
             return self.measure(job, mode, number)
-        except Failure as failure:
-            return Record(job.name, mode.name, number, failure=str(failure))
+        except (Failure, servers.ServerFailure, subprocess.TimeoutExpired, OSError, ValueError) as failure:
+            # One program that does not do is told in its cell; the others are measured.
+            return Record(job.name, mode.name, number, failure=" ".join(str(failure).split()))
 
     def measure(self, job, mode, number):
         environment = environment_of(job, mode)
@@ -115,7 +123,7 @@ class Runner:
                 server.load(job.size)
             status, _, processor, peak = read_figures(server.figures)
             if status != 0:
-                raise Failure(f"ended with status {status}")
+                raise Failure.of(status)
             # Its time is the clients', too.
             return {"processor": processor, "peak": peak}
         output = self.workshop.path("output")
@@ -123,7 +131,7 @@ class Runner:
         status, seconds, processor, peak = metered(
             self.workshop, self.workshop.path("took"), environment, command_of(job, mode, job.size), source, output)
         if status != 0:
-            raise Failure(f"ended with status {status}")
+            raise Failure.of(status)
         if job.says_figure:
             with open(output, encoding="ascii") as file:
                 return {"said": float(file.read()), "peak": peak}

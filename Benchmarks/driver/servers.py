@@ -16,6 +16,10 @@ def free_port():
         return listener.getsockname()[1]
 
 
+class ServerFailure(Exception):
+    """A server that does not serve."""
+
+
 class Server:
     """A server that runs under the meter."""
 
@@ -35,12 +39,12 @@ class Server:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
                 return
             time.sleep(0.05)
-        raise SystemExit(f"{self.name} does not answer at port {self.port}")
+        raise ServerFailure(f"does not answer at port {self.port}")
 
     def client(self, *command):
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.directory)
         if done.returncode != 0:
-            raise SystemExit(f"'{' '.join(command)}' ended with status {done.returncode}: {done.stderr[-500:]}")
+            raise ServerFailure(f"fails '{command[0]}': {done.stderr[-100:]}")
 
 
 class Redis(Server):

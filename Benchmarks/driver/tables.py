@@ -188,6 +188,17 @@ class Tables:
             [goal.what, goal.form.format(goal.most), goal.form.format(goal.value), "" if goal.is_met else "**not met**"]
             for goal in found])
 
+    def costs(self, found, pairs):
+        """What is wanted to be known first: the goals' figures, and a pair's nanoseconds."""
+        rows = [[goal.what, goal.form.format(goal.value)] for goal in found]
+        for job in pairs:
+            spreads = [self.records.spread(job["name"], mode, "said") for mode in SAID]
+            bare, recording, theirs = (spreads[SAID.index(mode)] for mode in ("bare", "recording", "heaptrack-inside"))
+            if bare and recording:
+                other = f" (heaptrack, in the process alone: {theirs.median - bare.median:+.0f})" if theirs else ""
+                rows.append([f"recording: {job['title']}", f"{recording.median - bare.median:+.0f}{other}"])
+        return table(["", "measured"], rows)
+
     def losses(self, jobs):
         """Where somebody else takes less than recording does, and does the same or less."""
         lines = []
@@ -197,5 +208,6 @@ class Tables:
                 theirs = self.ratio(job, mode, self.figure(job))
                 if ours and theirs and theirs.median < ours.median:
                     lines.append(
-                        f"- {job['title']}: {self.title(mode)} takes {theirs.median:.2f}, recording {ours.median:.2f}.\n")
+                        f"- {job['title']}: {self.title(mode)} takes {theirs.median:.2f}, "
+                        f"recording {ours.median:.2f}.\n")
         return "".join(lines) or "- In no program that was measured is another faster.\n"

@@ -29,7 +29,8 @@ class FigureTests(unittest.TestCase):
 
     def test_start_up_cancels_in_a_slope(self):
         records = Records([
-            Record("job@10", "ours", 0, instructions=1000 + 10 * 7), Record("job@30", "ours", 0, instructions=1000 + 30 * 7)])
+            Record("job@10", "ours", 0, instructions=1000 + 10 * 7),
+            Record("job@30", "ours", 0, instructions=1000 + 30 * 7)])
         self.assertEqual(records.slope("job", "ours", (10, 30)), 7)
         self.assertIsNone(records.slope("job", "theirs", (10, 30)))
 
@@ -72,7 +73,8 @@ class DocumentTests(unittest.TestCase):
         self.assertEqual(filled(expected, {"one": "| new |\n"}), expected)
 
     def test_a_plot_is_well_formed_whatever_is_in_a_name(self):
-        drawn = svg("<Time>", [("a & b", {"recording": Spread(1.1, 1.0, 40.0)})], [("recording", "ours"), ("lsan", "LSan")])
+        row = ("a & b", {"recording": Spread(1.1, 1.0, 40.0)})
+        drawn = svg("<Time>", [row], [("recording", "ours"), ("lsan", "LSan")])
         root = xml.etree.ElementTree.fromstring(drawn)
         texts = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
         self.assertIn("a & b", texts)

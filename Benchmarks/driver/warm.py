@@ -75,8 +75,8 @@ def check_comparable(kept_tools, kept, counts):
     for (job, mode), value in kept.items():
         if mode == "bare" and abs(counts.get((job, mode), value) - value) > SLACK:
             raise Incomparable(
-                f"the bare program takes {counts[job, mode]:.1f} instructions for a pair here and {value:.1f} where the "
-                f"counts were made ('{job}'): this is another libc")
+                f"the bare program takes {counts[job, mode]:.1f} instructions for a pair here and {value:.1f} where "
+                f"the counts were made ('{job}'): this is another libc")
 
 
 def judged(kept, counts):

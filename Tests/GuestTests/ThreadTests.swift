@@ -29,6 +29,11 @@ import Testing
     #expect(made.sum(\.totalBytes) == 500 * sizes)
     #expect(made.sum(\.liveBlocks) == 64 * 250)
     #expect(made.sum(\.liveBytes) == 250 * sizes)
+    // What others write too is written when some hundred bytes have come together, and once for each site
+    // and thread, or more often where sites share a tally.
+    let writes = try #require(snapshot.header.integer("published_balances"))
+    #expect(writes > 64 && writes <= 2 * 64 * 500)
+    #expect(try #require(snapshot.header.integer("flushed_tallies")) >= 64)
     // All were alive at once, whoever held back how much of it.
     #expect(snapshot.header.peakBytes ?? 0 >= 500 * sizes)
   }
@@ -98,7 +103,7 @@ import Testing
     let box = try DumpBox()
     let result = try run([program], environment: box.environment("record"))
     let snapshot = try box.snapshot()
-    snapshot.expectSound()
+    #expect(snapshot.header.losses.allSatisfy { !$0.key.hasPrefix("lost.") || $0.count == 0 })
     let left = snapshot.named().samples(through: "descend")
     #expect(result.output == "\(left.sum(\.liveBlocks)) \(left.sum(\.liveBytes))\n")
     #expect(snapshot.header.integer("broken_stacks") ?? 0 > 0)

@@ -72,7 +72,7 @@ import Testing
     try scratch.run(
       .clang, "--target=\(target)", "-O2", "-g", "-ffreestanding", "-nostdlib", "-shared", "-fPIC",
       "-fuse-ld=lld", "-Wl,--build-id", "nested.c", "-o", "library")
-    try compare("library", in: scratch, atLeast: 15)
+    try compare("library", in: scratch, atLeast: 5)
   }
 
   @Test(arguments: [Tool.gxx, .clangxx], options)

@@ -352,6 +352,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     comments.write(&encoder, "broken_stacks", facts.counts.brokenStacks)
     comments.write(&encoder, "followed_stacks", facts.counts.followedStacks)
     comments.write(&encoder, "walked_stacks", facts.counts.walkedStacks)
+    comments.write(&encoder, "published_balances", facts.counts.publications)
+    comments.write(&encoder, "flushed_tallies", facts.counts.flushes)
     if facts.counts.checkedStacks > 0 {
       comments.write(&encoder, "checked_stacks", facts.counts.checkedStacks)
       comments.write(&encoder, "differing_stacks", facts.counts.differingStacks)

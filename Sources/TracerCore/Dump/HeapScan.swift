@@ -342,8 +342,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     let epoch = pointee.epoch.load(ordering: .relaxed)
     pointee.threads.forEach { thread in
       guard thread.pointee.epoch.load(ordering: .acquiring) == epoch else { return }
-      for position in 0..<ThreadState.tallyCount {
-        let tally = thread.tallies + position
+      let tallies = thread.tallies
+      guard let first = tallies.baseAddress else { return }
+      for position in 0..<tallies.count {
+        let tally = first + position
         let site = tally.pointee.site.load(ordering: .relaxed)
         guard site != 0, site < scan.siteLimit else { continue }
         summary(site).pointee.hasPending = 1
@@ -381,7 +383,9 @@ extension UnsafeMutablePointer where Pointee == Core {
     let epoch = pointee.epoch.load(ordering: .relaxed)
     pointee.threads.forEach { thread in
       guard thread.pointee.epoch.load(ordering: .acquiring) == epoch else { return }
-      let tally = thread.tallies + Int(site) & (ThreadState.tallyCount &- 1)
+      let tallies = thread.tallies
+      guard let first = tallies.baseAddress else { return }
+      let tally = first + Int(site) & (tallies.count &- 1)
       guard tally.pointee.site.load(ordering: .relaxed) == site else { return }
       sum.blocks = sum.blocks &+ UInt64(tally.pointee.blocks.load(ordering: .relaxed))
       sum.bytes = sum.bytes &+ tally.pointee.bytes.load(ordering: .relaxed)

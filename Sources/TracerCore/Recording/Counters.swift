@@ -27,6 +27,9 @@ package struct Counters: ~Copyable {
   /// Where `HEAPTAP_CHECK` asks for it: stacks that were found in every way, and differences found.
   package let checkedStacks: Atomic<UInt64>
   package let differingStacks: Atomic<UInt64>
+  /// How often what other threads read and write was written: the process's balance, and a site's totals.
+  package let publications: Atomic<UInt64>
+  package let flushes: Atomic<UInt64>
   /// While sampling: what the blocks stand for that were recorded, and that were given back of them.
   package let allocatedEstimate: Estimate
   package let freedEstimate: Estimate
@@ -51,6 +54,8 @@ package struct Counters: ~Copyable {
     _ = walkedStacks.wrappingAdd(values.walkedStacks, ordering: .relaxed)
     _ = checkedStacks.wrappingAdd(values.checkedStacks, ordering: .relaxed)
     _ = differingStacks.wrappingAdd(values.differingStacks, ordering: .relaxed)
+    _ = publications.wrappingAdd(values.publications, ordering: .relaxed)
+    _ = flushes.wrappingAdd(values.flushes, ordering: .relaxed)
     allocatedEstimate.add(values.allocatedEstimate)
     freedEstimate.add(values.freedEstimate)
   }
@@ -73,6 +78,8 @@ package struct Counters: ~Copyable {
     walkedStacks.store(0, ordering: .relaxed)
     checkedStacks.store(0, ordering: .relaxed)
     differingStacks.store(0, ordering: .relaxed)
+    publications.store(0, ordering: .relaxed)
+    flushes.store(0, ordering: .relaxed)
     allocatedEstimate.reset()
     freedEstimate.reset()
   }
@@ -97,6 +104,8 @@ package struct Counters: ~Copyable {
       walkedStacks: walkedStacks.load(ordering: .relaxed),
       checkedStacks: checkedStacks.load(ordering: .relaxed),
       differingStacks: differingStacks.load(ordering: .relaxed),
+      publications: publications.load(ordering: .relaxed),
+      flushes: flushes.load(ordering: .relaxed),
       allocatedEstimate: allocatedEstimate.value, freedEstimate: freedEstimate.value)
   }
 }
@@ -151,6 +160,8 @@ package struct CounterValues {
   package var walkedStacks: UInt64 = 0
   package var checkedStacks: UInt64 = 0
   package var differingStacks: UInt64 = 0
+  package var publications: UInt64 = 0
+  package var flushes: UInt64 = 0
   package var allocatedEstimate = SampleWeight()
   package var freedEstimate = SampleWeight()
 
@@ -176,6 +187,8 @@ package struct CounterValues {
     walkedStacks = walkedStacks &+ other.walkedStacks
     checkedStacks = checkedStacks &+ other.checkedStacks
     differingStacks = differingStacks &+ other.differingStacks
+    publications = publications &+ other.publications
+    flushes = flushes &+ other.flushes
     allocatedEstimate.add(other.allocatedEstimate)
     freedEstimate.add(other.freedEstimate)
   }

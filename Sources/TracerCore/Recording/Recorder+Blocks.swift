@@ -69,6 +69,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   private func beginEpoch(_ thread: UnsafeMutablePointer<ThreadState>) {
     // It comes empty from the pool; emptying it again would have all of its pages be there.
     if thread.pointee.epoch.load(ordering: .relaxed) != 0 { thread.clear() }
+    thread.useOwnTallies()
     numberThread(thread)
     thread.pointee.epoch.store(pointee.epoch.load(ordering: .relaxed), ordering: .releasing)
   }
@@ -84,9 +85,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     if pointee.isRecording.load(ordering: .acquiring) != 0,
       thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed)
     {
-      for position in 0..<ThreadState.tallyCount {
-        flushInPlace(thread.tallies + position)
-      }
+      flushTallies(thread)
       publish(thread)
       pointee.retired.add(thread.pointee.counters)
     }
@@ -316,7 +315,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       // The recorded size is never the smaller: subtract what was added on the way.
       let excess = recorded &- UInt64(UInt(bitPattern: byteCount))
       thread.pointee.counters.allocatedBytes.addAlone(0 &- excess)
-      let tally = thread.tallies + Int(word.site) & (ThreadState.tallyCount &- 1)
+      let tally = thread.tally(of: word.site)
       if tally.pointee.site.load(ordering: .relaxed) == word.site {
         tally.pointee.bytes.addAlone(0 &- excess)
       } else {
@@ -376,12 +375,12 @@ extension UnsafeMutablePointer where Pointee == Core {
   private func tally(
     _ thread: UnsafeMutablePointer<ThreadState>, _ site: UInt32, _ byteCount: UInt64
   ) -> UnsafeMutablePointer<SiteTally> {
-    let tally = thread.tallies + Int(site) & (ThreadState.tallyCount &- 1)
+    let tally = thread.tally(of: site)
     if tally.pointee.site.load(ordering: .relaxed) != site
       || tally.pointee.blocks.load(ordering: .relaxed) == .max
     {
       // In place: a call would have the hooks keep registers for it.
-      flushInPlace(tally)
+      flushInPlace(thread, tally)
       tally.pointee.site.store(site, ordering: .relaxed)
     }
     tally.pointee.blocks.addAlone(1)
@@ -389,11 +388,21 @@ extension UnsafeMutablePointer where Pointee == Core {
     return tally
   }
 
+  /// Adds all tallies to their sites' totals.
+  func flushTallies(_ thread: UnsafeMutablePointer<ThreadState>) {
+    let tallies = thread.tallies
+    guard let first = tallies.baseAddress else { return }
+    for position in 0..<tallies.count { flushInPlace(thread, first + position) }
+  }
+
   /// Adds a tally to its site's totals, and empties it.
   @inline(__always)
-  private func flushInPlace(_ tally: UnsafeMutablePointer<SiteTally>) {
+  private func flushInPlace(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ tally: UnsafeMutablePointer<SiteTally>
+  ) {
     let site = tally.pointee.site.load(ordering: .relaxed)
     guard site != 0 else { return }
+    thread.pointee.counters.flushes.addAlone(1)
     let totals = pointee.sites.site(site)
     let blocks = UInt64(tally.pointee.blocks.load(ordering: .relaxed))
     _ = totals.pointee.totalBlocks.wrappingAdd(blocks, ordering: .relaxed)
@@ -435,6 +444,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Adds the thread's balance to the process's, and raises the high-water mark.
   @inline(never)
   func publish(_ thread: UnsafeMutablePointer<ThreadState>) {
+    thread.pointee.counters.publications.addAlone(1)
     let balance = thread.pointee.balance
     let before = pointee.publishedBytes.wrappingAdd(balance, ordering: .relaxed).oldValue
     raisePeak(to: before &+ max(balance, thread.pointee.balanceHigh.load(ordering: .relaxed)))

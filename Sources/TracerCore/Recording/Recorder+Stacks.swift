@@ -174,7 +174,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     // Where there is no room, such as at a limit of address space, the kernel is asked ever less often.
     let allocations = thread.pointee.counters.allocatedBlocks.load(ordering: .relaxed)
     guard allocations >= 2 &* thread.pointee.allocationsWithoutCache else { return nil }
-    guard let fresh = System.map(StackCache.byteCount) else {
+    guard let fresh = System.map(StackCache.mappedByteCount) else {
       thread.pointee.allocationsWithoutCache = allocations
       return nil
     }
@@ -199,5 +199,10 @@ extension UnsafeMutablePointer where Pointee == Core {
       nodeBits: pointee.threads.charge(
         from: cache.pointee.nodeBits, to: wanted, budget: memoBudget),
       allocations)
+    guard cache.pointee.nodeBits > StackCache.firstNodeBits, thread.hasOwnTallies else { return }
+    // More stacks than tallies: many an allocation would find another's tally in its place.
+    flushTallies(thread)
+    thread.pointee.lastBlock = 0
+    thread.useCacheTallies(cache)
   }
 }

@@ -55,6 +55,10 @@ package struct ThreadState: ~Copyable {
   /// next allocation the tally is of no other site.
   var lastBlock: UInt
   var lastTally: UnsafeMutablePointer<SiteTally>?
+  /// Where the tallies are, the state's own or those of its memory of stacks, and which bits of a site's number
+  /// tell its place among them. A dump reads the first and knows the rest by it.
+  fileprivate let tallyBase: Atomic<UInt>
+  fileprivate var tallyMask: UInt32
 
   /// Of the stack, and of the heap that async contexts lie in.
   var readable: ReadableRange
@@ -85,12 +89,47 @@ extension UnsafeMutablePointer where Pointee == ThreadState {
   func discardCache(_ pool: borrowing ThreadPool) {
     guard let cache = pointee.cache else { return }
     _ = pool.charge(from: cache.pointee.nodeBits, to: 0, budget: 0)
-    System.discard(UnsafeMutableRawPointer(cache), StackCache.byteCount)
+    System.discard(UnsafeMutableRawPointer(cache), StackCache.mappedByteCount)
   }
 
-  var tallies: UnsafeMutablePointer<SiteTally> {
+  private var ownTallies: UnsafeMutablePointer<SiteTally> {
     (UnsafeMutableRawPointer(self) + ThreadState.tallyOffset)
       .assumingMemoryBound(to: SiteTally.self)
+  }
+
+  /// The tallies of a state that is in a recording, and how many there are.
+  var tallies: UnsafeMutableBufferPointer<SiteTally> {
+    let base = UnsafeMutablePointer<SiteTally>(
+      bitPattern: pointee.tallyBase.load(ordering: .relaxed))
+    let isOwn = base == ownTallies
+    return UnsafeMutableBufferPointer(
+      start: base, count: isOwn ? ThreadState.tallyCount : StackCache.tallyCount)
+  }
+
+  /// The place of a site's tally, for the owner.
+  @inline(__always)
+  func tally(of site: UInt32) -> UnsafeMutablePointer<SiteTally> {
+    UnsafeMutablePointer<SiteTally>(
+      bitPattern: pointee.tallyBase.load(ordering: .relaxed)
+    ).unsafelyUnwrapped + Int(site & pointee.tallyMask)
+  }
+
+  /// Has the tallies be the state's own, which are empty.
+  func useOwnTallies() {
+    pointee.tallyBase.store(UInt(bitPattern: ownTallies), ordering: .relaxed)
+    pointee.tallyMask = UInt32(ThreadState.tallyCount &- 1)
+  }
+
+  /// Has the tallies be those of the memory of stacks, of which there are more. The state's own are empty.
+  func useCacheTallies(_ cache: UnsafeMutablePointer<StackCache>) {
+    cache.emptyTallies()
+    // Releasing: a dump that finds them finds them empty.
+    pointee.tallyBase.store(UInt(bitPattern: cache.tallies), ordering: .releasing)
+    pointee.tallyMask = UInt32(StackCache.tallyCount &- 1)
+  }
+
+  var hasOwnTallies: Bool {
+    pointee.tallyBase.load(ordering: .relaxed) == UInt(bitPattern: ownTallies)
   }
 
   /// The end of the room for a walk's rows.
@@ -153,6 +192,8 @@ package struct ThreadPool: ~Copyable {
     forEachState { state in
       guard state.pointee.wasTaken.load(ordering: .relaxed) != 0 else { return }
       used &+= ThreadState.byteCount &+ (state.pointee.cache?.usedByteCount ?? 0)
+      let base = state.pointee.tallyBase.load(ordering: .relaxed)
+      if base != 0, !state.hasOwnTallies { used &+= StackCache.tallyByteCount }
     }
     return used
   }

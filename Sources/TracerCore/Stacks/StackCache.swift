@@ -141,6 +141,10 @@ struct StackCache: ~Copyable {
     nodesOffset &+ pages(nodeByteCount(maximumNodeBits))
   }
   static var byteCount: Int { 3 << 20 }
+  /// Behind all that, the tallies of a thread that has more stacks than tallies of its own.
+  static var tallyCount: Int { 4096 }
+  static var tallyByteCount: Int { tallyCount &* MemoryLayout<SiteTally>.stride }
+  static var mappedByteCount: Int { byteCount &+ tallyByteCount }
 
   /// Bytes of the slots; the last one that a hash names has neighbours too.
   static func nodeByteCount(_ bits: UInt32) -> Int {
@@ -194,6 +198,13 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   var nodes: UnsafeMutablePointer<MemoNode> { part(StackCache.nodesOffset, as: MemoNode.self) }
   @inline(__always)
   var arena: UnsafeMutableRawPointer { UnsafeMutableRawPointer(self) + StackCache.arenaOffset }
+  var tallies: UnsafeMutablePointer<SiteTally> { part(StackCache.byteCount, as: SiteTally.self) }
+
+  /// Those of whoever had the memory before are counted.
+  func emptyTallies() {
+    UnsafeMutableRawPointer(tallies).initializeMemory(
+      as: UInt8.self, repeating: 0, count: StackCache.tallyByteCount)
+  }
 
   /// Whether what is remembered is of this recording, and of the modules that are loaded.
   @inline(__always)

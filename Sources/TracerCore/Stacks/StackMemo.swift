@@ -239,14 +239,22 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     guard expected.isStillTrue(registers, thread.pointee.readable) else {
       return searchedSite(registers, core, thread)
     }
-    if expected.pointee.flags != 0 {
-      let site = siteIfAwaited(expected, registers, core, thread)
-      guard site != 0 else { return searchedSite(registers, core, thread) }
-      pointee.last = last.pointee.next
-      return site
-    }
+    if expected.pointee.flags != 0 { return foreseenSite(expected, registers, core, thread) }
     pointee.last = last.pointee.next
     return expected.pointee.site
+  }
+
+  /// What `rememberedSite` answers where there is more to the stack that was foreseen than the words of the
+  /// stack. Apart from it: every stack would pay for the registers that this takes.
+  @inline(never)
+  private func foreseenSite(
+    _ expected: UnsafeMutablePointer<MemoEntry>, _ registers: UnsafePointer<tracer_registers>,
+    _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UInt32 {
+    let site = siteIfAwaited(expected, registers, core, thread)
+    guard site != 0 else { return searchedSite(registers, core, thread) }
+    pointee.last = entry(pointee.last).pointee.next
+    return site
   }
 
   /// The marked site of an entry that is true of the stack, if those await who are to; else 0.
