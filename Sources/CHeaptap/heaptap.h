@@ -39,7 +39,7 @@ extern "C" {
 /* The most frames of a stack that a recording can keep. */
 #define HEAPTAP_DEPTH_LIMIT 1024
 
-/* The recording in figures. All but `depth` is 0 where nothing is recorded. */
+/* The recording in figures. All but `depth` and `sample_bytes` are 0 where nothing is recorded. */
 struct heaptap_figures {
   uint64_t is_recording; /* 1 or 0 */
   uint64_t live_bytes;   /* asked of malloc since recording began, and not freed */
@@ -51,6 +51,8 @@ struct heaptap_figures {
   uint64_t lost_blocks;  /* not recorded, or without their stack */
   uint64_t depth;        /* frames kept of a stack: of the recording, else of the next one */
   uint64_t generation;   /* counts from 1 at each start */
+  uint64_t sample_bytes; /* bytes for each sample: live and peak are estimates; 0: of every block */
+  uint64_t live_error_bytes; /* the standard error of live_bytes, where that is one */
 };
 
 /* What of the tracer is looked for; 0 where there is none. Not to be called by programs. */
@@ -80,6 +82,12 @@ static inline uintptr_t heaptap_find_(uintptr_t *found, const char *name) {
  * for the tables. */
 static inline int heaptap_start(unsigned depth) {
   HEAPTAP_CALL_("heaptap_start", (unsigned), depth);
+}
+
+/* The same, whatever HEAPTAP_SAMPLE says: with one sample in so many bytes, from 1 KiB to 1 GiB, or of
+ * every block where that is 0. EBUSY where the process has sampled at another distance. */
+static inline int heaptap_start_sampling(unsigned depth, size_t sample_bytes) {
+  HEAPTAP_CALL_("heaptap_start_sampling", (unsigned, size_t), depth, sample_bytes);
 }
 
 /* Writes a last snapshot as heaptap_snapshot does, stops recording, and gives the tracer's memory

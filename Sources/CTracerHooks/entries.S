@@ -44,6 +44,8 @@
   jmpq *tracer_entry_\name(%rip)
 .endm
 
+/* Without endbr64: it would be an instruction a call, and say what is not so, since a library is
+ * marked for indirect branch tracking as a whole or not at all, and this file is not. */
 .macro entry name
   .data
   .balign 8
@@ -57,7 +59,6 @@ tracer_entry_\name:
   .type \name, @function
 \name:
   .cfi_startproc
-  endbr64
   jmpq *tracer_entry_\name(%rip)
   .cfi_endproc
   .size \name, . - \name
@@ -69,6 +70,18 @@ tracer_first_\name:
   .cfi_startproc
   find_and_retry \name, tracer_find_originals
   .cfi_endproc
+.endm
+
+/* What a dormant entry of the name leads to. The stubs of sampling, which pass nearly every call on,
+ * jump through it. */
+.macro dormant name
+  .data
+  .balign 8
+  .globl tracer_dormant_\name
+  .hidden tracer_dormant_\name
+tracer_dormant_\name:
+  .quad 0
+  .text
 .endm
 
 /* A name whose hook takes the caller's registers as its last argument. */
@@ -86,9 +99,55 @@ tracer_recording_\name:
   .cfi_endproc
 .endm
 
+/* Counts bytes off the thread's way to its next sample, which they reach where the borrow is set.
+ * One instruction on memory, so that a signal handler's malloc may come in between. Uses rax. */
+.macro count_down size
+  movq tracer_countdown@gottpoff(%rip), %rax
+  subq \size, %fs:(%rax)
+.endm
+
+/* Whether any sampled block lies in the page of an address, or in one that shares its cell: not
+ * equal. Uses rax and rcx. */
+.macro look_up_page
+  movl %edi, %eax
+  shrl $12, %eax
+  movq tracer_sampled_pages(%rip), %rcx
+  cmpb $0, (%rcx,%rax)
+.endm
+
+.macro begin_sampling name
+  .globl tracer_sampling_\name
+  .hidden tracer_sampling_\name
+  .type tracer_sampling_\name, @function
+  .balign 16
+tracer_sampling_\name:
+  .cfi_startproc
+.endm
+
+/* The rare call: with the caller's registers as the hook's last argument. */
+.macro sample name, last
+  push_registers
+  leaq 8(%rsp), \last
+  call tracer_hook_sampled_\name
+  drop_registers
+  ret
+  .cfi_endproc
+.endm
+
+/* A name whose size is one of its arguments. */
+.macro sampling name, size, last
+  begin_sampling \name
+  count_down \size
+  jb 1f
+  jmpq *tracer_dormant_\name(%rip)
+1:
+  sample \name, \last
+.endm
+
 .macro allocating name, last
   entry \name
   first \name
+  dormant \name
   recording \name, \last
 .endm
 
@@ -106,9 +165,56 @@ tracer_recording_\name:
   allocating memalign, %rdx
   allocating valloc, %rsi
   allocating pvalloc, %rsi
+  sampling malloc, %rdi, %rsi
+  sampling posix_memalign, %rdx, %rcx
+  sampling aligned_alloc, %rsi, %rdx
+  sampling memalign, %rsi, %rdx
+  sampling valloc, %rdi, %rsi
+  sampling pvalloc, %rdi, %rsi
+
+  /* A product that no allocator has is the hook's affair. */
+  begin_sampling calloc
+  movq %rdi, %rcx
+  imulq %rsi, %rcx
+  jo 1f
+  count_down %rcx
+  jb 1f
+  jmpq *tracer_dormant_calloc(%rip)
+1:
+  sample calloc, %rdx
+
+  /* The new block may be the next sample, and the old one may have been one. */
+  begin_sampling realloc
+  count_down %rsi
+  jb 1f
+  look_up_page
+  jne tracer_hook_unsampled_realloc
+  jmpq *tracer_dormant_realloc(%rip)
+1:
+  sample realloc, %rdx
+
+  begin_sampling reallocarray
+  movq %rsi, %rcx
+  imulq %rdx, %rcx
+  jo 1f
+  movq %rcx, %rsi
+  jmp tracer_sampling_realloc
+1:
+  jmpq *tracer_dormant_reallocarray(%rip)
+  .cfi_endproc
+
+  begin_sampling free
+  look_up_page
+  jne tracer_hook_sampled_free
+  jmpq *tracer_dormant_free(%rip)
+  .cfi_endproc
+
   plain free
+  dormant free
   plain free_sized
+  dormant free_sized
   plain free_aligned_sized
+  dormant free_aligned_sized
   plain malloc_usable_size
   plain dlopen
   plain dlclose
@@ -151,6 +257,18 @@ tracer_recording_\name:
   drop_registers
   ret
   .cfi_endproc
+  begin_sampling \name
+  count_down %rdi
+  jb 1f
+  jmpq *tracer_operators + 8 * \index(%rip)
+1:
+  push_registers
+  leaq 8(%rsp), %rcx
+  movl $\index, %r8d
+  call tracer_hook_sampled_new
+  drop_registers
+  ret
+  .cfi_endproc
 .endm
 
 .macro operator_delete name, index
@@ -162,6 +280,14 @@ tracer_recording_\name:
   .cfi_startproc
   movl $\index, %ecx
   jmp tracer_hook_delete
+  .cfi_endproc
+  begin_sampling \name
+  look_up_page
+  jne 1f
+  jmpq *tracer_operators + 8 * \index(%rip)
+1:
+  movl $\index, %ecx
+  jmp tracer_hook_sampled_delete
   .cfi_endproc
 .endm
 

@@ -185,14 +185,17 @@ static void leave(int status) {
   DO(malloc) DO(calloc) DO(realloc) DO(reallocarray) DO(posix_memalign) DO(aligned_alloc)          \
   DO(memalign) DO(valloc) DO(pvalloc) DO(free) DO(free_sized) DO(free_aligned_sized)               \
   DO(malloc_usable_size) DO(dlopen) DO(dlclose) DO(_exit) DO(_Exit)
-#define DECLARE_ENTRY(name) extern HIDDEN void *tracer_entry_##name;
+#define DECLARE_ENTRY(name) extern HIDDEN void *tracer_entry_##name, *tracer_dormant_##name;
 NAMES(DECLARE_ENTRY)
 
 #define RECORDED(DO)                                                                               \
   DO(malloc) DO(calloc) DO(realloc) DO(reallocarray) DO(posix_memalign) DO(aligned_alloc)          \
   DO(memalign) DO(valloc) DO(pvalloc)
-#define DECLARE_RECORDING(name) extern HIDDEN void tracer_recording_##name(void);
+#define DECLARE_RECORDING(name)                                                                    \
+  extern HIDDEN void tracer_recording_##name(void);                                                \
+  extern HIDDEN void tracer_sampling_##name(void);
 RECORDED(DECLARE_RECORDING)
+extern HIDDEN void tracer_sampling_free(void);
 
 /* Release: what the new target needs must be visible before any thread can reach it. */
 static void point(void **entry, void *target) {
@@ -216,6 +219,23 @@ static void point_at_boot(void) {
   tracer_entry_free = boot_free;
 }
 
+/* What the entries lead to while nothing is recorded. */
+static void note_dormant(void) {
+#define DORMANT(name, target) tracer_dormant_##name = (void *)(target)
+  DORMANT(malloc, tracer_originals.malloc);
+  DORMANT(calloc, tracer_originals.calloc);
+  DORMANT(realloc, boot_used ? (void *)plain_realloc : (void *)tracer_originals.realloc);
+  DORMANT(reallocarray, plain_reallocarray);
+  DORMANT(posix_memalign, tracer_plain_posix_memalign);
+  DORMANT(aligned_alloc, tracer_plain_aligned_alloc);
+  DORMANT(memalign, tracer_plain_memalign);
+  DORMANT(valloc, tracer_plain_valloc);
+  DORMANT(pvalloc, tracer_plain_pvalloc);
+  DORMANT(free, boot_used ? (void *)plain_free : (void *)tracer_originals.free);
+  DORMANT(free_sized, plain_free_sized);
+  DORMANT(free_aligned_sized, plain_free_aligned_sized);
+}
+
 /* Runs once, at the first call of any name, which is made by the loader or the first constructor:
  * there is one thread. */
 HIDDEN void tracer_find_originals(void) {
@@ -232,8 +252,9 @@ HIDDEN void tracer_find_originals(void) {
   point(&tracer_entry_dlclose, tracer_originals.dlclose);
   point(&tracer_entry__exit, tracer_originals.exit_now);
   point(&tracer_entry__Exit, tracer_originals.exit_now);
-  tracer_switch_freeing_entries(0);
-  tracer_switch_allocating_entries(0);
+  note_dormant();
+  tracer_switch_freeing_entries(TRACER_ENTRIES_DORMANT);
+  tracer_switch_allocating_entries(TRACER_ENTRIES_DORMANT);
   tracer_did_resolve(&resolution, boot_used != 0);
 }
 
@@ -276,28 +297,33 @@ enum {
 #define DECLARE_NEW(name)                                                                          \
   extern HIDDEN void *tracer_entry_##name;                                                         \
   extern HIDDEN void tracer_recording_##name(void);                                                \
+  extern HIDDEN void tracer_sampling_##name(void);                                                 \
   extern HIDDEN void tracer_nonzero_##name(void);
 #define DECLARE_DELETE(name)                                                                       \
   extern HIDDEN void *tracer_entry_##name;                                                         \
-  extern HIDDEN void tracer_recording_##name(void);
+  extern HIDDEN void tracer_recording_##name(void);                                                \
+  extern HIDDEN void tracer_sampling_##name(void);
 OPERATORS(DECLARE_NEW, DECLARE_DELETE)
 
 static const struct {
   const char *name;
   void **entry;
   void (*recording)(void);
+  void (*sampling)(void);
   void (*nonzero)(void);
 } operators[OPERATOR_COUNT] = {
 #define DESCRIBE_NEW(name)                                                                         \
-  {#name, &tracer_entry_##name, tracer_recording_##name, tracer_nonzero_##name},
-#define DESCRIBE_DELETE(name) {#name, &tracer_entry_##name, tracer_recording_##name, NULL},
+  {#name, &tracer_entry_##name, tracer_recording_##name, tracer_sampling_##name,                   \
+   tracer_nonzero_##name},
+#define DESCRIBE_DELETE(name)                                                                      \
+  {#name, &tracer_entry_##name, tracer_recording_##name, tracer_sampling_##name, NULL},
     OPERATORS(DESCRIBE_NEW, DESCRIBE_DELETE)};
 
 /* The originals of the operators; the stubs jump through it. */
 HIDDEN void *tracer_operators[OPERATOR_COUNT];
 /* Whose they are: an allocator's own, or one that calls malloc as C++'s runtime and we do. */
 static enum provider { ALLOCATOR, CXX_RUNTIME, OURSELVES } operator_provider[OPERATOR_COUNT];
-static int operators_record;
+static int operators_mode;
 static int has_recorded;
 
 /* The form of a delete that is told no size, where the size may not be the allocator's. */
@@ -310,7 +336,11 @@ static void point_operator(int index) {
   void *target = tracer_operators[index];
   if (has_recorded && tracer_unsized_delete(index) != index) {
     target = operators[index].recording; /* for good: enlarged blocks outlive the recording */
-  } else if (operators_record) {
+  } else if (operators_mode == TRACER_ENTRIES_SAMPLING) {
+    /* Others call malloc, which samples the block by the size that it was asked for. */
+    if (operator_provider[index] == ALLOCATOR)
+      target = operators[index].sampling;
+  } else if (operators_mode == TRACER_ENTRIES_RECORDING) {
     if (operator_provider[index] == ALLOCATOR)
       target = operators[index].recording;
     else if (operator_provider[index] == OURSELVES)
@@ -410,38 +440,36 @@ void tracer_find_present_operators(void) {
 
 /* MARK: Modes */
 
-void tracer_switch_freeing_entries(int recording) {
-  void *plain = boot_used ? (void *)plain_free : (void *)tracer_originals.free;
-  point(&tracer_entry_free, recording ? (void *)tracer_hook_free : plain);
-  point(&tracer_entry_free_sized, recording ? hook_free_sized : plain_free_sized);
-  point(&tracer_entry_free_aligned_sized,
-        recording ? hook_free_aligned_sized : plain_free_aligned_sized);
-  point(&tracer_entry_realloc,
-        recording   ? (void *)tracer_recording_realloc
-        : boot_used ? (void *)plain_realloc
-                    : (void *)tracer_originals.realloc);
-  point(&tracer_entry_reallocarray,
-        recording ? (void *)tracer_recording_reallocarray : (void *)plain_reallocarray);
-  if (recording) {
+#define SWITCH(name, recording, sampling)                                                          \
+  point(&tracer_entry_##name, mode == TRACER_ENTRIES_RECORDING  ? (void *)(recording)              \
+                              : mode == TRACER_ENTRIES_SAMPLING ? (void *)(sampling)               \
+                                                                : tracer_dormant_##name)
+#define SWITCH_RECORDED(name) SWITCH(name, tracer_recording_##name, tracer_sampling_##name)
+
+void tracer_switch_freeing_entries(int mode) {
+  SWITCH(free, tracer_hook_free, tracer_sampling_free);
+  SWITCH(free_sized, hook_free_sized, tracer_sampling_free);
+  SWITCH(free_aligned_sized, hook_free_aligned_sized, tracer_sampling_free);
+  SWITCH_RECORDED(realloc);
+  SWITCH_RECORDED(reallocarray);
+  if (mode != TRACER_ENTRIES_DORMANT) {
     point(&tracer_entry_dlopen, hook_dlopen);
     point(&tracer_entry_dlclose, hook_dlclose);
   }
-  operators_record = recording;
-  has_recorded |= recording;
+  operators_mode = mode;
+  has_recorded |= mode == TRACER_ENTRIES_RECORDING;
   for (int index = FIRST_DELETE; index < OPERATOR_COUNT; index++)
     point_operator(index);
 }
 
-void tracer_switch_allocating_entries(int recording) {
-#define SWITCH(name, dormant)                                                                      \
-  point(&tracer_entry_##name, recording ? (void *)tracer_recording_##name : (void *)(dormant))
-  SWITCH(malloc, tracer_originals.malloc);
-  SWITCH(calloc, tracer_originals.calloc);
-  SWITCH(posix_memalign, tracer_plain_posix_memalign);
-  SWITCH(aligned_alloc, tracer_plain_aligned_alloc);
-  SWITCH(memalign, tracer_plain_memalign);
-  SWITCH(valloc, tracer_plain_valloc);
-  SWITCH(pvalloc, tracer_plain_pvalloc);
+void tracer_switch_allocating_entries(int mode) {
+  SWITCH_RECORDED(malloc);
+  SWITCH_RECORDED(calloc);
+  SWITCH_RECORDED(posix_memalign);
+  SWITCH_RECORDED(aligned_alloc);
+  SWITCH_RECORDED(memalign);
+  SWITCH_RECORDED(valloc);
+  SWITCH_RECORDED(pvalloc);
   for (int index = 0; index < FIRST_DELETE; index++)
     point_operator(index);
 }

@@ -13,6 +13,9 @@ struct tracer_originals tracer_originals;
 struct tracer_services tracer_services;
 _Alignas(64) unsigned char tracer_core_bytes[TRACER_CORE_BYTE_COUNT];
 __thread void *tracer_thread_slot __attribute__((tls_model("initial-exec")));
+__thread uint64_t tracer_countdown __attribute__((tls_model("initial-exec")));
+__thread uint64_t tracer_random_state __attribute__((tls_model("initial-exec")));
+unsigned char *tracer_sampled_pages;
 
 /* Weak: a process whose glibc is older than 2.35 must load, and be told, rather than not start. */
 extern int _dl_find_object(void *, struct dl_find_object *) __attribute__((weak));

@@ -30,6 +30,10 @@ public struct GrowthCheck: Sendable {
   public let addedBytes: Int
   /// The same in blocks.
   public let addedBlocks: Int
+  /// The standard error of `liveBytes`, where that is an estimate; 0 where every block was recorded.
+  public let liveErrorBytes: Int
+  /// At most the standard error of `addedBytes`.
+  public let addedErrorBytes: Int
   /// The rows that grew, by bytes, the most first.
   public let grown: [StatisticDifference]
 
@@ -43,6 +47,8 @@ public struct GrowthCheck: Sendable {
     liveBlocks = later.liveBlocks
     addedBytes = later.liveBytes.addingSaturated(0 &- earlier.liveBytes)
     addedBlocks = later.liveBlocks.addingSaturated(0 &- earlier.liveBlocks)
+    liveErrorBytes = later.liveErrorBytes
+    addedErrorBytes = StandardError(of: liveErrorBytes, and: earlier.liveErrorBytes).bytes
     // What grew comes in the order of its growth.
     grown = try later.compared(to: earlier, groupedBy: grouping, charging: charging)
       .filter { $0.addedBytes > 0 }
@@ -51,13 +57,34 @@ public struct GrowthCheck: Sendable {
   /// Rows that grew by more than any may.
   public var excessive: [StatisticDifference] {
     guard let bound = bounds.rowBytes else { return [] }
-    return grown.filter { $0.addedBytes > bound }
+    return grown.filter { Self.exceeds($0.addedBytes, bound, $0.addedErrorBytes) }
   }
 
   /// Whether more was added than may be.
-  public var growsTooMuch: Bool { bounds.growthBytes.map { addedBytes > $0 } ?? false }
+  public var growsTooMuch: Bool {
+    bounds.growthBytes.map { Self.exceeds(addedBytes, $0, addedErrorBytes) } ?? false
+  }
   /// Whether more is alive than may be.
-  public var holdsTooMuch: Bool { bounds.liveBytes.map { liveBytes > $0 } ?? false }
+  public var holdsTooMuch: Bool {
+    bounds.liveBytes.map { Self.exceeds(liveBytes, $0, liveErrorBytes) } ?? false
+  }
+
+  /// An estimate exceeds a bound if it does by more than two standard errors: chance has that one time in
+  /// forty.
+  private static func exceeds(_ bytes: Int, _ bound: Int, _ error: Int) -> Bool {
+    bytes.addingSaturated(0 &- error).addingSaturated(0 &- error) > bound
+  }
+
+  /// Whether figures are above a bound which chance may have taken there: by two standard errors at most.
+  public var isUndecided: Bool {
+    func isAbove(_ bytes: Int, _ bound: Int?, _ error: Int) -> Bool {
+      guard let bound else { return false }
+      return bytes > bound && !Self.exceeds(bytes, bound, error)
+    }
+    return isAbove(addedBytes, bounds.growthBytes, addedErrorBytes)
+      || isAbove(liveBytes, bounds.liveBytes, liveErrorBytes)
+      || grown.contains { isAbove($0.addedBytes, bounds.rowBytes, $0.addedErrorBytes) }
+  }
   /// Whether everything is within bounds.
   public var passes: Bool { !growsTooMuch && !holdsTooMuch && excessive.isEmpty }
 

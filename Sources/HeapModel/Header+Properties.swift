@@ -120,6 +120,15 @@ extension Header {
   public var peakBytes: Int? { integer("peak_bytes") }
   /// By how much `peakBytes` may be wrong: 0 where there was never more than one thread.
   public var peakErrorBytes: Int? { integer("peak_error_bytes") }
+  /// Bytes for each sample, on average; `nil` where every block was recorded. All figures of blocks are
+  /// estimates then, but for those of tracked ones.
+  public var sampleBytes: Int? { integer("sample_bytes").flatMap { $0 > 0 ? $0 : nil } }
+  /// How many live blocks were sampled.
+  public var sampledBlocks: Int? { integer("sampled_blocks") }
+  /// The standard error of `scannedBytes`.
+  public var liveErrorBytes: Int? { integer("live_error_bytes") }
+  /// The standard error of `totalBytes`.
+  public var totalErrorBytes: Int? { integer("total_error_bytes") }
   /// Bytes asked for since recording began, freed or not.
   public var totalBytes: Int? { integer("total_bytes") }
   /// How many blocks were allocated since recording began.
@@ -226,7 +235,8 @@ extension Header {
   public struct Reconciliation: Hashable, Sendable {
     /// One part of the whole.
     public struct Part: Hashable, Sendable {
-      /// As in the dump: `traced`, `before`, `mmap`, `slack`, `tracer`, `other`.
+      /// As in the dump: `traced`, `before`, `mmap`, `slack`, `tracer`, `other`; `before_and_slack`
+      /// where what is left of before recording is not known.
       public let name: String
       /// May be negative for `other`: what is left after the parts that are known.
       public let bytes: Int

@@ -88,6 +88,24 @@ public struct SeriesFit: Hashable, Sendable {
       }
   }
 
+  /// The same, of estimates: what has not changed by more than they may be off goes up and down.
+  ///
+  /// - Parameter error: The standard error of the difference between the last figure and the first.
+  func judged(_ figures: [Int], withError error: Int) -> SeriesFit {
+    let change = Double(figures[figures.count - 1]) - Double(figures[0])
+    guard verdict != .steady, error > 0, change.magnitude <= 2 * Double(error) else { return self }
+    return SeriesFit(self, verdict: .churn, bytesPerHour: overallBytesPerHour)
+  }
+
+  private init(_ other: SeriesFit, verdict: Verdict, bytesPerHour: Double) {
+    self.verdict = verdict
+    self.bytesPerHour = bytesPerHour
+    overallBytesPerHour = other.overallBytesPerHour
+    growthCount = other.growthCount
+    shrinkageCount = other.shrinkageCount
+    intervalCount = other.intervalCount
+  }
+
   /// 1 if it grows, -1 if it shrinks, 0 where chance may have it so.
   private static func trend(of figures: [Int]) -> Int {
     var score = 0

@@ -51,6 +51,8 @@ extension Snapshot {
       case noReach
       /// Temporary blocks were not counted.
       case noTemporaries
+      /// Nor can they be counted where blocks are sampled.
+      case sampledTemporaries
       /// What was alive at the peak was not kept.
       case noPeak
       /// What is kept by stack only, asked for by something else.
@@ -84,6 +86,9 @@ extension Snapshot {
       case .noTemporaries:
         "the dump does not say which blocks were temporary\(cause.map { " (\($0))" } ?? ""), take another one "
           + "with this version of Heaptap"
+      case .sampledTemporaries:
+        "the dump does not say which blocks were temporary, since it is one of samples; record every block, "
+          + "without HEAPTAP_SAMPLE"
       case .noPeak:
         "the dump does not say what was alive at the peak\(cause.map { " (\($0))" } ?? ""), record with "
           + "HEAPTAP_PEAK=1 or 'heaptap run --peak'"
@@ -120,7 +125,9 @@ extension Snapshot {
   public func checkTemporaries(groupedBy grouping: Grouping) throws(GroupingError) {
     try grouping.checkIsKeptByStack()
     guard header.temporaryBlocks != nil || samples.contains(where: { $0.temporaryBlocks != 0 })
-    else { throw GroupingError(.noTemporaries) }
+    else {
+      throw GroupingError(header.sampleBytes == nil ? .noTemporaries : .sampledTemporaries)
+    }
   }
 
   /// The key of a frame's row. Names modules by this snapshot.

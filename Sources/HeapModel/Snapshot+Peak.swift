@@ -24,6 +24,9 @@ extension Snapshot {
       peak.generation = nil
       peak.type = nil
       peak.reach = .held
+      // Those of what was alive at the dump.
+      peak.sampledBlocks = 0
+      peak.liveErrorBytes = 0
       return peak
     }
     result.header = header.atPeak(picture)
@@ -53,6 +56,6 @@ extension Header {
 
   private static let keysOfTheMoment = [
     "tracked_", "typed_", "types_problem", "histogram", "usage_", "reconcile.", "limit_", "reach",
-    "before_remaining_",
+    "before_remaining_", "sampled_", "live_error_",
   ]
 }

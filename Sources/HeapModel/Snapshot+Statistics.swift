@@ -135,6 +135,8 @@ private struct Totals {
     var totalBytes = 0
     var totalBlocks = 0
     var temporaryBlocks = 0
+    /// Of the live bytes, where they are an estimate.
+    var variance = 0.0
   }
 
   private let snapshot: Snapshot
@@ -238,6 +240,9 @@ private struct Totals {
     rows[row].totalBytes = rows[row].totalBytes.addingSaturated(sample.totalBytes)
     rows[row].totalBlocks = rows[row].totalBlocks.addingSaturated(sample.totalBlocks)
     rows[row].temporaryBlocks = rows[row].temporaryBlocks.addingSaturated(sample.temporaryBlocks)
+    if sample.liveErrorBytes != 0 {
+      rows[row].variance += StandardError.square(sample.liveErrorBytes)
+    }
   }
 
   // MARK: Reading off
@@ -255,7 +260,8 @@ private struct Totals {
         ? nil : snapshot.stack(of: snapshot.samples[figures.shownSample]),
       liveBytes: figures.liveBytes, liveBlocks: figures.liveBlocks,
       totalBytes: figures.totalBytes, totalBlocks: figures.totalBlocks,
-      temporaryBlocks: figures.temporaryBlocks)
+      temporaryBlocks: figures.temporaryBlocks,
+      liveErrorBytes: StandardError(figures.variance).bytes)
   }
 
   func statistics(_ keys: Rows) -> [Statistic] {

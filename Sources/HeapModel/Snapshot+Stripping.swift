@@ -44,7 +44,8 @@ extension Snapshot {
           totalBytes: sample.totalBytes, totalBlocks: sample.totalBlocks,
           temporaryBlocks: sample.temporaryBlocks, peakBytes: sample.peakBytes,
           peakBlocks: sample.peakBlocks,
-          missingFrames: sample.missingFrames, isBroken: sample.isBroken, reach: sample.reach))
+          missingFrames: sample.missingFrames, isBroken: sample.isBroken, reach: sample.reach,
+          sampledBlocks: sample.sampledBlocks, liveErrorBytes: sample.liveErrorBytes))
     }
     return builder.finish()
   }

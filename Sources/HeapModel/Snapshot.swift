@@ -75,6 +75,10 @@ public struct Snapshot: Sendable {
     public var thread: String?
     /// The kernel's number of that thread.
     public var threadID: Int?
+    /// How many blocks the live figures are an estimate of; 0 where every block was recorded.
+    public var sampledBlocks: Int
+    /// The standard error of `liveBytes`, where that is an estimate; 0 where it is not.
+    public var liveErrorBytes: Int
     /// How the program holds the blocks; `.held` as well where that was not looked for, see
     /// `Header.hasReach`.
     public var reach: Reach
@@ -104,7 +108,8 @@ public struct Snapshot: Sendable {
       stack: Int, domain: Int = 0, generation: Int? = nil, type: String? = nil,
       thread: String? = nil, threadID: Int? = nil, liveBytes: Int, liveBlocks: Int,
       totalBytes: Int = 0, totalBlocks: Int = 0, temporaryBlocks: Int = 0, peakBytes: Int = 0,
-      peakBlocks: Int = 0, missingFrames: Int = 0, isBroken: Bool = false, reach: Reach = .held
+      peakBlocks: Int = 0, missingFrames: Int = 0, isBroken: Bool = false, reach: Reach = .held,
+      sampledBlocks: Int = 0, liveErrorBytes: Int = 0
     ) {
       self.stack = stack
       self.domain = domain
@@ -122,6 +127,8 @@ public struct Snapshot: Sendable {
       self.missingFrames = missingFrames
       self.isBroken = isBroken
       self.reach = reach
+      self.sampledBlocks = sampledBlocks
+      self.liveErrorBytes = liveErrorBytes
     }
   }
 
@@ -161,6 +168,13 @@ public struct Snapshot: Sendable {
   public var totalBlocks: Int { sum(\.totalBlocks) }
   /// Of these, the blocks that were freed before their thread's next allocation, added up over the samples.
   public var temporaryBlocks: Int { sum(\.temporaryBlocks) }
+
+  /// The standard error of `liveBytes`, where that is an estimate; 0 where every block was recorded.
+  ///
+  /// Blocks are sampled independently, so that the squares of errors add up.
+  public var liveErrorBytes: Int {
+    StandardError(samples.reduce(0) { $0 + StandardError.square($1.liveErrorBytes) }).bytes
+  }
 
   private func sum(_ figure: KeyPath<Sample, Int>) -> Int {
     samples.reduce(0) { $0.addingSaturated($1[keyPath: figure]) }

@@ -22,11 +22,13 @@ public struct Statistic: Hashable, Sendable {
   /// Of `totalBlocks`, those that were freed before their thread's next allocation. 0 where that was not
   /// recorded.
   public let temporaryBlocks: Int
+  /// The standard error of `liveBytes`, where that is an estimate; 0 where every block was recorded.
+  public let liveErrorBytes: Int
 
   /// One row of a report.
   public init(
     key: Key, function: String? = nil, stack: Stack? = nil, liveBytes: Int, liveBlocks: Int,
-    totalBytes: Int = 0, totalBlocks: Int = 0, temporaryBlocks: Int = 0
+    totalBytes: Int = 0, totalBlocks: Int = 0, temporaryBlocks: Int = 0, liveErrorBytes: Int = 0
   ) {
     self.key = key
     self.function = function
@@ -36,6 +38,7 @@ public struct Statistic: Hashable, Sendable {
     self.totalBytes = totalBytes
     self.totalBlocks = totalBlocks
     self.temporaryBlocks = temporaryBlocks
+    self.liveErrorBytes = liveErrorBytes
   }
 
   /// Live bytes for each live block; `nil` where no block is alive.
@@ -73,11 +76,16 @@ public struct StatisticDifference: Hashable, Sendable {
   public let addedBytes: Int
   /// As `addedBytes`.
   public let addedBlocks: Int
+  /// The standard error of `liveBytes`, where that is an estimate; 0 where every block was recorded.
+  public let liveErrorBytes: Int
+  /// At most the standard error of `addedBytes`, where one of the two figures is an estimate.
+  public let addedErrorBytes: Int
 
   /// One row of a comparison.
   public init(
     key: Statistic.Key, function: String? = nil, stack: Stack? = nil, liveBytes: Int,
-    addedBytes: Int, liveBlocks: Int, addedBlocks: Int
+    addedBytes: Int, liveBlocks: Int, addedBlocks: Int, liveErrorBytes: Int = 0,
+    addedErrorBytes: Int = 0
   ) {
     self.key = key
     self.function = function
@@ -86,16 +94,30 @@ public struct StatisticDifference: Hashable, Sendable {
     self.addedBytes = addedBytes
     self.liveBlocks = liveBlocks
     self.addedBlocks = addedBlocks
+    self.liveErrorBytes = liveErrorBytes
+    self.addedErrorBytes = addedErrorBytes
   }
 
   init(later: Statistic?, earlier: Statistic?) {
     let named = (later ?? earlier)!
     let bytes = (later: later?.liveBytes ?? 0, earlier: earlier?.liveBytes ?? 0)
     let blocks = (later: later?.liveBlocks ?? 0, earlier: earlier?.liveBlocks ?? 0)
+    let errors = (later: later?.liveErrorBytes ?? 0, earlier: earlier?.liveErrorBytes ?? 0)
     self.init(
       key: named.key, function: named.function, stack: named.stack, liveBytes: bytes.later,
       addedBytes: bytes.later.addingSaturated(-bytes.earlier), liveBlocks: blocks.later,
-      addedBlocks: blocks.later.addingSaturated(-blocks.earlier))
+      addedBlocks: blocks.later.addingSaturated(-blocks.earlier), liveErrorBytes: errors.later,
+      addedErrorBytes: StandardError(of: errors.later, and: errors.earlier).bytes)
+  }
+
+  /// All rows together.
+  public init(of later: Snapshot, comparedTo earlier: Snapshot) {
+    func total(_ snapshot: Snapshot) -> Statistic {
+      Statistic(
+        key: .module("total"), liveBytes: snapshot.liveBytes, liveBlocks: snapshot.liveBlocks,
+        liveErrorBytes: snapshot.liveErrorBytes)
+    }
+    self.init(later: total(later), earlier: total(earlier))
   }
 
   /// Live bytes for each live block; `nil` where no block is alive.

@@ -16,6 +16,8 @@ public struct Trend: Sendable {
     public let stack: Stack?
     /// Live bytes in each snapshot, 0 where the row is not in it.
     public let liveBytes: [Int]
+    /// The standard error of the last of `liveBytes`, where they are estimates; 0 where they are not.
+    public let lastErrorBytes: Int
     /// In the last snapshot.
     public let liveBlocks: Int
     /// What its live bytes did over time.
@@ -73,6 +75,7 @@ public struct Trend: Sendable {
       var stack: Stack?
       /// By the snapshots' numbers; shorter where later numbers have nothing of it.
       var liveBytes: [Int] = []
+      var errorBytes: [Int] = []
       var liveBlocks = 0
       /// When the newest snapshot that has it was taken.
       var newest = Int.min
@@ -108,7 +111,8 @@ public struct Trend: Sendable {
       headers.append(snapshot.header)
       Self.add(
         Statistic(
-          key: totals.key, liveBytes: snapshot.liveBytes, liveBlocks: snapshot.liveBlocks),
+          key: totals.key, liveBytes: snapshot.liveBytes, liveBlocks: snapshot.liveBlocks,
+          liveErrorBytes: snapshot.liveErrorBytes),
         number, nanoseconds, to: &totals)
       for row in try snapshot.statistics(groupedBy: grouping, charging: charging)
       where row.liveBytes != 0 || row.liveBlocks != 0 {
@@ -133,6 +137,8 @@ public struct Trend: Sendable {
       // It was not in those in between.
       series.liveBytes += repeatElement(0, count: number - series.liveBytes.count)
       series.liveBytes.append(row.liveBytes)
+      series.errorBytes += repeatElement(0, count: number - series.errorBytes.count)
+      series.errorBytes.append(row.liveErrorBytes)
       guard nanoseconds >= series.newest else { return }
       series.newest = nanoseconds
       series.function = row.function
@@ -149,12 +155,16 @@ public struct Trend: Sendable {
       let header = headers[order[order.count - 1]]
       func row(_ series: Series) -> Row {
         let bytes = order.map { $0 < series.liveBytes.count ? series.liveBytes[$0] : 0 }
+        let errors = order.map { $0 < series.errorBytes.count ? series.errorBytes[$0] : 0 }
+        let lastError = errors[errors.count - 1]
         let fit = SeriesFit(bytes, at: seconds)
+          .judged(bytes, withError: StandardError(of: errors[0], and: lastError).bytes)
         let grows = fit.verdict == .leak || fit.verdict == .undecided
         let isThere = series.newest == last
         return Row(
           key: series.key, function: series.function, stack: isThere ? series.stack : nil,
-          liveBytes: bytes, liveBlocks: isThere ? series.liveBlocks : 0, fit: fit,
+          liveBytes: bytes, lastErrorBytes: lastError,
+          liveBlocks: isThere ? series.liveBlocks : 0, fit: fit,
           secondsLeft: grows
             ? Trend.secondsLeft(header.headroomBytes, atBytesPerHour: fit.bytesPerHour) : nil)
       }

@@ -3,7 +3,7 @@
 
 /// A recording in figures, at one moment.
 ///
-/// Where nothing is recorded all are 0, but for `depthLimit`.
+/// Where nothing is recorded all are 0, but for `depthLimit` and `sampleBytes`.
 public struct HeapFigures: Hashable, Sendable {
   /// Whether allocations were being recorded.
   public var isRecording = false
@@ -26,12 +26,17 @@ public struct HeapFigures: Hashable, Sendable {
   public var depthLimit = 0
   /// The generation that blocks are born in now, from 1.
   public var generation = 0
+  /// Bytes for each sample, on average: the figures of blocks, but for tracked ones, are estimates then;
+  /// 0 where every block is recorded. Of the recording, else of one that would start now.
+  public var sampleBytes = 0
+  /// The standard error of `liveBytes`, where that is an estimate.
+  public var liveErrorBytes = 0
 
   /// Figures that were read elsewhere, or made up for a test.
   public init(
     isRecording: Bool = false, liveBytes: Int = 0, liveBlocks: Int = 0, peakBytes: Int = 0,
     trackedBytes: Int = 0, trackedBlocks: Int = 0, tracerBytes: Int = 0, lostBlocks: Int = 0,
-    depthLimit: Int = 0, generation: Int = 0
+    depthLimit: Int = 0, generation: Int = 0, sampleBytes: Int = 0, liveErrorBytes: Int = 0
   ) {
     self.isRecording = isRecording
     self.liveBytes = liveBytes
@@ -43,5 +48,7 @@ public struct HeapFigures: Hashable, Sendable {
     self.lostBlocks = lostBlocks
     self.depthLimit = depthLimit
     self.generation = generation
+    self.sampleBytes = sampleBytes
+    self.liveErrorBytes = liveErrorBytes
   }
 }

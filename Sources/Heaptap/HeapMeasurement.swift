@@ -123,9 +123,12 @@ private enum Recording {
 
   static func begin() throws(HeapTracerError) {
     try state.withLock { (state) throws(HeapTracerError) in
+      let figures = try HeapTracer.figures()
       if !HeapTracer.isRecording {
-        try HeapTracer.start(depth: max(depth, try HeapTracer.figures().depthLimit))
+        try HeapTracer.start(sampleBytes: 0, depth: max(depth, figures.depthLimit))
         state.isOurs = true
+      } else if figures.sampleBytes != 0 {
+        throw HeapTracerError(.isEstimate)
       }
       state.measurements += 1
     }

@@ -23,6 +23,8 @@ import Pprof
 public enum HeapTracer {
   /// How many frames of a stack a recording can be asked to keep.
   public static let depthRange = 1...1024
+  /// Bytes for each sample that a recording can be asked for.
+  public static let sampleRange = 1 << 10...1 << 30
 
   // MARK: Recording
 
@@ -38,6 +40,27 @@ public enum HeapTracer {
       throw HeapTracerError(.depthOutOfRange, "\(depth)")
     }
     try check(TracerCalls.start(depth: UInt32(depth ?? 0)))
+  }
+
+  /// Starts recording, of every block or of samples, whatever `HEAPTAP_SAMPLE` says.
+  ///
+  /// With samples an allocation costs a few instructions more than without the tracer, and figures are
+  /// estimates: see `Snapshot.liveErrorBytes`. Starting what records changes nothing.
+  ///
+  /// - Parameters:
+  ///   - sampleBytes: Bytes for each sample, on average, within `sampleRange`; 0 for every block. A
+  ///     process that has sampled does so at one distance for as long as it lives.
+  ///   - depth: As for `start(depth:)`.
+  public static func start(
+    sampleBytes: Int, depth: Int? = nil
+  ) throws(HeapTracerError) {
+    if let depth, !depthRange.contains(depth) {
+      throw HeapTracerError(.depthOutOfRange, "\(depth)")
+    }
+    if sampleBytes != 0, !sampleRange.contains(sampleBytes) {
+      throw HeapTracerError(.samplingOutOfRange, "\(sampleBytes)")
+    }
+    try check(TracerCalls.start(depth: UInt32(depth ?? 0), sampleBytes: sampleBytes))
   }
 
   /// Stops recording and gives the tracer's memory back. Stopping what does not record changes

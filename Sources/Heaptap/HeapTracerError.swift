@@ -19,6 +19,12 @@ public struct HeapTracerError: Error, Hashable, Sendable {
     case outOfMemory
     /// A recording has 1023 generations, and these are used up.
     case generationsUsedUp
+    /// A distance of samples that no recording can have.
+    case samplingOutOfRange
+    /// A process samples at one distance for as long as it lives: its threads are on their way.
+    case sampledOtherwise
+    /// What was asked for counts every block, and the recording samples.
+    case isEstimate
     /// The tracer's thread did not answer within a minute.
     case timedOut
     /// A snapshot's file could not be written, or not be read again.
@@ -67,6 +73,13 @@ extension HeapTracerError: CustomStringConvertible {
       "the kernel gave the heap tracer no memory, look at RLIMIT_AS and overcommit"
     case .generationsUsedUp:
       "the recording has used up its generations, 'HeapTracer.clear()' begins anew"
+    case .samplingOutOfRange:
+      "a recording has a sample in 1 KiB at least and in 1 GiB at most"
+        + (detail.map { ", not in \($0) bytes" } ?? "")
+    case .sampledOtherwise:
+      "this process has sampled at another distance, which holds for as long as it lives"
+    case .isEstimate:
+      "the recording samples, and this counts every block: stop it, or run without HEAPTAP_SAMPLE"
     case .timedOut:
       "the heap tracer did not answer within a minute, its disk may be stuck"
     case .file:

@@ -8,6 +8,9 @@
   /// What the tracer answers: 0 or an errno.
   enum TracerCalls {
     static func start(depth: UInt32) -> Int32 { heaptap_start(depth) }
+    static func start(depth: UInt32, sampleBytes: Int) -> Int32 {
+      heaptap_start_sampling(depth, sampleBytes)
+    }
     static func stop() -> Int32 { heaptap_discard() }
     static func stopWithSnapshot() -> Int32 { heaptap_stop() }
     static var isRecording: Bool { heaptap_is_recording() != 0 }
@@ -33,7 +36,9 @@
           trackedBytes: Int(clamping: now.tracked_bytes),
           trackedBlocks: Int(clamping: now.tracked_blocks),
           tracerBytes: Int(clamping: now.tracer_bytes), lostBlocks: Int(clamping: now.lost_blocks),
-          depthLimit: Int(clamping: now.depth), generation: Int(clamping: now.generation))
+          depthLimit: Int(clamping: now.depth), generation: Int(clamping: now.generation),
+          sampleBytes: Int(clamping: now.sample_bytes),
+          liveErrorBytes: Int(clamping: now.live_error_bytes))
       )
     }
 
@@ -56,6 +61,7 @@
       case EINVAL: .depthOutOfRange
       case ENOMEM: .outOfMemory
       case ERANGE: .generationsUsedUp
+      case EBUSY: .sampledOtherwise
       case ETIMEDOUT: .timedOut
       default: .other
       }
@@ -66,6 +72,7 @@
     private static let unsupported: Int32 = 1
 
     static func start(depth: UInt32) -> Int32 { unsupported }
+    static func start(depth: UInt32, sampleBytes: Int) -> Int32 { unsupported }
     static func stop() -> Int32 { unsupported }
     static func stopWithSnapshot() -> Int32 { unsupported }
     static var isRecording: Bool { false }

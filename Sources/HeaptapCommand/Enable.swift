@@ -51,6 +51,12 @@ struct Enable: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
+      "Bytes for each sample, to record a few blocks for many: \(TracerSetting.sample.takes) (HEAPTAP_SAMPLE).",
+      valueName: "size"))
+  var sample: String?
+
+  @Option(
+    help: ArgumentHelp(
       "To start and to dump: \(TracerSetting.signals.takes) (HEAPTAP_SIGNALS).",
       valueName: "signals"))
   var signals: String?
@@ -65,7 +71,8 @@ struct Enable: ParsableCommand {
 
   private var settings: [TracerSetting: String] {
     let given: [TracerSetting: String?] = [
-      .limit: limit, .start: start, .keep: keep, .depth: depth, .signals: signals, .log: log,
+      .limit: limit, .start: start, .keep: keep, .depth: depth, .sample: sample, .signals: signals,
+      .log: log,
     ]
     return given.compactMapValues { $0 }
   }

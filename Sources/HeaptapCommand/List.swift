@@ -13,7 +13,7 @@ struct List: ParsableCommand {
     discussion: """
       STATE is 'dormant', 'recording', 'off', 'unknown' for a process that is reached by signals \
       only, or 'closed' for one that may not be asked: 'heaptap start' says why, and root may ask all. TRACED is what is allocated and \
-      known now, PEAK the most that it has been.
+      known now, PEAK the most that it has been. Where these are estimates, STATE is 'sampling'.
 
       Exit status: 0, also when no process is armed; 64 for bad usage.
       """)
@@ -38,7 +38,8 @@ struct List: ParsableCommand {
       + processes.map { process in
         let counters = process.state == .recording ? process.counters : nil
         return [
-          "\(process.pid)", process.unit ?? "-", process.program, process.state.rawValue,
+          "\(process.pid)", process.unit ?? "-", process.program,
+          counters.map { $0.sampleBytes != 0 } ?? false ? "sampling" : process.state.rawValue,
           counters.map { bytes($0.liveBytes) } ?? "-", counters.map { bytes($0.peakBytes) } ?? "-",
         ]
       }
@@ -63,7 +64,7 @@ struct List: ParsableCommand {
             ("live_bytes", counters.liveBytes), ("live_blocks", counters.liveBlocks),
             ("peak_bytes", counters.peakBytes), ("tracer_bytes", counters.tracerBytes),
             ("lost", counters.lostRecords), ("snapshots", counters.snapshotCount),
-            ("depth", UInt64(counters.depthLimit)),
+            ("depth", UInt64(counters.depthLimit)), ("sample_bytes", counters.sampleBytes),
           ]
           members += figures.map { JSON.Member($0, .integer(Int(clamping: $1))) }
           members.append(JSON.Member("signals", .string(counters.signals)))

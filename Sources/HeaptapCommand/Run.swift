@@ -5,12 +5,13 @@ import ArgumentParser
 import Glibc
 import HeapModel
 import ProcessControl
+import UnitControl
 
 struct Run: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Run a command, record from its first allocation, and dump when it ends.",
     usage: """
-      heaptap run [-o DIR] [--depth N] [--threads] [--peak] [--leaks [--suppressions FILE]] [--children] -- COMMAND…
+      heaptap run [-o DIR] [--depth N] [--sample SIZE] [--threads] [--peak] [--leaks [--suppressions FILE]] [--children] -- COMMAND…
       """,
     discussion: """
       The command dumps when it returns from main, at exit, quick_exit and _exit, and on SIGTERM, \
@@ -35,6 +36,15 @@ struct Run: ParsableCommand {
 
   @Option(help: ArgumentHelp("Frames kept of a stack, 1 to 1024; 64 if not given.", valueName: "n"))
   var depth: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Record a few blocks for many, one sample in so many bytes, and have estimates of the others: \
+      \(TracerSetting.sample.takes).
+      """,
+      valueName: "size"))
+  var sample: String?
 
   @Flag(help: "Record which thread allocates, for --by thread.")
   var threads = false
@@ -75,6 +85,16 @@ struct Run: ParsableCommand {
     if let depth, !(1...1024).contains(depth) {
       throw ValidationError("--depth takes a number from 1 to 1024, not \(depth)")
     }
+    if let sample {
+      guard TracerSetting.sample.accepts(sample) else {
+        throw ValidationError(
+          "--sample takes \(TracerSetting.sample.takes), not '\(sample.plainText)'")
+      }
+      if leaks, sample != "off", sample != "0" {
+        throw ValidationError(
+          "--leaks does not go with --sample: what leads to a lost block has to be known")
+      }
+    }
     if suppressions != nil, !leaks { throw ValidationError("--suppressions needs --leaks") }
     if let leaksExitCode {
       guard leaks else { throw ValidationError("--leaks-exit-code needs --leaks") }
@@ -89,7 +109,8 @@ struct Run: ParsableCommand {
     // Before the command runs: it may be wrong.
     let suppressions = try suppressions.map { try Suppressions(file: $0) }
     let outcome = try TracedCommand(
-      rawCommand, directory: directory, depthLimit: depth, tellsThreads: threads, keepsPeak: peak,
+      rawCommand, directory: directory, depthLimit: depth, sampling: sample, tellsThreads: threads,
+      keepsPeak: peak,
       looksForLeaks: leaks, children: children ? .traced : .left,
       environment: .current
     ).run()

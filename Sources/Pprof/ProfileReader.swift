@@ -484,6 +484,12 @@ extension ProfileReader {
       sample.thread = try strings.optionalText(string, for: tag.byteOffset)
     } else if try strings.isEqual(key, to: "tid", for: tag.byteOffset) {
       sample.threadID = number
+    } else if try strings.isEqual(key, to: "sampled_blocks", for: tag.byteOffset) {
+      guard number >= 0 else { throw ProfileError(.negativeValue, at: tag.byteOffset) }
+      sample.sampledBlocks = number
+    } else if try strings.isEqual(key, to: "standard_error", for: tag.byteOffset) {
+      guard number >= 0 else { throw ProfileError(.negativeValue, at: tag.byteOffset) }
+      sample.liveErrorBytes = number
     } else if try strings.isEqual(key, to: "reach", for: tag.byteOffset) {
       // What a later tracer may tell apart is not lost for all that is known.
       let word = try strings.optionalText(string, for: tag.byteOffset)

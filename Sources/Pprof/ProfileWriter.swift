@@ -54,7 +54,7 @@ struct ProfileWriter: ~Copyable {
     let inuse = out.string("inuse_space")
     out.write([(ProfileField.defaultSampleType, inuse)])
     writeValueType(ProfileField.periodType, "space", "bytes")
-    out.write([(ProfileField.period, 1)])
+    out.write([(ProfileField.period, UInt64(snapshot.header.sampleBytes ?? 1))])
     if let time = snapshot.header.dumpWallNanoseconds {
       out.write([(ProfileField.timeNanoseconds, UInt64(bitPattern: Int64(time)))])
     }
@@ -107,6 +107,12 @@ struct ProfileWriter: ~Copyable {
     if let type = sample.type { labels.append(label("type", type)) }
     if let thread = sample.thread { labels.append(label("thread", thread)) }
     if let threadID = sample.threadID { labels.append(label("tid", threadID)) }
+    if sample.sampledBlocks != 0 {
+      labels.append(label("sampled_blocks", sample.sampledBlocks, unit: "count"))
+    }
+    if sample.liveErrorBytes != 0 {
+      labels.append(label("standard_error", sample.liveErrorBytes, unit: "bytes"))
+    }
     if sample.reach != .held { labels.append(label("reach", sample.reach.rawValue)) }
     if sample.temporaryBlocks != 0 { labels.append(label("temporary", sample.temporaryBlocks)) }
 

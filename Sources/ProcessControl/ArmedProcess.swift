@@ -48,6 +48,9 @@ public struct ArmedProcess: Sendable {
     public let snapshotCount: UInt64
     public let depthLimit: UInt32
     public let signals: String
+    /// Bytes for each sample, on average, of which the figures are estimates; 0 where every block is
+    /// recorded.
+    public let sampleBytes: UInt64
   }
 
   public var state: State {
@@ -71,7 +74,8 @@ public struct ArmedProcess: Sendable {
       liveBytes: page.word64(\.live_bytes), liveBlocks: page.word64(\.live_blocks),
       peakBytes: page.word64(\.peak_bytes), tracerBytes: page.word64(\.tracer_bytes),
       lostRecords: page.word64(\.lost), snapshotCount: page.word64(\.snapshots),
-      depthLimit: page.word(\.depth), signals: page.text(\.signals))
+      depthLimit: page.word(\.depth), signals: page.text(\.signals),
+      sampleBytes: page.word64(\.sample_bytes))
   }
 
   /// Asks for fresh counters. A process that does not answer in time keeps its old ones.

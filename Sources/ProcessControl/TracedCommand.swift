@@ -11,6 +11,8 @@ public struct TracedCommand: Sendable {
   public var directory: String
   /// Frames kept of a stack; `nil` leaves the tracer's own limit.
   public var depthLimit: Int?
+  /// Bytes for each sample, on average, as HEAPTAP_SAMPLE takes it; as the environment says if not given.
+  public var sampling: String?
   /// Whether stacks of different threads are told apart; as the environment says if not.
   public var tellsThreads: Bool
   /// Whether dumps tell what was alive at the peak; as the environment says if not.
@@ -28,13 +30,14 @@ public struct TracedCommand: Sendable {
   }
 
   public init(
-    _ arguments: [[UInt8]], directory: String, depthLimit: Int? = nil,
+    _ arguments: [[UInt8]], directory: String, depthLimit: Int? = nil, sampling: String? = nil,
     tellsThreads: Bool = false, keepsPeak: Bool = false, looksForLeaks: Bool = false,
     children: Children, environment: ProcessEnvironment
   ) {
     self.arguments = arguments
     self.directory = directory
     self.depthLimit = depthLimit
+    self.sampling = sampling
     self.tellsThreads = tellsThreads
     self.keepsPeak = keepsPeak
     self.looksForLeaks = looksForLeaks
@@ -102,6 +105,7 @@ public struct TracedCommand: Sendable {
     result["HEAPTAP_EXIT"] = "dump"
     result["HEAPTAP_DIR"] = directory
     if let depthLimit { result["HEAPTAP_DEPTH"] = "\(depthLimit)" }
+    if let sampling { result["HEAPTAP_SAMPLE"] = sampling }
     if tellsThreads { result["HEAPTAP_THREADS"] = "1" }
     if keepsPeak { result["HEAPTAP_PEAK"] = "1" }
     if looksForLeaks { result["HEAPTAP_LEAKS"] = "1" }

@@ -46,10 +46,11 @@ public struct CheckReport: Sendable {
   private var sentences: [String] {
     var sentences: [String] = []
     if let bound = check.bounds.growthBytes, check.growsTooMuch {
-      sentences.append("grew by \(ByteCount(check.addedBytes)), \(allowed(bound))")
+      sentences.append("grew by \(ByteCount(check.addedBytes))\(addedError), \(allowed(bound))")
     }
     if let bound = check.bounds.liveBytes, check.holdsTooMuch {
-      sentences.append("\(ByteCount(check.liveBytes)) alive, \(allowed(bound))")
+      sentences.append(
+        "\(ByteCount(check.liveBytes))\(liveError) alive, \(allowed(bound))")
     }
     if let bound = check.bounds.rowBytes, case let count = check.excessive.count, count > 0 {
       let rows = "\(count) \(grouping)\(count == 1 ? "" : "s")"
@@ -62,8 +63,8 @@ public struct CheckReport: Sendable {
     if !sentences.isEmpty { return sentences }
     var told = [
       compares
-        ? "within bounds: \(change(check.addedBytes))"
-        : "within bounds: \(ByteCount(check.liveBytes)) alive"
+        ? "within bounds: \(change(check.addedBytes))\(addedError)"
+        : "within bounds: \(ByteCount(check.liveBytes))\(liveError) alive"
     ]
     if let bound = check.bounds.growthBytes { told.append(allowed(bound)) }
     if let bound = check.bounds.liveBytes {
@@ -73,8 +74,16 @@ public struct CheckReport: Sendable {
       told.append(
         "at most \(ByteCount(most.addedBytes)) a \(grouping), \(allowed(bound))")
     }
-    return [told.joined(separator: ", ")]
+    return [told.joined(separator: ", ")] + (check.isUndecided ? [Self.chance] : [])
   }
+
+  /// What is said where figures are above their bounds by no more than samples may be off.
+  private static let chance =
+    "what is above a bound is so by two standard errors at most, which chance may do: these are "
+    + "estimates (record every block, or have more samples, to know)"
+
+  private var addedError: ErrorText { ErrorText(check.addedErrorBytes, .own) }
+  private var liveError: ErrorText { ErrorText(check.liveErrorBytes, .own) }
 
   private func allowed(_ bound: Int) -> String { "\(ByteCount(bound)) allowed" }
 
@@ -197,6 +206,7 @@ public struct CheckReport: Sendable {
   /// | `by`, `charging` | as in the others |
   /// | `bounds` | `growth_bytes`, `live_bytes`, `row_bytes`; `null` where not given |
   /// | `total` | `live_bytes`, `live_blocks`, and `added_bytes`, `added_blocks` (`null` for one dump) |
+  /// | `undecided` | of estimates: whether they are above a bound by two standard errors at most, which passes |
   /// | `problems` | a sentence for each bound that does not hold |
   /// | `rows` | at fault, as in a comparison; for one dump what is added is what is alive |
   /// | `omitted_rows` | how many are left out because of a limit |
@@ -204,7 +214,10 @@ public struct CheckReport: Sendable {
   public var json: JSON {
     func bound(_ bytes: Int?) -> JSON { bytes.map(JSON.integer) ?? .null }
     let rows = shownRows
-    return .object([
+    let isEstimate = check.liveErrorBytes != 0 || check.addedErrorBytes != 0
+    let undecided: [JSON.Member] =
+      isEstimate ? [.init("undecided", .boolean(check.isUndecided))] : []
+    let head: [JSON.Member] = [
       .init("report", "check"), .init("passed", .boolean(check.passes)),
       .init("by", .string(grouping.rawValue)), .init("charging", JSONReport.name(of: charging)),
       .init(
@@ -215,11 +228,16 @@ public struct CheckReport: Sendable {
         ]),
       .init(
         "total",
-        [
-          "live_bytes": .integer(check.liveBytes), "live_blocks": .integer(check.liveBlocks),
-          "added_bytes": compares ? .integer(check.addedBytes) : .null,
-          "added_blocks": compares ? .integer(check.addedBlocks) : .null,
-        ]),
+        .object(
+          [
+            .init("live_bytes", .integer(check.liveBytes)),
+            .init("live_blocks", .integer(check.liveBlocks)),
+            .init("added_bytes", compares ? .integer(check.addedBytes) : .null),
+            .init("added_blocks", compares ? .integer(check.addedBlocks) : .null),
+          ] + JSONReport.error("live_error_bytes", check.liveErrorBytes)
+            + (compares ? JSONReport.error("added_error_bytes", check.addedErrorBytes) : []))),
+    ]
+    let tail: [JSON.Member] = [
       .init("problems", .array(check.passes ? [] : sentences.map(JSON.string))),
       .init("rows", .array(rows.map(JSONReport.value(of:)))),
       .init("omitted_rows", .integer(check.atFault.count - rows.count)),
@@ -235,7 +253,8 @@ public struct CheckReport: Sendable {
               "blocks": .integer(suppression.taken?.blocks ?? 0),
             ]
           })),
-    ])
+    ]
+    return .object(head + undecided + tail)
   }
 }
 
@@ -244,6 +263,6 @@ extension Statistic {
   fileprivate init(_ row: StatisticDifference) {
     self.init(
       key: row.key, function: row.function, stack: row.stack, liveBytes: row.liveBytes,
-      liveBlocks: row.liveBlocks)
+      liveBlocks: row.liveBlocks, liveErrorBytes: row.liveErrorBytes)
   }
 }

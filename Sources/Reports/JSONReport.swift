@@ -25,7 +25,9 @@ import HeapModel
 /// (what called the outermost frame that was found is not known). Its figures are `live_bytes`, `live_blocks`,
 /// `average_bytes` (`null` without blocks), `total_bytes`, `total_blocks` and `temporary_blocks` (of these,
 /// what was freed before its thread's next allocation); in a comparison `added_bytes` and `added_blocks` in
-/// the place of the last three.
+/// the place of the last three. Where they are estimates, they have `live_error_bytes` beside them, the
+/// standard error, and in a comparison `added_error_bytes`; the header's `sample_bytes` says that there may
+/// be such.
 public enum JSONReport {
   /// What the live figures of a report are as of.
   public enum Moment: String, Sendable {
@@ -44,13 +46,14 @@ public enum JSONReport {
         .init("charging", name(of: charging)),
         .init(
           "total",
-          [
-            "live_bytes": .integer(snapshot.liveBytes),
-            "live_blocks": .integer(snapshot.liveBlocks),
-            "total_bytes": .integer(snapshot.totalBytes),
-            "total_blocks": .integer(snapshot.totalBlocks),
-            "temporary_blocks": .integer(snapshot.temporaryBlocks),
-          ]),
+          .object(
+            [
+              .init("live_bytes", .integer(snapshot.liveBytes)),
+              .init("live_blocks", .integer(snapshot.liveBlocks)),
+              .init("total_bytes", .integer(snapshot.totalBytes)),
+              .init("total_blocks", .integer(snapshot.totalBlocks)),
+              .init("temporary_blocks", .integer(snapshot.temporaryBlocks)),
+            ] + error("live_error_bytes", snapshot.liveErrorBytes))),
       ],
       rows: .statistics(rows),
       tail: [
@@ -66,8 +69,7 @@ public enum JSONReport {
     moment: Moment = .dump, limit: Int? = nil
   ) -> Document {
     let rows = differences.prefix(max(limit ?? differences.count, 0))
-    let addedBytes = later.liveBytes.subtractingSaturated(earlier.liveBytes)
-    let addedBlocks = later.liveBlocks.subtractingSaturated(earlier.liveBlocks)
+    let total = StatisticDifference(of: later, comparedTo: earlier)
     return Document(
       head: [
         .init("report", "comparison"), .init("by", .string(grouping.rawValue)),
@@ -75,10 +77,13 @@ public enum JSONReport {
         .init("charging", name(of: charging)),
         .init(
           "total",
-          [
-            "live_bytes": .integer(later.liveBytes), "live_blocks": .integer(later.liveBlocks),
-            "added_bytes": .integer(addedBytes), "added_blocks": .integer(addedBlocks),
-          ]),
+          .object(
+            [
+              .init("live_bytes", .integer(total.liveBytes)),
+              .init("live_blocks", .integer(total.liveBlocks)),
+              .init("added_bytes", .integer(total.addedBytes)),
+              .init("added_blocks", .integer(total.addedBlocks)),
+            ] + errors(of: total))),
       ],
       rows: .comparison(rows),
       tail: [
@@ -181,6 +186,16 @@ public enum JSONReport {
     }
   }
 
+  /// A standard error, where a figure is an estimate.
+  static func error(_ name: String, _ bytes: Int) -> [JSON.Member] {
+    bytes == 0 ? [] : [JSON.Member(name, .integer(bytes))]
+  }
+
+  fileprivate static func errors(of difference: StatisticDifference) -> [JSON.Member] {
+    error("live_error_bytes", difference.liveErrorBytes)
+      + error("added_error_bytes", difference.addedErrorBytes)
+  }
+
   static func name(of charging: Snapshot.Charging) -> JSON {
     switch charging {
     case .allocatingFrame: "allocating_frame"
@@ -198,7 +213,7 @@ public enum JSONReport {
         .init("total_bytes", .integer(statistic.totalBytes)),
         .init("total_blocks", .integer(statistic.totalBlocks)),
         .init("temporary_blocks", .integer(statistic.temporaryBlocks)),
-      ])
+      ] + error("live_error_bytes", statistic.liveErrorBytes))
   }
 
   private static func row(_ difference: StatisticDifference) -> Row {
@@ -210,7 +225,7 @@ public enum JSONReport {
         .init("average_bytes", difference.averageBytes.map(JSON.number) ?? .null),
         .init("added_bytes", .integer(difference.addedBytes)),
         .init("added_blocks", .integer(difference.addedBlocks)),
-      ])
+      ] + errors(of: difference))
   }
 
   /// A row as a value, for reports that are one.

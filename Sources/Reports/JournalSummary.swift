@@ -81,8 +81,10 @@ public struct JournalSummary: Sendable {
 
   private static func headline(_ snapshot: Snapshot, growth: Int?) -> String {
     let header = snapshot.header
+    let error = header.liveErrorBytes ?? 0
     var text =
-      "\(ByteCount(liveBytes(snapshot))) traced in "
+      "\(header.sampleBytes == nil ? "" : "about ")\(ByteCount(liveBytes(snapshot)))"
+      + "\(ErrorText(error, .own)) traced in "
       + "\(header.scannedBlocks ?? snapshot.liveBlocks) blocks"
     if let growth { text += ", \(ByteCount(growth).signed) since the snapshot before" }
     if let limit = LimitText(header) { text += ", \(limit)" }

@@ -15,7 +15,8 @@ public struct Summary: Sendable {
   public init(of snapshot: Snapshot, style: TextStyle = .plain) {
     let header = snapshot.header
     lines =
-      Self.identity(header, style) + Self.limit(header) + [Self.total(of: snapshot)]
+      Self.identity(header, style) + Self.limit(header) + Self.sampling(header)
+      + [Self.total(of: snapshot)]
       + Self.leaks(snapshot, style)
       + Self.counters(header)
       + Self.beforeRecording(header) + Self.reconciliation(header)
@@ -26,10 +27,11 @@ public struct Summary: Sendable {
   public init(of later: Snapshot, comparedTo earlier: Snapshot, style: TextStyle = .plain) {
     let bytes = later.liveBytes.subtractingSaturated(earlier.liveBytes)
     let blocks = later.liveBlocks.subtractingSaturated(earlier.liveBlocks)
-    let change = "(\(ByteCount(bytes).signed))"
+    let error = StatisticDifference(of: later, comparedTo: earlier).addedErrorBytes
+    let change = "(\(ByteCount(bytes).signed)\(ErrorText(error, .within)))"
     let accent: TextStyle.Accent? = bytes == 0 ? nil : bytes > 0 ? .red : .green
     lines =
-      Self.identity(later.header, style) + [
+      Self.identity(later.header, style) + Self.sampling(later.header, or: earlier.header) + [
         "total: size=\(ByteCount(later.liveBytes)) \(style.accent(change, accent)), "
           + "count=\(later.liveBlocks) (\(blocks < 0 ? "" : "+")\(blocks))"
       ]
@@ -80,6 +82,12 @@ public struct Summary: Sendable {
     return [line]
   }
 
+  /// `estimates: by one sample in 512 KiB; ± is the standard error`, where there are samples.
+  static func sampling(_ header: Header, or other: Header = Header()) -> [String] {
+    guard let bytes = header.sampleBytes ?? other.sampleBytes else { return [] }
+    return ["estimates: by one sample in \(ByteCount(bytes)); ± is the standard error"]
+  }
+
   private static func total(of snapshot: Snapshot) -> String {
     let blocks = snapshot.liveBlocks
     let average = blocks == 0 ? nil : Double(snapshot.liveBytes) / Double(blocks)
@@ -94,7 +102,8 @@ public struct Summary: Sendable {
     let isPart = whole.map { $0.0 > snapshot.liveBytes || $0.1 ?? 0 > blocks } ?? false
     let bytesOfWhole = isPart ? " of \(ByteCount(whole!.0))" : ""
     let blocksOfWhole = isPart ? whole!.1.map { " of \($0)" } ?? "" : ""
-    return "total: size=\(ByteCount(snapshot.liveBytes))\(bytesOfWhole), "
+    return "total: size=\(ByteCount(snapshot.liveBytes))"
+      + "\(ErrorText(snapshot.liveErrorBytes, .own))\(bytesOfWhole), "
       + "count=\(blocks)\(blocksOfWhole)"
       + (average.map { ", average=\(ByteCount($0))" } ?? "")
   }
@@ -115,13 +124,17 @@ public struct Summary: Sendable {
     }
     if let bytes = header.totalBytes {
       var line = "allocated since recording began: \(amount(bytes, header.totalBlocks))"
+      line += "\(ErrorText(header.totalErrorBytes ?? 0, .own))"
       if let freed = header.freedBytes { line += ", freed: \(amount(freed, header.freedBlocks))" }
       if let blocks = header.temporaryBlocks, blocks != 0 {
         line += ", temporary: \(blocks) \(blocks == 1 ? "block" : "blocks")"
       }
       lines.append(line)
     }
-    if let counted = header.liveBytes, let scanned = header.scannedBytes, counted != scanned {
+    // Of estimates, what rounding makes is in it too.
+    if header.sampleBytes == nil, let counted = header.liveBytes, let scanned = header.scannedBytes,
+      counted != scanned
+    {
       let difference = ByteCount(counted.subtractingSaturated(scanned)).signed
       lines.append("counters say \(difference): allocated or freed while the dump was made")
     }
@@ -182,7 +195,9 @@ public struct Summary: Sendable {
 
   private static let names = [
     "traced": "traced", "before": "from before recording", "mmap": "mapped outside the heap",
-    "slack": "free or rounding in the allocator", "tracer": "the tracer itself", "other": "other",
+    "slack": "free or rounding in the allocator",
+    "before_and_slack": "from before recording, free or rounding", "tracer": "the tracer itself",
+    "other": "other",
   ]
 
   static func losses(

@@ -21,10 +21,12 @@ extension Summary {
         + "\(UTC.duration(nanoseconds: oldest.upperBound)) old"
     }
     let share =
-      "total: size=\(ByteCount(survivors.liveBytes)) of \(ByteCount(snapshot.liveBytes)), "
+      "total: size=\(ByteCount(survivors.liveBytes))"
+      + "\(ErrorText(survivors.liveErrorBytes, .own)) of \(ByteCount(snapshot.liveBytes)), "
       + "count=\(survivors.liveBlocks) of \(snapshot.liveBlocks)"
     lines =
-      Self.identity(snapshot.header, style) + [when, share] + Self.losses(snapshot.header, style)
+      Self.identity(snapshot.header, style) + Self.sampling(snapshot.header) + [when, share]
+      + Self.losses(snapshot.header, style)
       + Self.warnings(snapshot, style)
   }
 }
@@ -61,9 +63,11 @@ extension JSONReport {
         ]),
       .init(
         "total",
-        [
-          "live_bytes": .integer(born.liveBytes), "live_blocks": .integer(born.liveBlocks),
-        ]),
+        .object(
+          [
+            .init("live_bytes", .integer(born.liveBytes)),
+            .init("live_blocks", .integer(born.liveBlocks)),
+          ] + error("live_error_bytes", born.liveErrorBytes))),
       .init("rows", .array(rows.map(row))),
       .init("omitted_rows", .integer(survivors.count - rows.count)),
       .init("header", object(of: header)),
@@ -86,6 +90,6 @@ extension JSONReport {
         .init("live_blocks", .integer(statistic.liveBlocks)),
         .init("average_bytes", statistic.averageBytes.map(JSON.number) ?? .null),
         .init("generations", .array(parts)),
-      ])
+      ] + error("live_error_bytes", statistic.liveErrorBytes))
   }
 }

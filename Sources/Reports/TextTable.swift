@@ -107,6 +107,21 @@ extension TextTable: CustomStringConvertible {
   public var description: String { lines.joined(separator: "\n") }
 }
 
+/// How far an estimate may be off, behind it: ` (±1.1 MiB)`; nothing where it is none.
+struct ErrorText: CustomStringConvertible {
+  /// Whether it has parentheses of its own, or is within some.
+  enum Place {
+    case own, within
+  }
+
+  let description: String
+
+  init(_ bytes: Int, _ place: Place) {
+    let text = "±\(ByteCount(bytes))"
+    description = bytes == 0 ? "" : place == .own ? " (\(text))" : " \(text)"
+  }
+}
+
 /// One row, before it is known how wide it may be.
 private struct RowText {
   let key: Statistic.Key
@@ -129,7 +144,7 @@ private struct RowText {
       total =
         ", total=\(ByteCount(statistic.totalBytes)), allocations=\(statistic.totalBlocks)"
     }
-    var size = "size=\(ByteCount(statistic.liveBytes))"
+    var size = "size=\(ByteCount(statistic.liveBytes))\(ErrorText(statistic.liveErrorBytes, .own))"
     if figures == .temporary { size = "\(TemporaryText(statistic)), " + size }
     self.size = size
     change = nil
@@ -154,7 +169,8 @@ private struct RowText {
     size = "size=\(ByteCount(difference.liveBytes))"
     let accent: TextStyle.Accent? =
       difference.addedBytes == 0 ? nil : difference.addedBytes > 0 ? .red : .green
-    change = (" (\(ByteCount(difference.addedBytes).signed))", accent)
+    let error = ErrorText(difference.addedErrorBytes, .within)
+    change = (" (\(ByteCount(difference.addedBytes).signed)\(error))", accent)
     let blocks = difference.addedBlocks
     let sign = blocks < 0 ? "" : "+"
     let average = Self.average(difference.averageBytes)

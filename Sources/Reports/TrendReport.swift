@@ -151,10 +151,12 @@ public struct TrendText: Sendable, CustomStringConvertible {
     let total = trend.total
     let chart = Chart(total.liveBytes, inASCII: style.drawsInASCII)
     var lines = Summary.identity(trend.header, style, isOneDump: false)
+    lines += Summary.sampling(trend.header)
     lines.append(span(trend))
     lines.append(
       "total: \(chart) \(total.fit.verdict.rawValue), \(rate(total.fit.bytesPerHour)), "
-        + "size=\(ByteCount(total.lastBytes)), count=\(total.liveBlocks)")
+        + "size=\(ByteCount(total.lastBytes))\(ErrorText(total.lastErrorBytes, .own)), "
+        + "count=\(total.liveBlocks)")
     for line in Summary.limit(trend.header, saysRate: trend.usage == nil) {
       lines.append(line + (trend.usage.map { usage($0, trend) } ?? ""))
     }
@@ -186,7 +188,7 @@ extension JSONReport {
   /// | `dumps` | oldest first, each with `path`, `time` (UTC), `seconds` since the first, `live_bytes`, `usage_bytes` |
   /// | `total` | the figures of a row, for all of it |
   /// | `limit` | `limit_bytes`, `headroom_bytes`, and `usage_bytes_per_hour`; each `null` where not known |
-  /// | `rows` | the key's names as in the others; `verdict`, `bytes_per_hour`, `overall_bytes_per_hour`, `grew_in`, `shrank_in`, `intervals`, `seconds_left`, `live_bytes` and `live_blocks` of the last dump, and `series`, live bytes of each |
+  /// | `rows` | the key's names as in the others, and `live_error_bytes` where they are estimates; `verdict`, `bytes_per_hour`, `overall_bytes_per_hour`, `grew_in`, `shrank_in`, `intervals`, `seconds_left`, `live_bytes` and `live_blocks` of the last dump, and `series`, live bytes of each |
   public static func trend(
     _ trend: Trend, paths: [String], groupedBy grouping: Snapshot.Grouping,
     charging: Snapshot.Charging = .allocatingFrame, limit: Int? = nil
@@ -235,6 +237,6 @@ extension JSONReport {
       .init("live_bytes", .integer(row.lastBytes)),
       .init("live_blocks", .integer(row.liveBlocks)),
       .init("series", .array(row.liveBytes.map(JSON.integer))),
-    ]
+    ] + error("live_error_bytes", row.lastErrorBytes)
   }
 }

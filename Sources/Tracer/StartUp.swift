@@ -218,7 +218,22 @@ private func call(_ request: Request, _ prepare: () -> Void = {}) -> Int32 {
 @c(heaptap_start)
 public func start(_ depth: UInt32) -> Int32 {
   guard depth <= Settings.depthLimit else { return EINVAL }
-  return call(.start) { core.pointee.calledDepth = depth }
+  return call(.start) {
+    core.pointee.calledDepth = depth
+    core.pointee.calledSampling = .max
+  }
+}
+
+@c(heaptap_start_sampling)
+public func startSampling(_ depth: UInt32, _ byteCount: Int) -> Int32 {
+  let byteCount = UInt64(UInt(bitPattern: byteCount))
+  guard depth <= Settings.depthLimit, byteCount == 0 || SampleMean.range.contains(byteCount) else {
+    return EINVAL
+  }
+  return call(.start) {
+    core.pointee.calledDepth = depth
+    core.pointee.calledSampling = byteCount
+  }
 }
 
 @c(heaptap_stop)

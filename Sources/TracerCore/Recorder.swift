@@ -51,6 +51,7 @@ package struct Core: ~Copyable {
   package var ownEnd: UInt64
 
   package let map: LiveMap
+  package var sampling: Sampling
   package let tracked: TrackedTable
   package let sites: SiteTable
   package let rows: RowTable
@@ -89,6 +90,8 @@ package struct Core: ~Copyable {
   package var calledPath: InlineArray<4096, UInt8>
   /// The depth that a call of the API wants; 0 for the setting's.
   package var calledDepth: UInt32
+  /// How far apart it wants the samples, in bytes, 0 for every block; `UInt64.max` for the setting's.
+  package var calledSampling: UInt64
   package var dumps: DumpState
   package var notices: NoticeState
   package var limits: LimitState

@@ -10,6 +10,7 @@ public enum TracerSetting: String, CaseIterable, Sendable {
   case start = "HEAPTAP_START"
   case keep = "HEAPTAP_KEEP"
   case depth = "HEAPTAP_DEPTH"
+  case sample = "HEAPTAP_SAMPLE"
   case signals = "HEAPTAP_SIGNALS"
   case log = "HEAPTAP_LOG"
 
@@ -20,6 +21,7 @@ public enum TracerSetting: String, CaseIterable, Sendable {
     case .start: "a mark such as 60% or 400M, or off"
     case .keep: "a count, a size or both, such as 16,256M, or off"
     case .depth: "a number from 1 to 1024"
+    case .sample: "a size from 1K to 1G, such as 512K, or off"
     case .signals: "two different signals such as USR1,USR2 or RTMIN+3,RTMIN+4, or none"
     case .log: "auto, journal, stderr or off"
     }
@@ -35,6 +37,9 @@ public enum TracerSetting: String, CaseIterable, Sendable {
       return value == "off"
         || parts.allSatisfy { Self.byteCount($0) != nil } && sizes <= 1 && parts.count - sizes <= 1
     case .depth: return Self.number(Substring(value)).map { (1...1024).contains($0) } ?? false
+    case .sample:
+      return value == "off" || value == "0"
+        || Self.byteCount(Substring(value)).map { (1 << 10...1 << 30).contains($0) } ?? false
     case .signals:
       let signals = parts.map { $0.hasPrefix("SIG") ? $0.dropFirst(3) : $0 }
         .map { $0 == "RTMIN" ? "RTMIN+0" : $0 }

@@ -34,7 +34,7 @@ import Testing
       "HEAPTAP=record", "HEAPTAP_DEPTH=10", "HEAPTAP_SIGNALS=RTMIN+3,SIGRTMIN+4",
       "HEAPTAP_DIR=/srv/dumps", "HEAPTAP_LOG=off", "HEAPTAP_EXIT=dump", "HEAPTAP_CHILDREN=0",
       "HEAPTAP_RUN=123", "HEAPTAP_LIMIT=70%,90%,512M", "HEAPTAP_START=60%",
-      "HEAPTAP_KEEP=4,64M", "HEAPTAP_TYPES=0", "HEAPTAP_THREADS=1")
+      "HEAPTAP_KEEP=4,64M", "HEAPTAP_TYPES=0", "HEAPTAP_THREADS=1", "HEAPTAP_SAMPLE=512K")
     #expect(refused == nil)
     #expect(settings.mode == .recording)
     #expect(settings.depth == 10)
@@ -46,6 +46,7 @@ import Testing
     #expect(!settings.tracesChildren)
     #expect(settings.runner == 123)
     #expect(!settings.looksForTypes && settings.tellsThreads)
+    #expect(settings.sampleByteCount == 512 << 10)
     #expect(settings.limitMarks.count == 3)
     #expect(settings.limitMarks[1].percent == 90)
     #expect(settings.limitMarks[2].bytes == 512 << 20)

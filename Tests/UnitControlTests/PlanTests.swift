@@ -230,6 +230,9 @@ import Testing
       .start: (["off", "60%", "400M"], ["", "0", "60", "60%,70%", "lots"]),
       .keep: (["off", "16", "256M", "16,256M", "256M,16"], ["", "0", "1,2", "1M,2M", "1,2M,3"]),
       .depth: (["1", "1024"], ["0", "1025", "-1", "ten", ""]),
+      .sample: (
+        ["off", "0", "512K", "1K", "1G", "65536"], ["", "100", "2G", "512KB", "-1", "50%", "1T"]
+      ),
       .signals: (
         ["none", "USR1,USR2", "SIGUSR2,SIGUSR1", "RTMIN+3,RTMIN+4", "RTMIN,USR1"],
         ["USR1", "USR1,USR1", "HUP,TERM", "RTMIN+31,USR1", "USR1,USR2,USR1", "RTMIN,RTMIN+0"]

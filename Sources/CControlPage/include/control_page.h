@@ -77,6 +77,10 @@ struct tracer_control_page {
   char program[64];     /* as it appears in the names of dumps */
   char message[512];    /* the last thing that went wrong, one sentence */
   char dump_path[4096]; /* the last dump written */
+
+  /* Bytes for each sample, on average: of the recording, else of the next one; 0 where every block is
+   * recorded. */
+  uint64_t sample_bytes;
 };
 
 #endif

@@ -6,6 +6,7 @@
  *   first      until the first call: finds the originals, then tries again
  *   dormant    the original itself: a load and a jump is all that an armed process pays
  *   recording  pushes the callee-saved registers and calls the hook of that name
+ *   sampling   counts the bytes and looks at one byte of a table; few calls come to a hook
  *
  * Contract: what is declared here is for start-up and fork, where the C library may be called; a
  * hook uses none of it.
@@ -56,8 +57,8 @@ void *_Nullable tracer_boot_realloc(void *_Nullable block, size_t size);
 /* Finds the C++ operators that are in the process's own scope; others are found at their first call. */
 void tracer_find_present_operators(void);
 
-void tracer_switch_freeing_entries(int recording);
-void tracer_switch_allocating_entries(int recording);
+void tracer_switch_freeing_entries(int mode);
+void tracer_switch_allocating_entries(int mode);
 void tracer_watch_exit(void);
 
 #endif

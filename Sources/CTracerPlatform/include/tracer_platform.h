@@ -65,6 +65,20 @@ extern __thread void *_Nullable tracer_thread_slot __attribute__((tls_model("ini
 static inline void *_Nullable tracer_thread(void) { return tracer_thread_slot; }
 static inline void tracer_set_thread(void *_Nullable state) { tracer_thread_slot = state; }
 
+/* Sampling: the bytes that the thread may still allocate before one is a sample, and the state of its
+ * random numbers, 0 until it has a seed. The stubs of CTracerHooks count the first one down. */
+extern __thread uint64_t tracer_countdown __attribute__((tls_model("initial-exec")));
+extern __thread uint64_t tracer_random_state __attribute__((tls_model("initial-exec")));
+static inline uint64_t tracer_get_countdown(void) { return tracer_countdown; }
+static inline void tracer_set_countdown(uint64_t bytes) { tracer_countdown = bytes; }
+static inline uint64_t tracer_get_random_state(void) { return tracer_random_state; }
+static inline void tracer_set_random_state(uint64_t state) { tracer_random_state = state; }
+
+/* How many sampled blocks lie in each page of the heap: a byte for each 4 KiB of 4 GiB, which pages
+ * 4 GiB apart share. NULL until something was sampled for the first time. */
+#define TRACER_PAGE_CELL_COUNT (1u << 20)
+extern unsigned char *_Nullable tracer_sampled_pages TRACER_SHARED;
+
 static inline long tracer_syscall(long number, long a, long b, long c, long d, long e, long f) {
   long result;
   register long r10 __asm__("r10") = d;
@@ -130,13 +144,19 @@ struct tracer_demangling {
 };
 void tracer_demangle(void *_Nonnull demangling);
 
+/* What the entries of the malloc family lead to: the originals, the hooks, or what counts bytes. */
+enum {
+  TRACER_ENTRIES_DORMANT = 0,
+  TRACER_ENTRIES_RECORDING = 1,
+  TRACER_ENTRIES_SAMPLING = 2,
+};
+
 /* What the core asks of the room it runs in: entries, threads and signals. The sealed library points
  * these at CTracerHooks; in a unit test they are NULL, and the core does without. */
 struct tracer_services {
-  /* Points the entries that give memory back, then those that hand it out, at the recording hooks
-   * (1) or at the originals (0). */
-  void (*_Nullable switch_freeing_entries)(int recording);
-  void (*_Nullable switch_allocating_entries)(int recording);
+  /* Points the entries that give memory back, then those that hand it out, at a mode of theirs. */
+  void (*_Nullable switch_freeing_entries)(int mode);
+  void (*_Nullable switch_allocating_entries)(int mode);
   /* Makes _exit and _Exit call `tracer_exiting` first. */
   void (*_Nullable watch_exit)(void);
   /* Whether a block came from the static range that served the loader. */

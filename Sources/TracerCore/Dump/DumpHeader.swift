@@ -174,6 +174,14 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     comments.write(&encoder, "scanned_bytes", facts.scan.bytes)
     comments.write(&encoder, "scanned_blocks", facts.scan.blocks)
+    if pointee.sampling.isOn {
+      let (mean, scan) = (pointee.sampling.mean, facts.scan)
+      comments.write(&encoder, "sample_bytes", mean.byteCount)
+      comments.write(&encoder, "sampled_blocks", UInt64(scan.sampled.blocks))
+      comments.write(&encoder, "live_error_bytes", mean.standardError(scan.sampled.variance))
+      comments.write(
+        &encoder, "total_error_bytes", mean.standardError(counts.allocatedEstimate.variance))
+    }
     comments.write(&encoder, "tracked_bytes", facts.scan.trackedBytes)
     comments.write(&encoder, "tracked_blocks", facts.scan.trackedBlocks)
     // What threads have not yet published may be more than ever was: the dump has counted it.
@@ -182,13 +190,19 @@ extension UnsafeMutablePointer where Pointee == Core {
       UInt64(
         max(0, max(pointee.peakBytes.load(ordering: .relaxed), Int64(bitPattern: counts.liveBytes)))
       ))
-    comments.write(&encoder, "peak_error_bytes", UInt64(pointee.threads.peakError))
+    // How far the peak of an estimate is from that of the heap, nobody knows.
+    if !pointee.sampling.isOn {
+      comments.write(&encoder, "peak_error_bytes", UInt64(pointee.threads.peakError))
+    }
     writePeak(&encoder, &comments)
     comments.write(&encoder, "total_bytes", counts.allocatedBytes)
     comments.write(&encoder, "total_blocks", counts.allocatedBlocks)
     comments.write(&encoder, "freed_bytes", counts.freedBytes)
     comments.write(&encoder, "freed_blocks", counts.freedBlocks)
-    comments.write(&encoder, "temporary_blocks", facts.scan.temporaryBlocks)
+    // Of what is not sampled nobody knows when it was freed, nor what was allocated in between.
+    if !pointee.sampling.isOn {
+      comments.write(&encoder, "temporary_blocks", facts.scan.temporaryBlocks)
+    }
     comments.write(&encoder, "sites", UInt64(facts.scan.siteCount))
     if pointee.settings.tellsThreads {
       comments.write(&encoder, "threads", UInt64(pointee.threadTable.threadCount))
@@ -249,14 +263,18 @@ extension UnsafeMutablePointer where Pointee == Core {
     return held > freed ? held &- freed : 0
   }
 
+  /// Whether every block is looked at that is given back, and not the sampled ones only.
+  private var knowsFrees: Bool { !pointee.sampling.isOn }
+
   private func writeBefore(
     _ encoder: inout ProfileEncoder, _ comments: inout CommentWriter, _ facts: DumpFacts
   ) {
     comments.write(&encoder, "before_rss_bytes", pointee.before.residentBytes)
     if pointee.before.hasHeapBytes {
       comments.write(&encoder, "before_heap_bytes", pointee.before.heapBytes)
-      comments.write(&encoder, "before_remaining_bytes", remainingBefore)
+      if knowsFrees { comments.write(&encoder, "before_remaining_bytes", remainingBefore) }
     }
+    guard knowsFrees else { return }
     comments.write(&encoder, "before_freed_blocks", facts.counts.unknownFreedBlocks)
     comments.write(&encoder, "before_freed_bytes", facts.counts.unknownFreedBytes)
   }
@@ -267,7 +285,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     let memory = facts.memory
     let parts = tracerParts
     if memory.isKnown {
-      let before = pointee.before.hasHeapBytes ? remainingBefore : 0
+      let knowsBefore = knowsFrees || pointee.hasSeenFirstAllocation
+      let before = pointee.before.hasHeapBytes && knowsBefore ? remainingBefore : 0
       let (tracer, mapped) = (memory.tracer, memory.mapped)
       let slack =
         Int64(bitPattern: memory.heap) &- Int64(bitPattern: facts.scan.bytes)
@@ -275,9 +294,11 @@ extension UnsafeMutablePointer where Pointee == Core {
       comments.write(&encoder, "usage_bytes", memory.usage)
       comments.write(&encoder, "usage_source") { $0.append("/proc/self/smaps (anonymous)") }
       comments.write(&encoder, "reconcile.traced_bytes", facts.scan.bytes)
-      comments.write(&encoder, "reconcile.before_bytes", before)
+      if knowsBefore { comments.write(&encoder, "reconcile.before_bytes", before) }
       comments.write(&encoder, "reconcile.mmap_bytes", mapped)
-      comments.write(&encoder, "reconcile.slack_bytes") { $0.append(signed: slack) }
+      comments.write(
+        &encoder, knowsBefore ? "reconcile.slack_bytes" : "reconcile.before_and_slack_bytes"
+      ) { $0.append(signed: slack) }
       comments.write(&encoder, "reconcile.tracer_bytes", tracer)
       comments.write(
         &encoder, "reconcile.other_bytes", memory.usage &- memory.heap &- mapped &- tracer)

@@ -25,6 +25,8 @@ package enum DumpTrigger {
 struct ScanTotals {
   var bytes: UInt64 = 0
   var blocks: UInt64 = 0
+  /// The standard error of the bytes, where they are an estimate.
+  var errorBytes: UInt64 = 0
   /// Sites in `sortedSites`, largest first.
   var siteCount = 0
 }
@@ -58,6 +60,8 @@ package struct DumpState: ~Copyable {
   /// Dumps tried since the process began: the number in the name.
   package var sequence: UInt64
   package let written: Atomic<UInt64>
+  /// What a tally takes of `born`: more where blocks are sampled.
+  var tallyWordCount: UInt32
   /// For how many sites the pages that a dump needs are there.
   private var preparedSites: UInt32
   /// For how many addresses of generated code there are.
@@ -119,7 +123,7 @@ package struct DumpState: ~Copyable {
     let wanted = min(sites &+ sites / 4 &+ 1024, BlockWord.siteLimit)
     System.touch(order, Int(wanted) &* 4)
     scratch.prepare(words: wanted &* SiteSummary.wordCount)
-    born.prepare(words: max(wanted &* BornTally.wordCount, UInt32(born.usedByteCount / 4)))
+    born.prepare(words: max(wanted &* tallyWordCount, UInt32(born.usedByteCount / 4)))
     preparedSites = wanted
     prepareAddresses(rows)
   }
@@ -144,7 +148,7 @@ package struct DumpState: ~Copyable {
   /// What dumps have touched, for so many sites: their summaries, their order, the buffers.
   package func usedByteCount(sites: UInt32) -> Int {
     guard workspace.load(ordering: .relaxed) != 0, preparedSites > 0 else { return 0 }
-    let perSite = (SiteSummary.wordCount &+ BornTally.wordCount &+ 1) &* 4
+    let perSite = (SiteSummary.wordCount &+ tallyWordCount &+ 1) &* 4
     return Self.workspaceByteCount + Int(max(sites, preparedSites)) * Int(perSite)
       + preparedAddresses * MemoryLayout<GeneratedAddress>.stride + types.usedByteCount
   }

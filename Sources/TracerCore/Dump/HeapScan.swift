@@ -19,6 +19,15 @@ struct BornTally {
   var bytes: UInt64
 }
 
+/// What follows a tally where blocks are sampled: of how many it is made, and how far it may be off.
+struct SampleTally {
+  static var wordCount: UInt32 { 4 }
+
+  var blocks: UInt32
+  /// As that of a `SampleWeight`.
+  var variance: UInt64
+}
+
 /// What a dump says of a site, and what the one before it said.
 struct SiteSummary {
   static var wordCount: UInt32 { 8 }
@@ -43,6 +52,12 @@ struct SiteSummary {
     liveBlocks = liveBlocks &+ (liveBlocks == UInt32.max ? 0 : 1)
   }
 
+  mutating func add(blocks: UInt64, bytes: UInt64) {
+    liveBytes = liveBytes &+ bytes
+    liveBlocks = UInt32(
+      truncatingIfNeeded: min(UInt64(liveBlocks) &+ blocks, UInt64(UInt32.max)))
+  }
+
   /// Makes what was counted what was counted before.
   mutating func beginAnew() {
     self = SiteSummary(
@@ -59,12 +74,21 @@ struct SizeHistogram {
   var bytes = InlineArray<32, UInt64>(repeating: 0)
 
   @inline(__always)
-  mutating func add(_ byteCount: UInt64) {
+  mutating func add(_ byteCount: UInt64, _ weight: SampleWeight) {
     // Row 0 holds up to 16 bytes, each other twice the one before.
     let row = min(31, max(4, 64 &- (byteCount &- 1).leadingZeroBitCount) &- 4)
     let index = byteCount == 0 ? 0 : row
-    blocks[index] = blocks[index] &+ 1
-    bytes[index] = bytes[index] &+ byteCount
+    blocks[index] = blocks[index] &+ weight.blocks
+    bytes[index] = bytes[index] &+ weight.bytes
+  }
+
+  /// Makes whole figures of fixed points.
+  mutating func settle() {
+    for row in 0..<Self.rowCount {
+      let sum = SampleWeight(blocks: blocks[row], bytes: bytes[row], variance: 0)
+      blocks[row] = sum.wholeBlocks
+      bytes[row] = sum.wholeBytes
+    }
   }
 }
 
@@ -84,6 +108,8 @@ struct HeapScan {
   var typedBlocks: UInt64 = 0
   var typedBytes: UInt64 = 0
   var typesProblem = TypesProblem.none
+  /// Where blocks are sampled, what `blocks` and `bytes` were told by.
+  var sampled = SampleTally(blocks: 0, variance: 0)
   /// Blocks that were freed before their thread's next allocation, since recording began.
   var temporaryBlocks: UInt64 = 0
 }
@@ -106,6 +132,12 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.dumps.born.address(offset).assumingMemoryBound(to: BornTally.self)
   }
 
+  /// What follows a tally, in a recording that samples.
+  func sampleTally(_ offset: UInt32) -> UnsafeMutablePointer<SampleTally> {
+    pointee.dumps.born.address(offset &+ BornTally.wordCount)
+      .assumingMemoryBound(to: SampleTally.self)
+  }
+
   /// Scans the live map, and puts the sites in order of what they have alive.
   ///
   /// Cost: about 3 ns a live block, 1 µs a MiB of shadow, and 27 ns for an object of Swift's, which is
@@ -117,9 +149,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     scan.siteLimit = makeSummaries(pointee.sites.limit)
     var (types, problem) = openTypes(trigger)
     scan.typesProblem = problem
-    pointee.map.forEachBlock(
-      epoch: pointee.epoch.load(ordering: .relaxed), bornBefore: generation
-    ) { address, word, byteCount in
+    forEachRecordedBlock(bornBefore: generation) { address, word, byteCount in
       guard word.site < scan.siteLimit else {
         scan.omittedBytes = scan.omittedBytes &+ byteCount
         return
@@ -136,13 +166,19 @@ extension UnsafeMutablePointer where Pointee == Core {
     countPending(&types, &scan)
     types?.memory.close()
     pointee.tracked.forEachBlock(bornBefore: generation) { domain, site, generation, byteCount in
-      guard site < scan.siteLimit, add(site, generation, domain, 0, .held, byteCount) else {
+      // Each of them is told to the tracer, sampling or not.
+      guard site < scan.siteLimit,
+        add(
+          site, generation, domain, 0, .held, byteCount,
+          pointee.sampling.isOn ? .ofOne(byteCount) : Self.asItIs(byteCount))
+      else {
         scan.omittedBytes = scan.omittedBytes &+ byteCount
         return
       }
       scan.trackedBlocks = scan.trackedBlocks &+ 1
       scan.trackedBytes = scan.trackedBytes &+ byteCount
     }
+    if pointee.sampling.isOn { settle(&scan) }
     markPending(&scan)
     sortSites(&scan)
     return scan
@@ -153,16 +189,66 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ word: BlockWord, at address: UInt, type: UInt32, _ byteCount: UInt64, _ scan: inout HeapScan
   ) {
     let reach = pointee.leaks.reach(ofBlockAt: address)
-    guard add(word.site, word.generation, 0, type, reach, byteCount) else {
-      scan.omittedBytes = scan.omittedBytes &+ byteCount
+    let isSampled = pointee.sampling.isOn
+    let weight = isSampled ? pointee.sampling.mean.weight(of: byteCount) : Self.asItIs(byteCount)
+    guard add(word.site, word.generation, 0, type, reach, byteCount, weight) else {
+      scan.omittedBytes = scan.omittedBytes &+ (isSampled ? weight.wholeBytes : byteCount)
       return
     }
+    scan.histogram.add(byteCount, weight)
+    // What samples stand for is added up when it is known as a whole.
+    if isSampled { return }
     scan.blocks = scan.blocks &+ 1
     scan.bytes = scan.bytes &+ byteCount
-    scan.histogram.add(byteCount)
     guard type != 0 else { return }
     scan.typedBlocks = scan.typedBlocks &+ 1
     scan.typedBytes = scan.typedBytes &+ byteCount
+  }
+
+  /// A block that stands for itself, in whole figures.
+  @inline(__always)
+  private static func asItIs(_ byteCount: UInt64) -> SampleWeight {
+    SampleWeight(blocks: 1, bytes: byteCount, variance: 0)
+  }
+
+  /// Makes whole figures of what samples stand for, and adds these up.
+  ///
+  /// What rounding takes from one tally is given to the next: their sum is off by one at most, as each of
+  /// them is.
+  private func settle(_ scan: inout HeapScan) {
+    var rest = SampleWeight()
+    var site = SiteTable.lost
+    while site < scan.siteLimit {
+      let summary = summary(site)
+      var offset = summary.pointee.firstBorn
+      while offset != 0 {
+        let tally = bornTally(offset)
+        rest.blocks = rest.blocks &+ tally.pointee.blocks
+        rest.bytes = rest.bytes &+ tally.pointee.bytes
+        let (blocks, bytes) = (
+          rest.blocks >> SampleWeight.blockShift, rest.bytes >> SampleWeight.byteShift
+        )
+        rest.blocks = rest.blocks &- blocks << SampleWeight.blockShift
+        rest.bytes = rest.bytes &- bytes << SampleWeight.byteShift
+        tally.pointee.blocks = blocks
+        tally.pointee.bytes = bytes
+        summary.pointee.add(blocks: blocks, bytes: bytes)
+        if tally.pointee.domain == 0 { add(tally.pointee, sampleTally(offset).pointee, to: &scan) }
+        offset = tally.pointee.next
+      }
+      site &+= 1
+    }
+    scan.histogram.settle()
+  }
+
+  private func add(_ tally: BornTally, _ sample: SampleTally, to scan: inout HeapScan) {
+    scan.blocks = scan.blocks &+ tally.blocks
+    scan.bytes = scan.bytes &+ tally.bytes
+    scan.sampled.blocks = scan.sampled.blocks &+ sample.blocks
+    scan.sampled.variance = scan.sampled.variance &+ sample.variance
+    guard tally.type != 0 else { return }
+    scan.typedBlocks = scan.typedBlocks &+ tally.blocks
+    scan.typedBytes = scan.typedBytes &+ tally.bytes
   }
 
   /// Counts the blocks that wait for their types.
@@ -203,7 +289,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   @inline(__always)
   private func add(
     _ site: UInt32, _ generation: UInt32, _ domain: UInt32, _ type: UInt32, _ reach: Reach,
-    _ byteCount: UInt64
+    _ byteCount: UInt64, _ weight: SampleWeight
   ) -> Bool {
     let generation = UInt16(truncatingIfNeeded: generation)
     let summary = summary(site)
@@ -214,9 +300,9 @@ extension UnsafeMutablePointer where Pointee == Core {
       if tally.pointee.generation == generation, tally.pointee.type == type,
         tally.pointee.domain == domain, tally.pointee.reach == reach
       {
-        tally.pointee.blocks = tally.pointee.blocks &+ 1
-        tally.pointee.bytes = tally.pointee.bytes &+ byteCount
-        summary.pointee.add(byteCount)
+        tally.pointee.blocks = tally.pointee.blocks &+ weight.blocks
+        tally.pointee.bytes = tally.pointee.bytes &+ weight.bytes
+        note(byteCount, weight, summary, offset)
         if previous != 0 {
           // To the front: a site that makes a thousand types makes many of one in a row.
           bornTally(previous).pointee.next = tally.pointee.next
@@ -228,13 +314,27 @@ extension UnsafeMutablePointer where Pointee == Core {
       previous = offset
       offset = tally.pointee.next
     }
-    guard let made = pointee.dumps.born.allocate(BornTally.wordCount) else { return false }
+    guard let made = pointee.dumps.born.allocate(pointee.dumps.tallyWordCount) else { return false }
     bornTally(made).pointee = BornTally(
       next: summary.pointee.firstBorn, generation: generation, reach: reach, domain: domain,
-      type: type, blocks: 1, bytes: byteCount)
+      type: type, blocks: weight.blocks, bytes: weight.bytes)
     summary.pointee.firstBorn = made
-    summary.pointee.add(byteCount)
+    if pointee.sampling.isOn { sampleTally(made).pointee = SampleTally(blocks: 0, variance: 0) }
+    note(byteCount, weight, summary, made)
     return true
+  }
+
+  /// Counts a block of a tally: in its site, or as a sample.
+  @inline(__always)
+  private func note(
+    _ byteCount: UInt64, _ weight: SampleWeight, _ summary: UnsafeMutablePointer<SiteSummary>,
+    _ tally: UInt32
+  ) {
+    guard pointee.sampling.isOn else { return summary.pointee.add(byteCount) }
+    guard bornTally(tally).pointee.domain == 0 else { return }
+    let sample = sampleTally(tally)
+    sample.pointee.blocks = sample.pointee.blocks &+ 1
+    sample.pointee.variance = sample.pointee.variance &+ weight.variance
   }
 
   /// Marks the sites of which threads hold allocations back.

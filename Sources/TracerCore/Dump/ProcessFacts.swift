@@ -17,7 +17,7 @@ struct MemoryFacts {
 
   /// Reads `/proc/self/smaps`: the kernel walks the page tables, a millisecond or so for a GiB.
   static func read(
-    _ buffer: UnsafeMutableRawPointer, capacity: Int, map: borrowing LiveMap
+    _ buffer: UnsafeMutableRawPointer, capacity: Int, isHeap: (Range<UInt>) -> Bool
   ) -> MemoryFacts {
     var facts = MemoryFacts()
     guard var file = ProcFile("/proc/self/smaps", buffer, capacity: capacity) else { return facts }
@@ -34,7 +34,7 @@ struct MemoryFacts {
         let isOurs = kind != .other && flags.contains(" nr") && flags.contains(" nh")
         facts.add(bytes, isOurs ? .tracer : kind)
       } else if let (range, path) = MemoryMaps.mapping(line) {
-        kind = Self.kind(range, path, map)
+        kind = Self.kind(range, path, isHeap)
       }
     }
     return facts
@@ -53,12 +53,12 @@ struct MemoryFacts {
   }
 
   private static func kind(
-    _ range: Range<UInt64>, _ path: UnsafeRawBufferPointer, _ map: borrowing LiveMap
+    _ range: Range<UInt64>, _ path: UnsafeRawBufferPointer, _ isHeap: (Range<UInt>) -> Bool
   ) -> Kind {
     if path.after("[anon:heaptap]") != nil { return .tracer }
     if path.after("[heap]") != nil { return .heap }
     if path.count > 0, path.after("[anon") == nil { return .other }
-    return map.hasTouched(UInt(range.lowerBound)..<UInt(range.upperBound)) ? .heap : .mapped
+    return isHeap(UInt(range.lowerBound)..<UInt(range.upperBound)) ? .heap : .mapped
   }
 }
 

@@ -35,7 +35,7 @@ struct ProfileEncoder: ~Copyable {
     case empty, allocObjects, count, allocSpace, bytes, inuseObjects, inuseSpace, space, generation
     case truncated, frames, broken, truncatedRoot, brokenRoot, generatedCode, domain
     case type, thread, tid, reach, lost, indirect, temporary
-    case peakObjects, peakSpace
+    case peakObjects, peakSpace, sampledBlocks, standardError
   }
 
   mutating func string(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
@@ -48,7 +48,8 @@ struct ProfileEncoder: ~Copyable {
     _ = string(UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
   }
 
-  mutating func writeTypes(wall: UInt64, duration: UInt64, hasPeak: Bool) {
+  /// - Parameter period: Bytes for each sample, on average; 1 where every block is in the dump.
+  mutating func writeTypes(wall: UInt64, duration: UInt64, hasPeak: Bool, period: UInt64) {
     string("")
     string("alloc_objects")
     string("count")
@@ -74,6 +75,8 @@ struct ProfileEncoder: ~Copyable {
     string("temporary")
     string("peak_objects")
     string("peak_space")
+    string("sampled_blocks")
+    string("standard_error")
     writeValueType(1, .allocObjects, .count)
     writeValueType(1, .allocSpace, .bytes)
     writeValueType(1, .inuseObjects, .count)
@@ -84,7 +87,7 @@ struct ProfileEncoder: ~Copyable {
       valueCount = 6
     }
     writeValueType(11, .space, .bytes)
-    wire.write(12, varint: 1)
+    wire.write(12, varint: period)
     wire.write(9, varint: wall)
     wire.write(10, varint: duration)
     wire.write(14, varint: Fixed.inuseSpace.rawValue)
@@ -189,6 +192,8 @@ struct ProfileEncoder: ~Copyable {
     var thread: (name: UInt64, identifier: UInt32)
     var reach: Reach
     var temporaries: UInt64
+    /// How many blocks the figures were told by, and how far they may be off.
+    var sampled: (blocks: UInt64, errorBytes: UInt64)
   }
 
   /// A sample: the numbers of its locations, its values, the last two only where those of the peak were
@@ -212,7 +217,9 @@ struct ProfileEncoder: ~Copyable {
       thread: Label(.thread, string: labels.thread.name),
       tid: Label(.tid, number: UInt64(labels.thread.identifier)),
       reach: Label(.reach, string: Self.word(of: labels.reach).rawValue),
-      temporary: Label(.temporary, number: labels.temporaries)
+      temporary: Label(.temporary, number: labels.temporaries),
+      sampled: Label(.sampledBlocks, number: labels.sampled.blocks, .count),
+      error: Label(.standardError, number: labels.sampled.errorBytes, .bytes)
     )
     wire.beginMessage(
       2,
@@ -221,7 +228,8 @@ struct ProfileEncoder: ~Copyable {
         &+ label.truncated.fieldByteCount &+ label.broken.fieldByteCount
         &+ label.domain.fieldByteCount &+ label.type.fieldByteCount
         &+ label.thread.fieldByteCount &+ label.tid.fieldByteCount
-        &+ label.reach.fieldByteCount &+ label.temporary.fieldByteCount)
+        &+ label.reach.fieldByteCount &+ label.temporary.fieldByteCount
+        &+ label.sampled.fieldByteCount &+ label.error.fieldByteCount)
     wire.beginMessage(1, byteCount: locationBytes)
     for position in 0..<count { wire.writeVarint(UInt64(locations[position])) }
     if root.location != 0 { wire.writeVarint(UInt64(root.location)) }
@@ -236,6 +244,8 @@ struct ProfileEncoder: ~Copyable {
     write(label.tid)
     write(label.reach)
     write(label.temporary)
+    write(label.sampled)
+    write(label.error)
   }
 
   private static func word(of reach: Reach) -> Fixed {

@@ -101,13 +101,19 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.dumps.leftOutBytes = 0
     pointee.dumps.previous = pointee.dumps.last
     pointee.dumps.last = ScanTotals(
-      bytes: scan.bytes, blocks: scan.blocks, siteCount: scan.siteCount)
+      bytes: scan.bytes, blocks: scan.blocks,
+      errorBytes: pointee.sampling.mean.standardError(scan.sampled.variance),
+      siteCount: scan.siteCount)
     // The kernel takes as long to walk the page tables as the scan has taken.
     let memory =
       trigger == .limit && isPressed
       ? MemoryFacts()
       : MemoryFacts.read(
-        pointee.dumps.input, capacity: DumpState.inputByteCount, map: pointee.map)
+        pointee.dumps.input, capacity: DumpState.inputByteCount
+      ) {
+        pointee.sampling.isOn
+          ? pointee.sampling.blocks.hasTouched($0) : pointee.map.hasTouched($0)
+      }
     return DumpFacts(
       trigger: trigger, generation: generation, wall: wall, monotonic: monotonic, counts: counts,
       scan: scan, memory: memory)
@@ -153,7 +159,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       values = sumCounters()
       if pointee.retiring.load(ordering: .acquiring) == finished { break }
     }
-    return values
+    return pointee.sampling.isOn ? values.estimated : values
   }
 
   private func sumCounters() -> CounterValues {
@@ -171,7 +177,8 @@ extension UnsafeMutablePointer where Pointee == Core {
   package var tracerParts:
     (map: UInt64, sites: UInt64, rows: UInt64, threads: UInt64, dumps: UInt64, total: UInt64)
   {
-    let map = UInt64(pointee.map.touchedByteCount)
+    let map = UInt64(
+      pointee.map.touchedByteCount &+ pointee.sampling.blocks.touchedByteCount)
     let sites = UInt64(pointee.sites.usedByteCount &+ pointee.tracked.usedByteCount)
     let rows = UInt64(pointee.rows.usedByteCount)
     let threads = UInt64(pointee.threads.usedByteCount &+ pointee.threadTable.usedByteCount)
@@ -279,7 +286,8 @@ extension UnsafeMutablePointer where Pointee == Core {
         capacity: isHurried ? 16 << 10 : DumpState.outputByteCount))
     encoder.writeTypes(
       wall: facts.wall, duration: facts.monotonic &- pointee.startMonotonic,
-      hasPeak: pointee.settings.keepsPeak)
+      hasPeak: pointee.settings.keepsPeak,
+      period: pointee.sampling.isOn ? pointee.sampling.mean.byteCount : 1)
     writeHeader(&encoder, facts)
     writeMappings(&encoder)
     let siteCount = writeSites(&encoder, facts)
@@ -412,6 +420,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     withUnsafePointer(to: &lost) { lost in
       if frames == nil { frames = lost }
       var totals = totals(of: number)
+      if pointee.sampling.isOn {
+        let sum = SampleWeight(blocks: totals.blocks, bytes: totals.bytes, variance: 0)
+        (totals.blocks, totals.bytes) = (sum.wholeBlocks, sum.wholeBytes)
+      }
       var peak = pointee.settings.keepsPeak ? pointee.peaks.tally(of: number) : PeakTally()
       let thread = threadLabels(site.pointee, &encoder)
       var offset = summary.firstBorn
@@ -431,12 +443,19 @@ extension UnsafeMutablePointer where Pointee == Core {
           labels: ProfileEncoder.Labels(
             generation: UInt32(born.generation), domain: born.domain,
             type: typeString(born, &encoder), thread: thread, reach: born.reach,
-            temporaries: min(totals.temporaries, totals.blocks)))
+            temporaries: min(totals.temporaries, totals.blocks), sampled: sampled(offset)))
         totals = SiteTotals()
         peak = PeakTally()
         offset = born.next
       } while offset != 0
     }
+  }
+
+  /// Of how many samples the figures of a tally are an estimate, and how good it is.
+  private func sampled(_ tally: UInt32) -> (blocks: UInt64, errorBytes: UInt64) {
+    guard pointee.sampling.isOn, tally != 0 else { return (0, 0) }
+    let sample = sampleTally(tally).pointee
+    return (UInt64(sample.blocks), pointee.sampling.mean.standardError(sample.variance))
   }
 
   /// The number of the string that names a tally's type, written if the dump does not have it yet; 0 where

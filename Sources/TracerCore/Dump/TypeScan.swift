@@ -250,7 +250,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     let summary = summary(block.word.site)
     guard summary.pointee.maker != .other,
       // Freed meanwhile, and its memory perhaps somebody else's.
-      pointee.map.find(block.address, epoch: pointee.epoch.load(ordering: .relaxed)) == block.word
+      find(block.address) == block.word
     else { return 0 }
     let number = types.type(word, of: block, &pointee.dumps.types)
     if summary.pointee.maker == .objects { return number }

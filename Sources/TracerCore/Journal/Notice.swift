@@ -84,6 +84,9 @@ package struct NoticeFigures {
   var lost: UInt64
   var leftOutBytes: UInt64
   var trigger: DumpTrigger
+  /// Bytes for each sample, and the standard error that comes of it; 0 where every block was recorded.
+  var sampleBytes: UInt64
+  var liveErrorBytes: UInt64
 }
 
 extension UnsafeMutablePointer where Pointee == Core {
@@ -183,6 +186,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     entry.add("HEAPTAP_PEAK_BYTES", figures.peakBytes)
     entry.add("HEAPTAP_GROWTH_BYTES") { $0.append(signed: figures.grownBytes) }
     entry.add("HEAPTAP_LOST", figures.lost)
+    if figures.sampleBytes > 0 {
+      entry.add("HEAPTAP_SAMPLE_BYTES", figures.sampleBytes)
+      entry.add("HEAPTAP_LIVE_ERROR_BYTES", figures.liveErrorBytes)
+    }
     if figures.leftOutBytes > 0 { entry.add("HEAPTAP_LEFT_OUT_BYTES", figures.leftOutBytes) }
   }
 

@@ -28,11 +28,17 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   /// `12 MiB traced in 4711 blocks, +3 MiB since the snapshot before, 83 % of 64 MiB is used
-  /// (/sys/fs/cgroup/memory.max); written to '/var/lib/heaptap/…'`
+  /// (/sys/fs/cgroup/memory.max); written to '/var/lib/heaptap/…'`; of samples, `about 12 MiB (±2 MiB)`.
   private func appendHeadline(
     _ figures: NoticeFigures, _ place: DumpPlace, to message: inout TextBuffer
   ) {
+    if figures.sampleBytes != 0 { message.append("about ") }
     message.append(byteCount: figures.liveBytes)
+    if figures.sampleBytes != 0 {
+      message.append(" (±")
+      message.append(byteCount: figures.liveErrorBytes)
+      message.append(")")
+    }
     message.append(" traced in ")
     message.append(decimal: figures.liveBlocks)
     message.append(figures.liveBlocks == 1 ? " block" : " blocks")
@@ -70,7 +76,8 @@ extension UnsafeMutablePointer where Pointee == Core {
       grownBytes: Int64(bitPattern: last.bytes &- previous.bytes),
       // The recording's first dump has begun its second generation.
       isFirst: pointee.generation.load(ordering: .relaxed) <= 2,
-      lost: counterValues().lost, leftOutBytes: pointee.dumps.leftOutBytes, trigger: trigger)
+      lost: counterValues().lost, leftOutBytes: pointee.dumps.leftOutBytes, trigger: trigger,
+      sampleBytes: samplingByteCount, liveErrorBytes: last.errorBytes)
   }
 
   /// What may be done for names without harm.

@@ -88,6 +88,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       ? TRACER_STATE_RECORDING.rawValue
       : isArmed ? TRACER_STATE_DORMANT.rawValue : TRACER_STATE_OFF.rawValue
     page.pointee.depth = isRecording ? pointee.depth : pointee.settings.depth
+    page.pointee.sample_bytes = isRecording ? samplingByteCount : pointee.settings.sampleByteCount
     let values = isRecording ? counterValues() : CounterValues()
     if isRecording { raisePeakByOwnBalance() }
     page.pointee.live_bytes = values.liveBytes

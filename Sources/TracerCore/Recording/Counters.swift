@@ -30,6 +30,9 @@ package struct Counters: ~Copyable {
   /// How often what other threads read and write was written: the process's balance, and a site's totals.
   package let publications: Atomic<UInt64>
   package let flushes: Atomic<UInt64>
+  /// While sampling: what the blocks stand for that were recorded, and that were given back of them.
+  package let allocatedEstimate: Estimate
+  package let freedEstimate: Estimate
 
   /// Adds another set, which no thread changes any more.
   package borrowing func add(_ other: borrowing Counters) {
@@ -53,6 +56,8 @@ package struct Counters: ~Copyable {
     _ = differingStacks.wrappingAdd(values.differingStacks, ordering: .relaxed)
     _ = publications.wrappingAdd(values.publications, ordering: .relaxed)
     _ = flushes.wrappingAdd(values.flushes, ordering: .relaxed)
+    allocatedEstimate.add(values.allocatedEstimate)
+    freedEstimate.add(values.freedEstimate)
   }
 
   package func reset() {
@@ -75,6 +80,8 @@ package struct Counters: ~Copyable {
     differingStacks.store(0, ordering: .relaxed)
     publications.store(0, ordering: .relaxed)
     flushes.store(0, ordering: .relaxed)
+    allocatedEstimate.reset()
+    freedEstimate.reset()
   }
 
   /// The counts at about one moment: each by itself is exact.
@@ -98,7 +105,39 @@ package struct Counters: ~Copyable {
       checkedStacks: checkedStacks.load(ordering: .relaxed),
       differingStacks: differingStacks.load(ordering: .relaxed),
       publications: publications.load(ordering: .relaxed),
-      flushes: flushes.load(ordering: .relaxed))
+      flushes: flushes.load(ordering: .relaxed),
+      allocatedEstimate: allocatedEstimate.value, freedEstimate: freedEstimate.value)
+  }
+}
+
+/// A sum of weights, which threads may add to at any time.
+package struct Estimate: ~Copyable {
+  private let blocks: Atomic<UInt64>
+  private let bytes: Atomic<UInt64>
+  private let variance: Atomic<UInt64>
+
+  borrowing func add(_ weight: SampleWeight) {
+    _ = blocks.wrappingAdd(weight.blocks, ordering: .relaxed)
+    _ = bytes.wrappingAdd(weight.bytes, ordering: .relaxed)
+    _ = variance.wrappingAdd(weight.variance, ordering: .relaxed)
+  }
+
+  borrowing func subtract(_ weight: SampleWeight) {
+    _ = blocks.wrappingSubtract(weight.blocks, ordering: .relaxed)
+    _ = bytes.wrappingSubtract(weight.bytes, ordering: .relaxed)
+    _ = variance.wrappingSubtract(weight.variance, ordering: .relaxed)
+  }
+
+  borrowing func reset() {
+    blocks.store(0, ordering: .relaxed)
+    bytes.store(0, ordering: .relaxed)
+    variance.store(0, ordering: .relaxed)
+  }
+
+  var value: SampleWeight {
+    SampleWeight(
+      blocks: blocks.load(ordering: .relaxed), bytes: bytes.load(ordering: .relaxed),
+      variance: variance.load(ordering: .relaxed))
   }
 }
 
@@ -123,6 +162,8 @@ package struct CounterValues {
   package var differingStacks: UInt64 = 0
   package var publications: UInt64 = 0
   package var flushes: UInt64 = 0
+  package var allocatedEstimate = SampleWeight()
+  package var freedEstimate = SampleWeight()
 
   package var liveBlocks: UInt64 { allocatedBlocks &- freedBlocks }
   package var liveBytes: UInt64 { allocatedBytes &- freedBytes }
@@ -148,5 +189,24 @@ package struct CounterValues {
     differingStacks = differingStacks &+ other.differingStacks
     publications = publications &+ other.publications
     flushes = flushes &+ other.flushes
+    allocatedEstimate.add(other.allocatedEstimate)
+    freedEstimate.add(other.freedEstimate)
+  }
+
+  /// What is alive, as sampling tells.
+  package var liveEstimate: SampleWeight {
+    var live = allocatedEstimate
+    live.subtract(freedEstimate)
+    return live
+  }
+
+  /// The same where counts are of samples: with what these stand for in their place.
+  package var estimated: CounterValues {
+    var values = self
+    values.allocatedBlocks = allocatedEstimate.wholeBlocks
+    values.allocatedBytes = allocatedEstimate.wholeBytes
+    values.freedBlocks = freedEstimate.wholeBlocks
+    values.freedBytes = freedEstimate.wholeBytes
+    return values
   }
 }

@@ -24,9 +24,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     if pointee.isRecording.load(ordering: .relaxed) == Self.isStopping {
       pointee.isRecording.store(0, ordering: .relaxed)
     }
-    let isRecording: Int32 = pointee.isRecording.load(ordering: .relaxed) != 0 ? 1 : 0
-    tracer_services.switch_freeing_entries?(isRecording)
-    tracer_services.switch_allocating_entries?(isRecording)
+    let entries = pointee.isRecording.load(ordering: .relaxed) != 0 ? recordingEntries : 0
+    tracer_services.switch_freeing_entries?(entries)
+    tracer_services.switch_allocating_entries?(entries)
+    becomeSamplingChild()
     // A thread that was ending in the parent does not end here: without this it would be waited for.
     pointee.retiring.store(0, ordering: .relaxed)
     pointee.retiredThreads.store(0, ordering: .relaxed)

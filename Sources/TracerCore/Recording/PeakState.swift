@@ -214,10 +214,18 @@ extension UnsafeMutablePointer where Pointee == Core {
   @inline(never)
   private func takePicture() -> Bool {
     var draft = pointee.peaks.begin()
-    pointee.map.forEachBlock(
-      epoch: pointee.epoch.load(ordering: .relaxed), bornBefore: .max
-    ) { _, word, byteCount in
-      pointee.peaks.add(blocks: 1, bytes: byteCount, of: word.site, to: &draft)
+    let isSampled = pointee.sampling.isOn
+    var rest: UInt64 = 0
+    forEachRecordedBlock(bornBefore: .max) { _, word, byteCount in
+      guard isSampled else {
+        return pointee.peaks.add(blocks: 1, bytes: byteCount, of: word.site, to: &draft)
+      }
+      // What is left over of a block that stands for one and a half is the next one's.
+      let weight = pointee.sampling.mean.weight(of: byteCount)
+      rest = rest &+ weight.blocks
+      let blocks = rest >> SampleWeight.blockShift
+      rest = rest &- blocks << SampleWeight.blockShift
+      pointee.peaks.add(blocks: blocks, bytes: weight.wholeBytes, of: word.site, to: &draft)
     }
     return pointee.peaks.keep(draft)
   }

@@ -190,7 +190,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   @inline(never)
-  private func didPassThrough() {
+  func didPassThrough() {
     guard pointee.isRecording.load(ordering: .relaxed) != 0 else { return }
     // Without a state: past the thread's end, or no memory for one. With one: a signal handler,
     // unless it is the tracer itself that has a thread started.
@@ -422,7 +422,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   package var publishLimit: Int64 { pointee.threads.publishLimit.load(ordering: .relaxed) }
 
   @inline(__always)
-  private func raiseBalance(
+  func raiseBalance(
     _ thread: UnsafeMutablePointer<ThreadState>, by byteCount: UInt64
   ) -> Bool {
     let balance = thread.pointee.balance &+ Int64(truncatingIfNeeded: byteCount)
@@ -433,7 +433,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   @inline(__always)
-  private func lowerBalance(
+  func lowerBalance(
     _ thread: UnsafeMutablePointer<ThreadState>, by byteCount: UInt64
   ) -> Bool {
     let balance = thread.pointee.balance &- Int64(truncatingIfNeeded: byteCount)

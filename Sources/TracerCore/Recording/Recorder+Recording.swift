@@ -34,17 +34,27 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// Starts recording; 0, or an errno. Starting what records is no error.
   ///
-  /// - Parameter depth: How many frames of a stack to keep; 0 for what the settings say.
-  package func startRecording(_ cause: RecordingCause = .asked, depth: UInt32 = 0) -> Int32 {
+  /// - Parameters:
+  ///   - depth: How many frames of a stack to keep; 0 for what the settings say.
+  ///   - sampling: Bytes from one sample to the next, 0 for every block; `nil` for what the settings
+  ///     say. EBUSY where the process has sampled at another distance.
+  package func startRecording(
+    _ cause: RecordingCause = .asked, depth: UInt32 = 0, sampling: UInt64? = nil
+  ) -> Int32 {
     guard pointee.isRecording.load(ordering: .acquiring) == 0 else { return 0 }
     guard openTables() else { return ENOMEM }
+    let error = openSampling(sampling ?? pointee.settings.sampleByteCount)
+    guard error == 0 else { return error }
     // What a hook in flight may have written since the last recording gave its pages back; and all of
     // them, where a thread stayed in the tracer at the last stop, or a fork took place during it.
     pointee.map.discard()
+    pointee.sampling.blocks.discard()
     pointee.tracked.discard()
     pointee.sites.discard()
     pointee.rows.discard()
     pointee.dumps.discard()
+    pointee.dumps.tallyWordCount = BornTally.wordCount
+    if pointee.sampling.isOn { pointee.dumps.tallyWordCount &+= SampleTally.wordCount }
     pointee.peaks.discard()
     pointee.threads.discardUnowned()
     pointee.threads.beginRecording()
@@ -64,8 +74,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     // Releasing: pairs with the acquiring load in `enter`, which then finds all of the above.
     pointee.isRecording.store(1, ordering: .releasing)
     // First those that give back: a block that is recorded must not be freed unseen.
-    tracer_services.switch_freeing_entries?(1)
-    tracer_services.switch_allocating_entries?(1)
+    tracer_services.switch_freeing_entries?(recordingEntries)
+    tracer_services.switch_allocating_entries?(recordingEntries)
     pointee.dumps.prepare(sites: 0, pointee.rows)
     if cause != .firstAllocation { noteRecordingBegan() }
     return 0
@@ -106,6 +116,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     // Words in the map carry their epoch, so that a late one harms nobody. The tables are another
     // matter: they go only when no thread is in them.
     pointee.map.discard()
+    pointee.sampling.blocks.discard()
     guard waitForHooks() else { return }
     pointee.tracked.discard()
     pointee.sites.discard()

@@ -6,7 +6,7 @@ import Synchronization
 
 /// The recording in figures, at one moment. In the order of `struct heaptap_figures`.
 package struct RecordingFigures {
-  package static var count: Int { 10 }
+  package static var count: Int { 12 }
 
   package var isRecording: UInt64 = 0
   package var liveBytes: UInt64 = 0
@@ -18,6 +18,8 @@ package struct RecordingFigures {
   package var lostBlocks: UInt64 = 0
   package var depth: UInt64 = 0
   package var generation: UInt64 = 0
+  package var sampleBytes: UInt64 = 0
+  package var liveErrorBytes: UInt64 = 0
 }
 
 extension UnsafeMutablePointer where Pointee == Core {
@@ -51,13 +53,14 @@ extension UnsafeMutablePointer where Pointee == Core {
     leave(thread)
   }
 
-  /// The recording in figures; all but `depth` is 0 where nothing is recorded.
+  /// The recording in figures; all but `depth` and `sampleBytes` are 0 where nothing is recorded.
   ///
   /// The calling thread is counted to the byte. By what others hold back the peak may be wrong: see
   /// `ThreadPool.peakError`. Cost: a pass over the threads and over the marks of the live map's pages.
   package func recordingFigures() -> RecordingFigures {
     var figures = RecordingFigures()
     figures.depth = UInt64(pointee.settings.depth)
+    figures.sampleBytes = pointee.settings.sampleByteCount
     guard pointee.isRecording.load(ordering: .acquiring) == 1 else { return figures }
     publishOwn()
     raisePeakByOwnBalance()
@@ -73,6 +76,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     figures.lostBlocks = counts.lost
     figures.depth = UInt64(pointee.depth)
     figures.generation = UInt64(pointee.generation.load(ordering: .relaxed))
+    figures.sampleBytes = samplingByteCount
+    figures.liveErrorBytes = pointee.sampling.mean.standardError(counts.liveEstimate.variance)
     return figures
   }
 

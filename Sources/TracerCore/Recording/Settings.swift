@@ -25,6 +25,8 @@ package struct Settings {
   package var mode: Mode = .unset
   package var log: Log = .automatic
   package var depth: UInt32 = 64
+  /// Bytes from one sample to the next; 0 where every block is recorded.
+  package var sampleByteCount: UInt64 = 0
   /// The signals that start and stop, and that write a snapshot; 0 for none.
   package var startSignal: Int32 = SIGUSR1
   package var snapshotSignal: Int32 = SIGUSR2
@@ -77,7 +79,17 @@ package struct Settings {
     }
     // They are told of in that dump.
     if looksForLeaks { dumpsAtExit = true }
+    // What leads to a block that was not sampled leads to nothing that is known.
+    if first == nil, looksForLeaks, sampleByteCount != 0 {
+      return Problem(
+        variable: "HEAPTAP_LEAKS", takes: "0 where HEAPTAP_SAMPLE is set", value: Self.one)
+    }
     return first
+  }
+
+  private static var one: UnsafePointer<CChar> {
+    let text: StaticString = "1"
+    return UnsafeRawPointer(text.utf8Start).assumingMemoryBound(to: CChar.self)
   }
 
   /// What follows a prefix in a C string.
@@ -105,6 +117,10 @@ package struct Settings {
     }
     if let value = Self.match(entry, "_DEPTH=") {
       return problem("HEAPTAP_DEPTH", "a number from 1 to 1024", value, readDepth(value))
+    }
+    if let value = Self.match(entry, "_SAMPLE=") {
+      return problem(
+        "HEAPTAP_SAMPLE", "a size from 1K to 1G, such as 512K, or off", value, readSample(value))
     }
     if let value = Self.match(entry, "_SIGNALS=") {
       return problem(
@@ -209,6 +225,19 @@ package struct Settings {
       return false
     }
     depth = UInt32(number)
+    return true
+  }
+
+  private mutating func readSample(_ value: UnsafePointer<CChar>) -> Bool {
+    if value.pointee == 0 || Self.isEqual(value, "off") || Self.isEqual(value, "0") {
+      sampleByteCount = 0
+      return true
+    }
+    guard let (number, unit) = Self.digits(value),
+      let (byteCount, end) = LimitMark.size(number, unit), end.pointee == 0,
+      SampleMean.range.contains(byteCount)
+    else { return false }
+    sampleByteCount = byteCount
     return true
   }
 

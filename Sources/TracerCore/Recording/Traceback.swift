@@ -17,7 +17,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard let thread = enter() else { return (0, 0) }
     defer { leave(thread) }
     guard
-      let word = pointee.map.find(block, epoch: pointee.epoch.load(ordering: .relaxed)),
+      let word = find(block),
       // Another thread may be giving the block back: what is read of the map may be old, and its
       // site of a recording that is over.
       let site = pointee.sites.siteIfMapped(word.site), site.pointee.frameCount > 0

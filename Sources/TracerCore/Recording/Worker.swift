@@ -108,7 +108,10 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Carries out a request of the API; 0 or an errno.
   private func carryOut(_ called: Request) -> Int32 {
     if called.contains(.start) {
-      return carryOutStart(depth: pointee.calledDepth, isTold: isOthersAffair)
+      let sampling = pointee.calledSampling
+      return carryOutStart(
+        depth: pointee.calledDepth, sampling: sampling == .max ? nil : sampling,
+        isTold: isOthersAffair)
     }
     if called.contains(.snapshot) { return carryOutSnapshot(.api) }
     if called.contains(.stop) {
@@ -130,11 +133,14 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// where nobody has armed it, and a test of it may start and stop a hundred times.
   private var isOthersAffair: Bool { pointee.settings.mode != .unset }
 
-  private func carryOutStart(depth: UInt32 = 0, isTold: Bool = true) -> Int32 {
+  private func carryOutStart(
+    depth: UInt32 = 0, sampling: UInt64? = nil, isTold: Bool = true
+  ) -> Int32 {
     let wasRecording = pointee.isRecording.load(ordering: .relaxed) != 0
-    let error = startRecording(depth: depth)
+    let error = startRecording(depth: depth, sampling: sampling)
     page?.pointee.start_result = UInt32(bitPattern: error)
-    if wasRecording || !isTold { return error }
+    // EBUSY is the answer to a wish of the program's own.
+    if wasRecording || !isTold || error == EBUSY { return error }
     guard error == 0 else {
       tellNotStarted()
       return error
@@ -143,6 +149,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       message.append("recording started, ")
       message.append(decimal: UInt64(pointee.depth))
       message.append(" frames a stack")
+      appendSampling(to: &message)
       if pointee.before.hasHeapBytes {
         message.append("; ")
         message.append(byteCount: pointee.before.heapBytes)
@@ -228,9 +235,9 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Forgets every block, as if recording had begun only now: a stop and a start, between which
   /// nothing can be recorded that the start does not know.
   private func clearRecording() -> Int32 {
-    let depth = pointee.depth
+    let (depth, sampling) = (pointee.depth, samplingByteCount)
     stopRecording()
-    return startRecording(depth: depth)
+    return startRecording(depth: depth, sampling: sampling)
   }
 
   /// Begins the next generation; ERANGE where there is none left.
@@ -273,6 +280,13 @@ extension UnsafeMutablePointer where Pointee == Core {
     exitDumpIsDone()
   }
 
+  /// `, one sample in 512 KiB`, where there are samples.
+  private func appendSampling(to message: inout TextBuffer) {
+    guard samplingByteCount != 0 else { return }
+    message.append(", one sample in ")
+    message.append(byteCount: samplingByteCount)
+  }
+
   func withMessage(_ body: (inout TextBuffer) -> Void) {
     var bytes = InlineArray<1100, UInt8>(repeating: 0)
     withUnsafeMutableBytes(of: &bytes) {
@@ -288,6 +302,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     withMessage { message in
       let isRecording = pointee.isRecording.load(ordering: .relaxed) != 0
       message.append(isRecording ? "armed and recording" : "armed, dormant")
+      if isRecording { appendSampling(to: &message) }
       if pointee.settings.startSignal != 0 {
         let minimum = tracer_services.signal_minimum?() ?? 0
         message.append("; ")
