@@ -187,8 +187,12 @@ import Testing
     let other = Process()
     other.executableURL = URL(fileURLWithPath: "/bin/sleep")
     other.arguments = ["600"]
+    // Whoever waits for the end of the tests' output does not wait for this one's.
+    other.standardOutput = FileHandle.nullDevice
+    other.standardError = FileHandle.nullDevice
     try other.run()
-    defer { other.terminate() }
+    // SIGTERM may be blocked in it, as in the thread that started it.
+    defer { kill(other.processIdentifier, SIGKILL) }
     let script = "echo $(($0 - 1)) > /proc/sys/kernel/ns_last_pid && env \"$@\"; exit $?"
     let result = try run(
       ["/usr/bin/unshare", "--pid", "--fork", "/bin/sh", "-c", script]
