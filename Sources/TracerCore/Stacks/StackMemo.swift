@@ -381,7 +381,10 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       guard offset < UInt(Int32.max) else { return true }
       reach = max(reach, offset)
     }
-    guard thread.pointee.readable.cover(place.stackPointer, reach) else { return true }
+    var range = thread.pointee.readable
+    let isReadable = range.cover(place.stackPointer, reach)
+    thread.pointee.readable = range
+    guard isReadable else { return true }
     let awaitingSite = isAwaited ? imageAwaitingSite(core.pointee.sites) : 0
     guard !isAwaited || awaitingSite != 0 else { return true }
     let byteCount =
