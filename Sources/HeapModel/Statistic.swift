@@ -46,9 +46,10 @@ public struct Statistic: Hashable, Sendable {
     liveBlocks == 0 ? nil : Double(liveBytes) / Double(liveBlocks)
   }
 
-  /// The part of the row's allocations that were temporary, from 0 to 1; `nil` where there were none.
+  /// The part of the row's allocations that were temporary, from 0 to 1 whatever a damaged dump says; `nil`
+  /// where there were none.
   public var temporaryShare: Double? {
-    totalBlocks == 0 ? nil : Double(temporaryBlocks) / Double(totalBlocks)
+    totalBlocks == 0 ? nil : min(max(Double(temporaryBlocks) / Double(totalBlocks), 0), 1)
   }
 }
 

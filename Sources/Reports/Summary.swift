@@ -144,7 +144,7 @@ public struct Summary: Sendable {
   /// `; 31.9 MiB of it are known by stack (99 %), as of 2.4 s after recording began`
   private static func picture(_ header: Header, _ peak: Int) -> String {
     guard let picture = header.peakPicture else { return "" }
-    let share = peak == 0 ? 100 : Int(min(Double(picture.bytes) / Double(peak), 1) * 100)
+    let share = peak == 0 ? 100 : Int(min(max(Double(picture.bytes) / Double(peak), 0), 1) * 100)
     var text = "; \(ByteCount(picture.bytes)) are known by stack (\(share) %)"
     if let start = header.startMonotonicNanoseconds,
       case (let age, false) = picture.monotonicNanoseconds.subtractingReportingOverflow(start),

@@ -63,6 +63,18 @@ private let fullHeader: Header = [
       })
   }
 
+  @Test(arguments: ["9223372036854775807", "-9223372036854775808", "0"], ["1", "-1", "0"])
+  func `no picture of the peak, whatever it says, is more than all of it`(
+    picture: String, peak: String
+  ) {
+    var snapshot = Snapshot()
+    snapshot.header = [
+      "peak_bytes": peak, "peak.picture_bytes": picture, "peak.picture_blocks": "1",
+    ]
+    let line = Summary(of: snapshot).lines.first { $0.hasPrefix("peak: ") }
+    #expect(line?.contains("(0 %)") == true || line?.contains("(100 %)") == true, "\(line ?? "")")
+  }
+
   @Test func `a summary says what the dump says, and every loss`() {
     var snapshot = FixtureA.earlier
     snapshot.header = fullHeader

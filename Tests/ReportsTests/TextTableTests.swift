@@ -134,6 +134,17 @@ private func symbolicated() -> Snapshot {
       ])
   }
 
+  @Test func `of a damaged dump no more blocks were temporary than there were`() {
+    var builder = Snapshot.Builder()
+    let loop = builder.stack([Frame(file: "a.c", line: 1)])
+    builder.add(
+      .init(
+        stack: loop, liveBytes: 0, liveBlocks: 0, totalBytes: 8, totalBlocks: 1,
+        temporaryBlocks: .max))
+    let rows = builder.finish().statistics(groupedBy: .line)
+    #expect(TextTable(rows, .temporary).lines.first?.contains("(100 % of 1 allocation)") == true)
+  }
+
   @Test(arguments: [60, 70, 80, 100])
   func `a width shortens names and never figures`(width: Int) {
     var builder = Snapshot.Builder()

@@ -36,6 +36,7 @@ let deskTargets: [Target] = [
           continue
         }
         _ = TextTable(rows, .liveAndTotal, limit: 20, style: style).description
+        _ = TextTable(rows, .temporary, limit: 20, style: style).description
         _ = JSONReport.statistics(rows, of: folded, groupedBy: grouping, limit: 20).text
         let changes = try? folded.compared(to: empty, groupedBy: grouping, charging: charging)
         _ = TextTable(changes ?? [], limit: 20, style: style).description
@@ -43,6 +44,7 @@ let deskTargets: [Target] = [
     }
     _ = Summary(of: read, style: style)
     _ = Summary(of: read, comparedTo: read, style: style)
+    if let peak = try? read.atPeak() { _ = Summary(of: peak, comparedTo: read, style: style) }
     _ = FoldedStacks(of: read, counting: \.liveBytes).lines
     _ = HeaderText(of: read.header).description
     _ = HistogramText(of: read.header).description
