@@ -46,8 +46,9 @@ extension CommandTests {
           try String(contentsOfFile: "/proc/sys/kernel/random/boot_id", encoding: .utf8)
             .trimmingCharacters(in: .newlines),
         ] + [host].filter { $0.count > 3 }  // 'vm' is a part of many a name
-        + directory.pathComponents.filter { $0.count > 3 }
-        + Workshop.package.pathComponents.filter { $0.count > 3 }
+        // As directories: '__libc_start_main', which stays, has the name of many a directory in it.
+        + Set(directory.pathComponents + Workshop.package.pathComponents)
+        .filter { $0.count > 3 }.map { "/" + $0 }
       for secret in secrets {
         #expect(!everything.contains(secret), "'\(secret)'")
       }
