@@ -79,6 +79,9 @@ public struct Snapshot: Sendable {
     public var sampledBlocks: Int
     /// The standard error of `liveBytes`, where that is an estimate; 0 where it is not.
     public var liveErrorBytes: Int
+    /// The standard error of `totalBytes`, where that is an estimate; 0 where it is not. Kept as the
+    /// cumulative figures are.
+    public var totalErrorBytes: Int
     /// How the program holds the blocks; `.held` as well where that was not looked for, see
     /// `Header.hasReach`.
     public var reach: Reach
@@ -109,7 +112,7 @@ public struct Snapshot: Sendable {
       thread: String? = nil, threadID: Int? = nil, liveBytes: Int, liveBlocks: Int,
       totalBytes: Int = 0, totalBlocks: Int = 0, temporaryBlocks: Int = 0, peakBytes: Int = 0,
       peakBlocks: Int = 0, missingFrames: Int = 0, isBroken: Bool = false, reach: Reach = .held,
-      sampledBlocks: Int = 0, liveErrorBytes: Int = 0
+      sampledBlocks: Int = 0, liveErrorBytes: Int = 0, totalErrorBytes: Int = 0
     ) {
       self.stack = stack
       self.domain = domain
@@ -129,6 +132,7 @@ public struct Snapshot: Sendable {
       self.reach = reach
       self.sampledBlocks = sampledBlocks
       self.liveErrorBytes = liveErrorBytes
+      self.totalErrorBytes = totalErrorBytes
     }
   }
 
@@ -172,8 +176,12 @@ public struct Snapshot: Sendable {
   /// The standard error of `liveBytes`, where that is an estimate; 0 where every block was recorded.
   ///
   /// Blocks are sampled independently, so that the squares of errors add up.
-  public var liveErrorBytes: Int {
-    StandardError(samples.reduce(0) { $0 + StandardError.square($1.liveErrorBytes) }).bytes
+  public var liveErrorBytes: Int { error(\.liveErrorBytes) }
+  /// The standard error of `totalBytes`, as that of `liveBytes`.
+  public var totalErrorBytes: Int { error(\.totalErrorBytes) }
+
+  private func error(_ figure: KeyPath<Sample, Int>) -> Int {
+    StandardError(samples.reduce(0) { $0 + StandardError.square($1[keyPath: figure]) }).bytes
   }
 
   private func sum(_ figure: KeyPath<Sample, Int>) -> Int {

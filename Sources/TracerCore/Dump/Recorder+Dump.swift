@@ -443,7 +443,8 @@ extension UnsafeMutablePointer where Pointee == Core {
           labels: ProfileEncoder.Labels(
             generation: UInt32(born.generation), domain: born.domain,
             type: typeString(born, &encoder), thread: thread, reach: born.reach,
-            temporaries: min(totals.temporaries, totals.blocks), sampled: sampled(offset)))
+            temporaries: min(totals.temporaries, totals.blocks), sampled: sampled(offset),
+            totalErrorBytes: pointee.sampling.mean.standardError(totals.variance)))
         totals = SiteTotals()
         peak = PeakTally()
         offset = born.next
