@@ -373,7 +373,7 @@ extension Programs {
     let row = shown.output.split(separator: "\n").first { $0.hasPrefix("small ") }
     #expect(row?.contains(" (±") == true, "\(shown.output) \(shown.errors)")
     let totals = try heaptap("show", "--by", "function", "--sort", "total", path)
-    let churned = totals.output.split(separator: "\n").first { $0.hasPrefix("churned: ") }
+    let churned = totals.output.split(separator: "\n").first { $0.hasPrefix("churned ") }
     #expect(churned?.contains(" MiB (±") == true, "\(totals.output)")
     let difference = try heaptap("diff", "--by", "function", path, other.path)
     #expect(difference.output.contains("estimates: by one sample in 64.0 KiB"))
