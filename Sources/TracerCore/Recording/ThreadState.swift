@@ -362,13 +362,7 @@ package struct ThreadPool: ~Copyable {
   /// A thread that comes or goes in the same moment may have its own limit stand until the next does.
   private func noteCount(_ count: UInt32) {
     publishLimit.store(Self.publishLimit(of: Int64(count)), ordering: .relaxed)
-    var most = mostThreads.load(ordering: .relaxed)
-    while count > most {
-      let (exchanged, original) = mostThreads.compareExchange(
-        expected: most, desired: count, ordering: .relaxed)
-      if exchanged { return }
-      most = original
-    }
+    mostThreads.max(count, ordering: .relaxed)
   }
 
   private static func publishLimit(of threads: Int64) -> Int64 { max(256, 2048 / max(1, threads)) }

@@ -75,13 +75,7 @@ package struct ChunkedArena: ~Copyable {
   func makeRoom(at offset: UInt32) -> Bool {
     guard offset >> 18 < UInt32(Self.chunkLimit), chunk(offset >> 18) != nil else { return false }
     // As far as it is used: more than one thread may be on its way.
-    var end = cursor.load(ordering: .relaxed)
-    while end <= offset {
-      let (exchanged, original) = cursor.compareExchange(
-        expected: end, desired: offset &+ 1, ordering: .relaxed)
-      if exchanged { break }
-      end = original
-    }
+    cursor.max(offset &+ 1, ordering: .relaxed)
     return true
   }
 
