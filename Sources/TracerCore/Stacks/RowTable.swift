@@ -252,8 +252,10 @@ package struct RowTable: ~Copyable {
       row.pointee.kept = KeptRegisters.Places(rules)
       // Where a walk comes this far, what the executor has called may tell more by all registers.
       if let register = AsyncChain.executorRegister(at: UInt(key)) {
-        if row.pointee.flags.rawValue & Row.Flags.special == 0 {
-          row.pointee.executor = KeptRegisters.place(of: register) &+ 1
+        if row.pointee.flags.rawValue & Row.Flags.special == 0,
+          let place = KeptRegisters.place(of: register)
+        {
+          row.pointee.executor = place &+ 1
         }
         row.pointee.flags.insert(.complex)
       }
