@@ -103,6 +103,7 @@ package struct RowReader {
 /// The rows, named by numbers from 1. All zero is a valid, closed table.
 package struct RowTable: ~Copyable {
   static var limit: UInt32 { 1 << 18 }
+  private static var byteCount: Int { Int(limit) * MemoryLayout<Row>.stride }
 
   private let base: Atomic<UInt>
   private let count: Atomic<UInt32>
@@ -114,19 +115,13 @@ package struct RowTable: ~Copyable {
   private let hasGeneratedCode: Atomic<UInt32>
 
   package func open() -> Bool {
-    if base.load(ordering: .acquiring) == 0 {
-      guard let fresh = System.map(Int(Self.limit) * MemoryLayout<Row>.stride) else { return false }
-      base.store(UInt(bitPattern: fresh), ordering: .releasing)
-    }
-    return index.open(maximumBits: 19) && modules.open()
+    base.map(Self.byteCount) && index.open(maximumBits: 19) && modules.open()
   }
 
   package func discard() {
-    guard let rows = UnsafeMutableRawPointer(bitPattern: base.load(ordering: .acquiring)) else {
-      return
-    }
+    guard let rows = base.mapped else { return }
     index.discard()
-    System.discard(rows, Int(Self.limit) * MemoryLayout<Row>.stride)
+    System.discard(rows, Self.byteCount)
     count.store(0, ordering: .releasing)
     hasGeneratedCode.store(0, ordering: .relaxed)
     modules.discard()
