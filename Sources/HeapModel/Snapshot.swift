@@ -59,8 +59,8 @@ public struct Snapshot: Sendable {
   /// The blocks of one stack, one domain, one generation, one type and one thread, all
   /// reachable or all not, taken together.
   ///
-  /// The cumulative figures are kept by stack only, and by thread: where a stack has several samples
-  /// they are on the first, and 0 on the others, so that adding up is always right.
+  /// What was allocated and is gone is kept by stack only, and by thread: where a stack has several
+  /// samples the first counts it, so that adding up the cumulative figures is always right.
   public struct Sample: Hashable, Sendable {
     /// Which stack, as a number that the snapshot understands.
     public var stack: Int
@@ -79,8 +79,7 @@ public struct Snapshot: Sendable {
     public var sampledBlocks: Int
     /// The standard error of `liveBytes`, where that is an estimate; 0 where it is not.
     public var liveErrorBytes: Int
-    /// The standard error of `totalBytes`, where that is an estimate; 0 where it is not. Kept as the
-    /// cumulative figures are.
+    /// The standard error of `totalBytes`, where that is an estimate; 0 where it is not.
     public var totalErrorBytes: Int
     /// How the program holds the blocks; `.held` as well where that was not looked for, see
     /// `Header.hasReach`.
@@ -96,8 +95,8 @@ public struct Snapshot: Sendable {
     /// Of `totalBlocks`, those that were freed before their thread's next allocation: see
     /// `Header.temporaryBlocks`.
     public var temporaryBlocks: Int
-    /// Bytes that the stack had alive in the picture of the peak: see `Snapshot.atPeak()`. Kept as the
-    /// cumulative figures are.
+    /// Bytes that the stack had alive in the picture of the peak: see `Snapshot.atPeak()`. On its first
+    /// sample, and 0 on its others.
     public var peakBytes: Int
     /// The blocks that `peakBytes` is the size of.
     public var peakBlocks: Int

@@ -56,15 +56,14 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     }
     guard count > 0, !chain.isBroken else { return 0 }
     var trace = ReadTrace(into: awaitingChecks + 2 &* count)
-    guard
-      let (kept, total) = prependOrigin(of: chain.root, behind: count, core, thread, &trace)
-    else { return 0 }
-    let rows = awaitingRowsEnd - (count &+ kept)
-    let length = UInt32(truncatingIfNeeded: count &+ kept)
+    guard let origin = TaskStack(of: chain.root, core, thread, &trace) else { return 0 }
+    origin.write(before: awaitingRowsEnd - count)
+    let length = UInt32(truncatingIfNeeded: count) &+ origin.rowCount
+    let rows = awaitingRowsEnd - Int(length)
     return noteAwaiting(
       context, checkCount: 2 &* count &+ trace.count,
       site: core.pointee.sites.awaitingSite(
-        rows, count: length, total: UInt32(truncatingIfNeeded: count &+ total),
+        rows, count: length, total: UInt32(truncatingIfNeeded: count) &+ origin.frameCount,
         hash: StackHash.of(rows, count: length)))
   }
 
@@ -76,37 +75,54 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     return site
   }
 
-  /// Puts the stack that made the task before so many callers: how many rows it has, and how many frames
-  /// it had; `nil` where no few words tell who made the task.
-  private func prependOrigin(
-    of root: UInt, behind count: Int, _ core: UnsafeMutablePointer<Core>,
-    _ thread: UnsafeMutablePointer<ThreadState>, _ trace: inout ReadTrace
-  ) -> (kept: Int, total: Int)? {
-    guard root != 0 else { return (0, 0) }
-    guard
-      let origin = TaskOrigin.find(
-        root: root, map: core.pointee.map, epoch: core.pointee.epoch.load(ordering: .relaxed),
-        readable: &thread.pointee.readableContexts, trace: &trace)
-    else {
-      var pages = ReadablePages()
-      return TaskOrigin.letTask(root, &pages) == nil ? (0, 0) : nil
-    }
-    let site = core.pointee.sites.site(origin)
-    let (kept, total) = (Int(site.pointee.frameCount), Int(site.pointee.totalFrameCount))
-    guard !site.pointee.isBroken, total < StackCache.frameLimit else { return nil }
-    let known = core.pointee.sites.rows(of: site.pointee)
-    for position in 0..<kept {
-      (awaitingRowsEnd - (count &+ position &+ 1)).pointee = known[position]
-    }
-    return (kept, total)
-  }
-
   /// The number of those who await in the image; 0 where there is none.
   func imageAwaitingSite(_ sites: borrowing SiteTable) -> UInt32 {
     let innermost = frames + Int(pointee.awaitingTop)
     return sites.awaitingSite(
       rows + Int(pointee.rowsBegin), count: innermost.pointee.depth &- pointee.rowsBegin,
       total: innermost.pointee.depth, hash: innermost.pointee.hash)
+  }
+}
+
+/// The stack that made a task, for those of the task to go on into; empty where nobody knows it.
+struct TaskStack {
+  private var rows: UnsafePointer<UInt32>?
+  /// How many rows are kept of it, and how many frames it had.
+  private(set) var rowCount: UInt32 = 0
+  private(set) var frameCount: UInt32 = 0
+
+  /// Finds it from the context that the task begins with. `nil` where no few words tell who made the task,
+  /// or where it is too much to be remembered with others.
+  ///
+  /// - Parameter trace: Gets every word that the answer depends on.
+  init?(
+    of root: UInt, _ core: UnsafeMutablePointer<Core>,
+    _ thread: UnsafeMutablePointer<ThreadState>, _ trace: inout ReadTrace
+  ) {
+    guard root != 0 else { return }
+    guard
+      let origin = TaskOrigin.find(
+        root: root, map: core.pointee.map, epoch: core.pointee.epoch.load(ordering: .relaxed),
+        readable: &thread.pointee.readableContexts, trace: &trace)
+    else {
+      // What declares an `async let` is searched for.
+      var pages = ReadablePages()
+      guard TaskOrigin.letTask(root, &pages) == nil else { return nil }
+      return
+    }
+    let site = core.pointee.sites.site(origin)
+    guard !site.pointee.isBroken, Int(site.pointee.totalFrameCount) < StackCache.frameLimit else {
+      return nil
+    }
+    rows = core.pointee.sites.rows(of: site.pointee)
+    rowCount = UInt32(site.pointee.frameCount)
+    frameCount = site.pointee.totalFrameCount
+  }
+
+  /// Writes the rows, the outermost first, so that they end where others begin.
+  func write(before others: UnsafeMutablePointer<UInt32>) {
+    guard let rows else { return }
+    for position in 0..<Int(rowCount) { (others - (position &+ 1)).pointee = rows[position] }
   }
 }
 

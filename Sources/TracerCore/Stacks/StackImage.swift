@@ -199,33 +199,17 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     _ root: UInt, _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
   ) -> Bool {
     begin(at: FramePlace(counter: 0, stackPointer: 0, framePointer: 0))
-    guard root != 0 else { return true }
     var trace = ReadTrace(into: checks)
-    let origin = TaskOrigin.find(
-      root: root, map: core.pointee.map, epoch: core.pointee.epoch.load(ordering: .relaxed),
-      readable: &thread.pointee.readableContexts, trace: &trace)
-    trace.reverse()
-    frames[0].checkCount = UInt32(truncatingIfNeeded: trace.count)
-    guard let origin else {
-      // What declares an `async let` is searched for, which no few words tell.
-      var pages = ReadablePages()
-      guard TaskOrigin.letTask(root, &pages) == nil else {
-        forget()
-        return false
-      }
-      return true
-    }
-    let site = core.pointee.sites.site(origin)
-    let (kept, total) = (UInt32(site.pointee.frameCount), site.pointee.totalFrameCount)
-    guard !site.pointee.isBroken, Int(total) < StackCache.frameLimit else {
+    guard let origin = TaskStack(of: root, core, thread, &trace) else {
       forget()
       return false
     }
-    let known = core.pointee.sites.rows(of: site.pointee)
-    for position in 0..<Int(kept) { rows[Int(total) &- 1 &- position] = known[position] }
-    pointee.rowsBegin = total &- kept
-    frames[0].depth = total
-    frames[0].hash = StackHash.of(rows + Int(pointee.rowsBegin), count: kept)
+    trace.reverse()
+    frames[0].checkCount = UInt32(truncatingIfNeeded: trace.count)
+    origin.write(before: rows + Int(origin.frameCount))
+    pointee.rowsBegin = origin.frameCount &- origin.rowCount
+    frames[0].depth = origin.frameCount
+    frames[0].hash = StackHash.of(rows + Int(pointee.rowsBegin), count: origin.rowCount)
     return true
   }
 
@@ -287,12 +271,12 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     var checkCount = Int(caller.pointee.checkCount)
     var needs = false
     if stepped.isAwaiting {
-      noteAwaiting(stepped.place.stackPointer, caller, &checkCount)
+      noteContext(stepped.place.stackPointer, caller, &checkCount)
       pointee.awaitingTop = UInt32(truncatingIfNeeded: index)
       pointee.elsewhereCount = UInt32(truncatingIfNeeded: checkCount)
     } else if row.pointee.flags.contains(.async) {
       let context = stackWord(stepped.place.framePointer &- 8)
-      noteAwaiting(context, caller, &checkCount)
+      noteContext(context, caller, &checkCount)
       pointee.elsewhereCount = UInt32(truncatingIfNeeded: checkCount)
       note(stepped.place.framePointer &- 8, context, &checkCount)
       needs = true
@@ -341,7 +325,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
 
   /// Notes what was read of a context: who awaits, and where it goes on.
   @inline(__always)
-  private func noteAwaiting(
+  private func noteContext(
     _ context: UInt, _ caller: UnsafeMutablePointer<ImageFrame>, _ checkCount: inout Int
   ) {
     guard context != 0 else { return }
