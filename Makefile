@@ -7,8 +7,6 @@ SWIFT ?= swift
 SOAK ?= 1000
 FUZZ_SECONDS ?= 60
 STRESS ?= 3600
-# Options of the tests' own build: on a machine where nobody edits, --disable-index-store is an eighth less.
-BUILD ?=
 
 # Debian's names of what the build and the tests need besides a Swift toolchain.
 PACKAGES := libdw-dev libiberty-dev zlib1g-dev libunwind-dev libsystemd-dev pkg-config valgrind redis-server \
@@ -51,7 +49,7 @@ deps: ## Install the Debian packages that are missing
 	    apt-get install -y --no-install-recommends $$missing
 
 test: deps ## Build, and run all tests
-	SWIFT=$(SWIFT) BUILD='$(BUILD)' Tests/run
+	SWIFT=$(SWIFT) Tests/run
 
 demo: deps build ## Trace a leaking server of Examples/ and name the line
 	Examples/demo.sh
