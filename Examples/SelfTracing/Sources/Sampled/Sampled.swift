@@ -27,7 +27,7 @@ final class Session {
     // Every block is another matter.
     try HeapTracer.start(sampleBytes: 0)
     let exact = [UInt8](repeating: 1, count: 1_000_000)
-    print(exact.count, try HeapTracer.figures().liveBytes)
+    print(try withExtendedLifetime(exact) { try HeapTracer.figures().liveBytes })
     try HeapTracer.stop()
   }
 }
