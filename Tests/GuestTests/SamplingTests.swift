@@ -208,6 +208,17 @@ import Testing
     #expect(guest.messages(with: "did not start").count == 2)
   }
 
+  @Test func `of samples nobody says that none of them is lost`() throws {
+    let guest = try Obedient("1", ["HEAPTAP_LEAKS": "1"])
+    #expect(try guest.tell("sample 4096 1") == "sampled 0")
+    try guest.tell("allocate 1000 1000")
+    #expect(guest.end("exit").status == 0)
+    let snapshot = try guest.box.snapshot()
+    #expect(snapshot.liveBlocks > 0 && !snapshot.header.hasReach)
+    #expect(snapshot.header["reach.problem"]?.contains("few blocks were recorded") == true)
+    #expect(guest.messages(with: "leaks were not looked for: few blocks were recorded").count == 1)
+  }
+
   @Test func `the picture of the peak is one of estimates, and temporary blocks are not known`()
     throws
   {
