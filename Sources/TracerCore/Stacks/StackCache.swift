@@ -13,29 +13,44 @@ struct StackCheck {
 /// Notes words that are read, as far as there is room for them.
 package struct ReadTrace {
   private let checks: UnsafeMutablePointer<StackCheck>?
+  private let limit: Int
   private(set) var count = 0
 
   /// One that notes nothing.
-  package init() { checks = nil }
+  package init() {
+    checks = nil
+    limit = 0
+  }
 
-  init(into checks: UnsafeMutablePointer<StackCheck>) { self.checks = checks }
+  init(into checks: UnsafeMutablePointer<StackCheck>, limit: Int) {
+    self.checks = checks
+    self.limit = limit
+  }
+
+  /// Whether there was room for all that was noted.
+  var isWhole: Bool { count <= limit }
 
   /// Reads a word that can be read.
   package mutating func read(_ address: UInt) -> UInt {
     let value = stackWord(address)
-    if let checks { checks[count] = StackCheck(address: address, value: value) }
-    count &+= 1
+    note(address, value)
     return value
   }
 
-  /// Turns the order of what was noted around.
-  func reverse() {
-    guard let checks else { return }
-    for position in 0..<(count / 2) {
-      let other = count &- 1 &- position
-      let check = checks[position]
-      checks[position] = checks[other]
-      checks[other] = check
+  mutating func note(_ address: UInt, _ value: UInt) {
+    if let checks, count < limit { checks[count] = StackCheck(address: address, value: value) }
+    count &+= 1
+  }
+
+  /// Forgets what was noted after so many words.
+  mutating func forget(from count: Int) { self.count = count }
+
+  /// Forgets what was noted after so many words but for the last two.
+  mutating func keepTwo(from count: Int) {
+    if let checks, self.count <= limit {
+      checks[count] = checks[self.count &- 2]
+      checks[count &+ 1] = checks[self.count &- 1]
+      self.count = count &+ 2
     }
   }
 }
@@ -59,8 +74,6 @@ struct ImageFrame {
 struct SteppedFrame {
   var place: FramePlace
   var row: UInt32
-  /// Whether it is no frame of the stack, but a function that awaits one.
-  var isAwaiting: Bool
 }
 
 /// The head of a thread's memory of stacks, which lies in one mapping of its own.
@@ -75,15 +88,18 @@ struct StackCache: ~Copyable {
   // Of the image.
   /// Frames in the image, and one below them for where the walk ended; 0 while there is none.
   var frameCount: UInt32
-  /// The innermost frame that awaits, and is on no stack; 0 where all are.
-  var awaitingTop: UInt32
   /// The depth of the outermost frame whose row is known.
   var rowsBegin: UInt32
   /// The length of the window that `windowPower` is for.
   var windowLength: UInt32
   var windowPower: UInt64
-  /// The checks that are not of words on the stack: the first ones.
-  var elsewhereCount: UInt32
+  /// The number of those who await the outermost frame; 0 where it is no task's.
+  var imageAwaitingSite: UInt32
+  /// Frames of the stack that made the task.
+  var imageOriginDepth: UInt32
+  /// Where the context is kept that they were found by, and where the task, if its executor tells it; else 0.
+  var imageContextAddress: UInt
+  var imageTaskAddress: UInt
   /// Where a stack began that was deeper than an image can be; 0 once one was walked that is not.
   var overlongStart: UInt
   /// Stacks in a row that only a whole walk could tell.
@@ -92,10 +108,15 @@ struct StackCache: ~Copyable {
   // Of the awaiting callers that were last looked at. See `AwaitingStack`.
   /// The context from which they were found; 0 while there are none.
   var awaitingContext: UInt
+  /// The task whose context it was found to be; 0 where that was not asked.
+  var awaitingTask: UInt
   /// The site that stands for them.
   var awaitingSite: UInt32
-  /// The words that tell that they are still the same.
-  var awaitingCheckCount: UInt32
+  /// Frames of the stack that made the task.
+  var awaitingOriginDepth: UInt32
+  /// Which words tell that they are still the same.
+  var awaitingChecksBegin: UInt32
+  var awaitingChecksEnd: UInt32
 
   // Of the memo.
   /// 2 to this power are the slots for nodes; 0 while the memo is closed.
@@ -119,7 +140,7 @@ struct StackCache: ~Copyable {
 
   // Addresses in the mapping. Nothing in it moves.
   static var frameLimit: Int { StackWalk.stepLimit &+ 2 }
-  static var checkLimit: Int { 3 &* frameLimit &+ TaskOrigin.readLimit }
+  static var checkLimit: Int { 3 &* frameLimit }
   static var framesOffset: Int { 4096 }
   static var rowsOffset: Int {
     framesOffset &+ pages(frameLimit &* MemoryLayout<ImageFrame>.stride)
@@ -131,10 +152,11 @@ struct StackCache: ~Copyable {
   static var awaitingChecksOffset: Int {
     steppedOffset &+ pages(frameLimit &* MemoryLayout<SteppedFrame>.stride)
   }
-  static var awaitingCheckLimit: Int { 2 &* StackWalk.stepLimit &+ TaskOrigin.readLimit }
-  static var nodesOffset: Int {
+  static var awaitingCheckLimit: Int { 2 &* StackWalk.stepLimit &+ 2 &* TaskOrigin.readLimit }
+  static var awaitingRowsOffset: Int {
     awaitingChecksOffset &+ pages(awaitingCheckLimit &* MemoryLayout<StackCheck>.stride)
   }
+  static var nodesOffset: Int { awaitingRowsOffset &+ pages(frameLimit &* 4) }
   static var firstNodeBits: UInt32 { 10 }
   static var maximumNodeBits: UInt32 { 15 }
   static var arenaOffset: Int {
@@ -186,10 +208,9 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   var stepped: UnsafeMutablePointer<SteppedFrame> {
     part(StackCache.steppedOffset, as: SteppedFrame.self)
   }
-  /// Room for the rows of awaiting callers and of who made their task, which `stepped` has no use for at
-  /// the time.
+  /// The end of the room for the rows of awaiting callers and of who made their task.
   var awaitingRowsEnd: UnsafeMutablePointer<UInt32> {
-    part(StackCache.awaitingChecksOffset, as: UInt32.self)
+    part(StackCache.nodesOffset, as: UInt32.self)
   }
   var awaitingChecks: UnsafeMutablePointer<StackCheck> {
     part(StackCache.awaitingChecksOffset, as: StackCheck.self)
@@ -224,7 +245,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       StackCache.pages(frames &* MemoryLayout<ImageFrame>.stride) &+ StackCache.pages(frames &* 4)
       &+ StackCache.pages(2 &* frames &* MemoryLayout<StackCheck>.stride)
       &+ StackCache.pages(frames &* MemoryLayout<SteppedFrame>.stride)
-      &+ StackCache.pages(Int(pointee.awaitingCheckCount) &* MemoryLayout<StackCheck>.stride)
+      &+ StackCache.pages(Int(pointee.awaitingChecksEnd) &* MemoryLayout<StackCheck>.stride)
     // Nodes lie where their hashes say.
     let nodes = min(
       StackCache.pages(StackCache.nodeByteCount(pointee.nodeBits)),

@@ -48,20 +48,24 @@ package enum TaskOrigin {
   ///   - root: A context that awaits for nobody, which the caller has read.
   ///   - trace: Gets every word that the answer depends on.
   /// Cost: two loads of the live map for each of at most twelve places.
-  package static func find(
-    root: UInt, map: borrowing LiveMap, epoch: UInt32, readable: inout ReadablePages,
+  package static func find<Memory: TaskMemory>(
+    root: UInt, map: borrowing LiveMap, epoch: UInt32, readable: inout Memory,
     trace: inout ReadTrace
   ) -> UInt32? {
     guard readable.canRead(root &- 32) else { return nil }
     let result = trace.read(root &- 32)
+    let others = trace.count
     for kind in 0..<3 {
       let flags: UInt = kind == 0 ? 0 : kind == 1 ? childFlag : childFlag | groupChildFlag
       let places = places(root, result, flags)
       for place in 0..<4 {
-        guard let word = block(places[place], holding: root, map, epoch, &trace),
-          readable.canRead(places[place] &+ 32),
-          trace.read(places[place] &+ 32) & flagMask == flags | (place < 3 ? futureFlag : 0)
+        let task = places[place]
+        guard let word = block(task, holding: root, map, epoch, &trace),
+          readable.canRead(task &+ 32),
+          trace.read(task &+ 32) & flagMask == flags | (place < 3 ? futureFlag : 0)
         else { continue }
+        // No other place is a block that has the context in it for as long as this one is.
+        trace.keepTwo(from: others)
         return word.site
       }
     }
@@ -106,19 +110,33 @@ package enum TaskOrigin {
   package static func declaring(_ root: UInt) -> UInt? {
     // Guesses, which may lead to what was unmapped since.
     var readable = ReadablePages()
-    guard let task = letTask(root, &readable), readable.canRead(task &+ 208) else { return nil }
-    return nearest(before: task, of: stackWord(task &+ 208), &readable)
+    var trace = ReadTrace()
+    guard let task = letTask(root, &readable, &trace) else { return nil }
+    return declaring(task: task, &readable, &trace)
+  }
+
+  /// The same of the task.
+  ///
+  /// - Parameter trace: Gets what tells that it is still the same parent's. What tells that it is the same
+  ///   task, and so in the same context, `letTask` has noted.
+  static func declaring<Memory: TaskMemory>(
+    task: UInt, _ readable: inout Memory, _ trace: inout ReadTrace
+  ) -> UInt? {
+    guard readable.canRead(task &+ 208) else { return nil }
+    return nearest(before: task, of: trace.read(task &+ 208), &readable)
   }
 
   /// The task of an `async let` that begins with a context, if that is what does.
-  static func letTask(_ root: UInt, _ readable: inout ReadablePages) -> UInt? {
+  static func letTask<Memory: TaskMemory>(
+    _ root: UInt, _ readable: inout Memory, _ trace: inout ReadTrace
+  ) -> UInt? {
     guard readable.canRead(root &- 32) else { return nil }
     let flags = childFlag | futureFlag | asyncLetFlag
-    let places = places(root, stackWord(root &- 32), childFlag)
+    let places = places(root, trace.read(root &- 32), childFlag)
     for place in 0..<3 {
       let task = places[place]
       guard task < root, task & 15 == 0, root &- task < letByteLimit,
-        readable.canRead(task &+ 32), stackWord(task &+ 32) & flagMask == flags
+        readable.canRead(task &+ 32), trace.read(task &+ 32) & flagMask == flags
       else { continue }
       return task
     }
@@ -126,8 +144,8 @@ package enum TaskOrigin {
   }
 
   /// The nearest context before an address that is a part of a task.
-  private static func nearest(
-    before address: UInt, of task: UInt, _ readable: inout ReadablePages
+  private static func nearest<Memory: TaskMemory>(
+    before address: UInt, of task: UInt, _ readable: inout Memory
   ) -> UInt? {
     var context = address &- 16
     while address &- context < letByteLimit {
@@ -143,7 +161,7 @@ package enum TaskOrigin {
     return nil
   }
 
-  private static func isAllocation(_ address: UInt, _ readable: inout ReadablePages) -> Bool {
+  private static func isAllocation<Memory: TaskMemory>(_ address: UInt, _ readable: inout Memory) -> Bool {
     guard readable.canRead(address &- 16), readable.canRead(address &- 8) else { return false }
     let previous = stackWord(address &- 16)
     let slab = stackWord(address &- 8)
@@ -189,17 +207,24 @@ package enum TaskOrigin {
 
   /// How many contexts lead from one to where a task begins, by the task's own flags; `nil` where it is
   /// no part of the task.
-  static func chainLength(
-    from context: UInt, to task: UInt, _ readable: inout ReadablePages
+  static func chainLength<Memory: TaskMemory>(
+    from context: UInt, to task: UInt, _ readable: inout Memory
   ) -> UInt32? {
     var chain = AsyncChain(context: context)
     var length: UInt32 = 0
     while length < 4096, chain.next(&readable) != nil { length &+= 1 }
-    guard length > 0, length < 4096, !chain.isBroken, readable.canRead(chain.root &- 32),
-      readable.canRead(task &+ 32)
-    else { return nil }
-    let places = places(chain.root, stackWord(chain.root &- 32), stackWord(task &+ 32))
-    for place in 0..<4 where places[place] == task { return length }
-    return nil
+    guard length > 0, length < 4096, !chain.isBroken else { return nil }
+    var trace = ReadTrace()
+    return begins(task, with: chain.root, &readable, &trace) ? length : nil
+  }
+
+  /// Whether a task begins with a context, by the task's own flags.
+  static func begins<Memory: TaskMemory>(
+    _ task: UInt, with root: UInt, _ readable: inout Memory, _ trace: inout ReadTrace
+  ) -> Bool {
+    guard readable.canRead(root &- 32), readable.canRead(task &+ 32) else { return false }
+    let places = places(root, trace.read(root &- 32), trace.read(task &+ 32))
+    for place in 0..<4 where places[place] == task { return true }
+    return false
   }
 }
