@@ -7,13 +7,46 @@
 // named by a number: that of the site that they would be, had they allocated. Tasks that do the same have the
 // same number, and a thread finds it once for each task that it takes up.
 //
-// The task of an `async let` is in the context of the function that declares it, which is searched for. No few
-// words tell what a search has found; but that function does not return before the task has ended, so that
-// it is the same one for as long as it is the same task. That is told by the task's own number, which the
-// runtime gives to each one anew, in the word that has its flags.
+// The task of an `async let` is in the context of the function that declares it, which is searched for, once for
+// each task and thread: see `TaskOrigin.Declaration`.
 
 import CTracerPlatform
 import Synchronization
+
+/// Those who were found to await a context.
+struct AwaitingRecord {
+  /// 0 where there are none.
+  var context: UInt
+  /// The task whose context it was found to be; 0 where that was not asked.
+  var task: UInt
+  /// The site that stands for them.
+  var site: UInt32
+  /// Frames of the stack that made the task.
+  var originDepth: UInt32
+  /// Which words tell that they are still the same.
+  var begin: UInt32
+  var end: UInt32
+
+  /// A thread has so many, each for the contexts at some addresses, and one for whose words are too many.
+  static var count: Int { 8 }
+  static var checkLimit: Int { 64 }
+
+  static var none: Self { Self(context: 0, task: 0, site: 0, originDepth: 0, begin: 0, end: 0) }
+}
+
+/// A block that an address was found to lie in, and the word of the live map that says so.
+struct LiveBlock {
+  var start: UInt
+  var word: StackCheck
+
+  static var count: Int { 16 }
+
+  /// Whether a word lies in the block.
+  @inline(__always)
+  func holds(_ address: UInt) -> Bool {
+    address &- start &+ 8 <= BlockWord(bits: UInt64(word.value)).smallByteCount && address >= start
+  }
+}
 
 /// Memory of live blocks.
 ///
@@ -24,42 +57,48 @@ private struct LiveMemory: TaskMemory {
   static var blockLimit: Int { 4 }
 
   private let core: UnsafeMutablePointer<Core>
+  private let cache: UnsafeMutablePointer<StackCache>
   /// The end of the room for the words of the blocks; `nil` where they are not noted, and the kernel is asked
   /// about what is not in a block.
   private let checksEnd: UnsafeMutablePointer<StackCheck>?
   private var pages = ReadablePages()
-  private var block: UInt = 0
-  private var byteCount: UInt = 0
+  private var block = LiveBlock(start: 0, word: StackCheck(address: 0, value: 0))
   private(set) var blockCount = 0
 
   init(
-    _ core: UnsafeMutablePointer<Core>, notingBefore checksEnd: UnsafeMutablePointer<StackCheck>?
+    _ core: UnsafeMutablePointer<Core>, _ cache: UnsafeMutablePointer<StackCache>,
+    notingBefore checksEnd: UnsafeMutablePointer<StackCheck>?
   ) {
     self.core = core
+    self.cache = cache
     self.checksEnd = checksEnd
   }
 
   @inline(__always)
   mutating func canRead(_ address: UInt) -> Bool {
-    (address &- block < byteCount && address & 7 == 0) || find(address)
+    address & 7 == 0 && (block.holds(address) || find(address))
   }
 
   @inline(never)
   private mutating func find(_ address: UInt) -> Bool {
-    guard address & 7 == 0 else { return false }
-    guard
-      let (start, word) = core.pointee.map.holder(
-        of: address, epoch: core.pointee.epoch.load(ordering: .relaxed))
-    else { return checksEnd == nil && pages.canRead(address) }
-    if let checksEnd {
-      guard blockCount < Self.blockLimit, let cell = core.pointee.map.cell(start) else {
-        return false
-      }
-      blockCount &+= 1
-      checksEnd[0 &- blockCount] = StackCheck(address: cell, value: UInt(word.bits))
+    let known = cache.liveBlocks + Int(truncatingIfNeeded: address >> 10 & 15)
+    if !known.pointee.holds(address)
+      || stackWord(known.pointee.word.address) != known.pointee.word.value
+    {
+      guard
+        let (start, word) = core.pointee.map.holder(
+          of: address, epoch: core.pointee.epoch.load(ordering: .relaxed)),
+        let cell = core.pointee.map.cell(start)
+      else { return checksEnd == nil && pages.canRead(address) }
+      known.pointee = LiveBlock(
+        start: start, word: StackCheck(address: cell, value: UInt(word.bits)))
     }
-    block = start
-    byteCount = UInt(word.smallByteCount) &- 7
+    if let checksEnd {
+      guard blockCount < Self.blockLimit else { return false }
+      blockCount &+= 1
+      checksEnd[0 &- blockCount] = known.pointee.word
+    }
+    block = known.pointee
     return true
   }
 }
@@ -75,16 +114,35 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     _ context: UInt, of task: UInt, _ core: UnsafeMutablePointer<Core>,
     _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UInt32 {
-    pointee.awaitingContext == context && (task == 0 || pointee.awaitingTask == task)
-      && isStillAwaiting
-      ? pointee.awaitingSite : findAwaitingSite(context, of: task, core, thread)
+    awaitingRecord(context, of: task, core, thread).pointee.site
+  }
+
+  /// The same with all that is known of them; one of no site where it is not.
+  @inline(__always)
+  func awaitingRecord(
+    _ context: UInt, of task: UInt, _ core: UnsafeMutablePointer<Core>,
+    _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UnsafeMutablePointer<AwaitingRecord> {
+    let record = self.record(of: context)
+    return isTrue(record, context, task) ? record : findAwaiting(context, of: task, core, thread)
+  }
+
+  @inline(__always)
+  private func record(of context: UInt) -> UnsafeMutablePointer<AwaitingRecord> {
+    // Contexts lie 16 bytes apart, and those of functions that call each other some hundred.
+    records + Int(truncatingIfNeeded: (context >> 4 ^ context >> 7) & 7)
   }
 
   /// In the order of a walk: behind a word that is another one the next may be gone.
   @inline(__always)
-  private var isStillAwaiting: Bool {
-    var check = awaitingChecks + Int(pointee.awaitingChecksBegin)
-    let end = awaitingChecks + Int(pointee.awaitingChecksEnd)
+  private func isTrue(
+    _ record: UnsafeMutablePointer<AwaitingRecord>, _ context: UInt, _ task: UInt
+  ) -> Bool {
+    guard record.pointee.context == context, task == 0 || record.pointee.task == task else {
+      return false
+    }
+    var check = awaitingChecks + Int(record.pointee.begin)
+    let end = awaitingChecks + Int(record.pointee.end)
     while check < end {
       if stackWord(check.pointee.address) != check.pointee.value { return false }
       check += 1
@@ -92,80 +150,107 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     return true
   }
 
+  /// Forgets who awaits, and what was found out on the way.
   func forgetAwaiting() {
-    pointee.awaitingContext = 0
-    pointee.awaitingTask = 0
-    pointee.awaitingSite = 0
-    pointee.awaitingChecksBegin = 0
-    pointee.awaitingChecksEnd = 0
+    let first = UnsafeMutableRawPointer(records)
+    first.initializeMemory(
+      as: UInt8.self, repeating: 0, count: StackCache.framesOffset &- StackCache.recordsOffset)
   }
 
   /// Cost: as that of a walk of as many frames, and a few loads of the live map; a search of the context that
   /// an `async let` is in.
   @inline(never)
-  private func findAwaitingSite(
+  private func findAwaiting(
     _ context: UInt, of task: UInt, _ core: UnsafeMutablePointer<Core>,
     _ thread: UnsafeMutablePointer<ThreadState>
-  ) -> UInt32 {
-    forgetAwaiting()
-    guard task != 0 else {
-      return find(context, of: 0, core, &thread.pointee.readableContexts, liveBlockCount: { _ in 0 })
+  ) -> UnsafeMutablePointer<AwaitingRecord> {
+    let large = records + AwaitingRecord.count
+    if large.pointee.context != 0, isTrue(large, context, task) { return large }
+    large.pointee = .none
+    let room = AwaitingRecord.count &* AwaitingRecord.checkLimit &+ LiveMemory.blockLimit
+    var found: AwaitingRecord
+    if task == 0 {
+      found = find(context, of: 0, core, &thread.pointee.readableContexts, room)
+    } else {
+      var memory = LiveMemory(core, self, notingBefore: awaitingChecks + room)
+      found = find(context, of: task, core, &memory, room)
+      found.begin = found.begin &- UInt32(truncatingIfNeeded: memory.blockCount)
     }
-    var memory = LiveMemory(core, notingBefore: awaitingChecks + LiveMemory.blockLimit)
-    return find(context, of: task, core, &memory, liveBlockCount: { $0.blockCount })
+    guard found.site != 0 else { return large }
+    let checkCount = Int(found.end &- found.begin)
+    guard checkCount <= AwaitingRecord.checkLimit else {
+      large.pointee = found
+      return large
+    }
+    let record = self.record(of: context)
+    let first = (record - records) &* AwaitingRecord.checkLimit
+    (awaitingChecks + first).update(
+      from: awaitingChecks + Int(found.begin), count: checkCount)
+    found.begin = UInt32(truncatingIfNeeded: first)
+    found.end = UInt32(truncatingIfNeeded: first &+ checkCount)
+    record.pointee = found
+    return record
   }
 
   /// Finds who awaits, and notes what tells that they still do.
   @inline(__always)
   private func find<Memory: TaskMemory>(
     _ context: UInt, of task: UInt, _ core: UnsafeMutablePointer<Core>, _ memory: inout Memory,
-    liveBlockCount: (Memory) -> Int
-  ) -> UInt32 {
-    var trace = ReadTrace(
-      into: awaitingChecks + LiveMemory.blockLimit,
-      limit: StackCache.awaitingCheckLimit &- LiveMemory.blockLimit)
+    _ room: Int
+  ) -> AwaitingRecord {
+    var trace = ReadTrace(into: awaitingChecks + room, limit: StackCache.awaitingCheckLimit &- room)
     var count = 0
     guard var root = prepend(context, &count, core, &memory, &trace),
       task == 0 || TaskOrigin.begins(task, with: root, &memory, &trace)
-    else { return 0 }
-    let epoch = core.pointee.epoch.load(ordering: .relaxed)
-    var origin: UInt32?
-    while true {
-      let before = trace.count
-      origin = TaskOrigin.find(
-        root: root, map: core.pointee.map, epoch: epoch, readable: &memory, trace: &trace)
-      guard origin == nil else { break }
-      var letTrace = trace
-      letTrace.forget(from: before)
-      guard let task = TaskOrigin.letTask(root, &memory, &letTrace) else { break }
-      trace = letTrace
-      // Guesses, which may lead to what was unmapped since.
-      var guesses = LiveMemory(core, notingBefore: nil)
-      guard let context = TaskOrigin.declaring(task: task, &guesses, &trace),
+    else { return .none }
+    // They may lead to what was unmapped since.
+    var guesses = LiveMemory(core, self, notingBefore: nil)
+    var before = trace.count
+    while let task = TaskOrigin.letTask(root, &guesses, &trace) {
+      guard let context = declaring(task, &guesses, &trace),
         let next = prepend(context, &count, core, &memory, &trace)
-      else { return 0 }
+      else { return .none }
       root = next
+      before = trace.count
     }
+    trace.forget(from: before)
     var (kept, total) = (0, 0)
-    if let origin {
-      guard let counts = prepend(origin, behind: count, core) else { return 0 }
+    if let origin = TaskOrigin.find(
+      root: root, map: core.pointee.map, epoch: core.pointee.epoch.load(ordering: .relaxed),
+      hint: &pointee.originHint, readable: &guesses, trace: &trace)
+    {
+      guard let counts = prepend(origin, behind: count, core) else { return .none }
       (kept, total) = counts
+    } else {
+      // That it is no `async let`'s either is a part of the answer.
+      _ = TaskOrigin.letTask(root, &guesses, &trace)
     }
-    guard trace.isWhole else { return 0 }
+    guard trace.isWhole else { return .none }
     let rows = awaitingRowsEnd - (count &+ kept)
     let length = UInt32(truncatingIfNeeded: count &+ kept)
-    let site = core.pointee.sites.awaitingSite(
-      rows, count: length, total: UInt32(truncatingIfNeeded: count &+ total),
-      hash: StackHash.of(rows, count: length))
-    guard site != 0 else { return 0 }
-    pointee.awaitingContext = context
-    pointee.awaitingTask = task
-    pointee.awaitingSite = site
-    pointee.awaitingOriginDepth = UInt32(truncatingIfNeeded: total)
-    pointee.awaitingChecksBegin = UInt32(
-      truncatingIfNeeded: LiveMemory.blockLimit &- liveBlockCount(memory))
-    pointee.awaitingChecksEnd = UInt32(truncatingIfNeeded: LiveMemory.blockLimit &+ trace.count)
-    return site
+    return AwaitingRecord(
+      context: context, task: task,
+      site: core.pointee.sites.awaitingSite(
+        rows, count: length, total: UInt32(truncatingIfNeeded: count &+ total),
+        hash: StackHash.of(rows, count: length)),
+      originDepth: UInt32(truncatingIfNeeded: total),
+      begin: UInt32(truncatingIfNeeded: room),
+      end: UInt32(truncatingIfNeeded: room &+ trace.count))
+  }
+
+  /// The context of the function whose `async let` a task is.
+  private func declaring(
+    _ task: UInt, _ guesses: inout LiveMemory, _ trace: inout ReadTrace
+  ) -> UInt? {
+    let known = declarations + Int(truncatingIfNeeded: (task >> 4 ^ task >> 8) & 15)
+    if known.pointee.isOf(task) {
+      guard guesses.canRead(task &+ 208) else { return nil }
+      _ = trace.read(task &+ 208)
+      return known.pointee.context
+    }
+    guard let context = TaskOrigin.declaring(task: task, &guesses, &trace) else { return nil }
+    known.pointee = TaskOrigin.Declaration(of: task, by: context)
+    return context
   }
 
   /// Puts those who await a context before so many rows; the context that the task begins with, or `nil`

@@ -105,18 +105,8 @@ struct StackCache: ~Copyable {
   /// Stacks in a row that only a whole walk could tell.
   var vainCount: UInt32
 
-  // Of the awaiting callers that were last looked at. See `AwaitingStack`.
-  /// The context from which they were found; 0 while there are none.
-  var awaitingContext: UInt
-  /// The task whose context it was found to be; 0 where that was not asked.
-  var awaitingTask: UInt
-  /// The site that stands for them.
-  var awaitingSite: UInt32
-  /// Frames of the stack that made the task.
-  var awaitingOriginDepth: UInt32
-  /// Which words tell that they are still the same.
-  var awaitingChecksBegin: UInt32
-  var awaitingChecksEnd: UInt32
+  /// The place of a task that was right last. See `TaskOrigin`.
+  var originHint: UInt32
 
   // Of the memo.
   /// 2 to this power are the slots for nodes; 0 while the memo is closed.
@@ -138,7 +128,10 @@ struct StackCache: ~Copyable {
   /// The thread's allocations when the memo was last emptied.
   var allocationsBefore: UInt64
 
-  // Addresses in the mapping. Nothing in it moves.
+  // Addresses in the mapping. Nothing in it moves. In its first page, behind this:
+  static var recordsOffset: Int { 1024 }
+  static var liveBlocksOffset: Int { 2048 }
+  static var declarationsOffset: Int { 3072 }
   static var frameLimit: Int { StackWalk.stepLimit &+ 2 }
   static var checkLimit: Int { 3 &* frameLimit }
   static var framesOffset: Int { 4096 }
@@ -152,7 +145,11 @@ struct StackCache: ~Copyable {
   static var awaitingChecksOffset: Int {
     steppedOffset &+ pages(frameLimit &* MemoryLayout<SteppedFrame>.stride)
   }
-  static var awaitingCheckLimit: Int { 2 &* StackWalk.stepLimit &+ 2 &* TaskOrigin.readLimit }
+  /// Of each of the records, and then of one that needs more.
+  static var awaitingCheckLimit: Int {
+    AwaitingRecord.count &* AwaitingRecord.checkLimit &+ 2 &* StackWalk.stepLimit
+      &+ 2 &* TaskOrigin.readLimit
+  }
   static var awaitingRowsOffset: Int {
     awaitingChecksOffset &+ pages(awaitingCheckLimit &* MemoryLayout<StackCheck>.stride)
   }
@@ -208,6 +205,17 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   var stepped: UnsafeMutablePointer<SteppedFrame> {
     part(StackCache.steppedOffset, as: SteppedFrame.self)
   }
+  /// See `AwaitingStack`.
+  @inline(__always)
+  var records: UnsafeMutablePointer<AwaitingRecord> {
+    part(StackCache.recordsOffset, as: AwaitingRecord.self)
+  }
+  var liveBlocks: UnsafeMutablePointer<LiveBlock> {
+    part(StackCache.liveBlocksOffset, as: LiveBlock.self)
+  }
+  var declarations: UnsafeMutablePointer<TaskOrigin.Declaration> {
+    part(StackCache.declarationsOffset, as: TaskOrigin.Declaration.self)
+  }
   /// The end of the room for the rows of awaiting callers and of who made their task.
   var awaitingRowsEnd: UnsafeMutablePointer<UInt32> {
     part(StackCache.nodesOffset, as: UInt32.self)
@@ -245,7 +253,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       StackCache.pages(frames &* MemoryLayout<ImageFrame>.stride) &+ StackCache.pages(frames &* 4)
       &+ StackCache.pages(2 &* frames &* MemoryLayout<StackCheck>.stride)
       &+ StackCache.pages(frames &* MemoryLayout<SteppedFrame>.stride)
-      &+ StackCache.pages(Int(pointee.awaitingChecksEnd) &* MemoryLayout<StackCheck>.stride)
+      &+ StackCache.pages(Int(records[AwaitingRecord.count].end) &* MemoryLayout<StackCheck>.stride)
     // Nodes lie where their hashes say.
     let nodes = min(
       StackCache.pages(StackCache.nodeByteCount(pointee.nodeBits)),

@@ -154,8 +154,9 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     awaitedAt context: UInt, of task: UInt, _ place: FramePlace,
     _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
   ) -> Bool {
-    let number = awaitingSite(
+    let record = awaitingRecord(
       stackWord(context), of: task == 0 ? 0 : stackWord(task), core, thread)
+    let number = record.pointee.site
     guard number != 0 else { return false }
     let site = core.pointee.sites.site(number)
     let (kept, total) = (UInt32(site.pointee.frameCount), site.pointee.totalFrameCount)
@@ -164,7 +165,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     for position in 0..<Int(kept) { rows[Int(total) &- 1 &- position] = known[position] }
     pointee.rowsBegin = total &- kept
     pointee.imageAwaitingSite = number
-    pointee.imageOriginDepth = pointee.awaitingOriginDepth
+    pointee.imageOriginDepth = record.pointee.originDepth
     pointee.imageContextAddress = context
     pointee.imageTaskAddress = task
     frames[0] = ImageFrame(

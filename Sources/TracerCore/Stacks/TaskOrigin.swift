@@ -32,42 +32,46 @@ package enum TaskOrigin {
 
   /// Where a task with these flags begins, if a context is the one that it begins with: up to four
   /// places, of which at most one is right.
-  private static func places(_ root: UInt, _ result: UInt, _ flags: UInt) -> InlineArray<4, UInt> {
+  @inline(__always)
+  private static func place(_ number: Int, _ root: UInt, _ result: UInt, _ flags: UInt) -> UInt {
     let end = headerByteCount(flags) &+ 24
-    return [
-      // With a result: its address is noted, behind the fragments, and aligned to 8 or 16.
-      result &- end, result &- ((end &+ 15) & ~15),
-      // With an empty one that nobody has noted, or with none.
-      root &- ((end &+ 32 &+ 15) & ~15), root &- ((end &+ 15) & ~15),
-    ]
+    switch number {
+    // With a result: its address is noted, behind the fragments, and aligned to 8 or 16.
+    case 0: return result &- end
+    case 1: return result &- ((end &+ 15) & ~15)
+    // With an empty one that nobody has noted, or with none.
+    case 2: return root &- ((end &+ 32 &+ 15) & ~15)
+    default: return root &- ((end &+ 15) & ~15)
+    }
   }
 
   /// The site that made the task which begins with a context, if that was during this recording.
   ///
   /// - Parameters:
   ///   - root: A context that awaits for nobody, which the caller has read.
+  ///   - hint: Which place is looked at first; becomes the one that is right. At most one is: two blocks
+  ///     that are alive have no byte in common.
   ///   - trace: Gets every word that the answer depends on.
   /// Cost: two loads of the live map for each of at most twelve places.
   package static func find<Memory: TaskMemory>(
-    root: UInt, map: borrowing LiveMap, epoch: UInt32, readable: inout Memory,
-    trace: inout ReadTrace
+    root: UInt, map: borrowing LiveMap, epoch: UInt32, hint: inout UInt32,
+    readable: inout Memory, trace: inout ReadTrace
   ) -> UInt32? {
     guard readable.canRead(root &- 32) else { return nil }
     let result = trace.read(root &- 32)
     let others = trace.count
-    for kind in 0..<3 {
+    let first = hint
+    for attempt: UInt32 in 0..<13 {
+      let (kind, place) = attempt == 0 ? (first >> 2, first & 3) : ((attempt &- 1) >> 2, (attempt &- 1) & 3)
       let flags: UInt = kind == 0 ? 0 : kind == 1 ? childFlag : childFlag | groupChildFlag
-      let places = places(root, result, flags)
-      for place in 0..<4 {
-        let task = places[place]
-        guard let word = block(task, holding: root, map, epoch, &trace),
-          readable.canRead(task &+ 32),
-          trace.read(task &+ 32) & flagMask == flags | (place < 3 ? futureFlag : 0)
-        else { continue }
-        // No other place is a block that has the context in it for as long as this one is.
-        trace.keepTwo(from: others)
-        return word.site
-      }
+      let task = TaskOrigin.place(Int(place), root, result, flags)
+      guard let word = block(task, holding: root, map, epoch, &trace),
+        readable.canRead(task &+ 32),
+        trace.read(task &+ 32) & flagMask == flags | (place < 3 ? futureFlag : 0)
+      else { continue }
+      trace.keepTwo(from: others)
+      hint = kind << 2 | place
+      return word.site
     }
     return nil
   }
@@ -84,7 +88,7 @@ package enum TaskOrigin {
   }
 
   /// Words that `find` reads at most.
-  static var readLimit: Int { 25 }
+  static var readLimit: Int { 27 }
 
   private static func block(
     _ task: UInt, holding root: UInt, _ map: borrowing LiveMap, _ epoch: UInt32,
@@ -126,15 +130,38 @@ package enum TaskOrigin {
     return nearest(before: task, of: trace.read(task &+ 208), &readable)
   }
 
+  /// What was found to declare an `async let`.
+  ///
+  /// The function does not return before the task has ended, so that it is the same one for as long as it is
+  /// the same task. That is told by the task's own number, which the runtime gives to each one anew, in the
+  /// word that has its flags.
+  struct Declaration {
+    /// 0 where there is none.
+    var task: UInt
+    var number: UInt
+    var context: UInt
+
+    static var count: Int { 16 }
+
+    /// Whether it is that of a task that can be read.
+    func isOf(_ task: UInt) -> Bool { self.task == task && number == stackWord(task &+ 32) }
+
+    init(of task: UInt, by context: UInt) {
+      self.task = task
+      number = stackWord(task &+ 32)
+      self.context = context
+    }
+  }
+
   /// The task of an `async let` that begins with a context, if that is what does.
   static func letTask<Memory: TaskMemory>(
     _ root: UInt, _ readable: inout Memory, _ trace: inout ReadTrace
   ) -> UInt? {
     guard readable.canRead(root &- 32) else { return nil }
     let flags = childFlag | futureFlag | asyncLetFlag
-    let places = places(root, trace.read(root &- 32), childFlag)
+    let result = trace.read(root &- 32)
     for place in 0..<3 {
-      let task = places[place]
+      let task = TaskOrigin.place(place, root, result, childFlag)
       guard task < root, task & 15 == 0, root &- task < letByteLimit,
         readable.canRead(task &+ 32), trace.read(task &+ 32) & flagMask == flags
       else { continue }
@@ -223,8 +250,8 @@ package enum TaskOrigin {
     _ task: UInt, with root: UInt, _ readable: inout Memory, _ trace: inout ReadTrace
   ) -> Bool {
     guard readable.canRead(root &- 32), readable.canRead(task &+ 32) else { return false }
-    let places = places(root, trace.read(root &- 32), trace.read(task &+ 32))
-    for place in 0..<4 where places[place] == task { return true }
+    let (result, flags) = (trace.read(root &- 32), trace.read(task &+ 32))
+    for place in 0..<4 where TaskOrigin.place(place, root, result, flags) == task { return true }
     return false
   }
 }
