@@ -34,6 +34,35 @@ struct AwaitingRecord {
   static var none: Self { Self(context: 0, task: 0, site: 0, originDepth: 0, begin: 0, end: 0) }
 }
 
+/// The site that callers which await would be, had they allocated; behind it, the callers.
+struct AwaitingName {
+  /// The site that made the task; 0 where it is not known.
+  var origin: UInt32
+  var count: UInt32
+  /// 0 where this is no name.
+  var site: UInt32
+  var originDepth: UInt32
+
+  /// A thread has so many of them.
+  static var count: Int { 16 }
+  static var callerLimit: Int { 14 }
+  static var byteCount: Int { MemoryLayout<Self>.stride &+ callerLimit &* 8 }
+}
+
+extension UnsafeMutablePointer where Pointee == AwaitingName {
+  fileprivate var callers: UnsafeMutablePointer<UInt> {
+    UnsafeMutableRawPointer(self + 1).assumingMemoryBound(to: UInt.self)
+  }
+
+  @inline(__always)
+  fileprivate func hasCallers(_ others: UnsafeMutablePointer<UInt>) -> Bool {
+    for position in 0..<Int(pointee.count) where callers[position] != others[position] {
+      return false
+    }
+    return true
+  }
+}
+
 /// A block that an address was found to lie in, and the word of the live map that says so.
 struct LiveBlock {
   var start: UInt
@@ -152,9 +181,9 @@ extension UnsafeMutablePointer where Pointee == StackCache {
 
   /// Forgets who awaits, and what was found out on the way.
   func forgetAwaiting() {
-    let first = UnsafeMutableRawPointer(records)
-    first.initializeMemory(
+    UnsafeMutableRawPointer(records).initializeMemory(
       as: UInt8.self, repeating: 0, count: StackCache.framesOffset &- StackCache.recordsOffset)
+    for position in 0..<AwaitingName.count { awaitingName(position).pointee.site = 0 }
   }
 
   /// Cost: as that of a walk of as many frames, and a few loads of the live map; a search of the context that
@@ -184,8 +213,11 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     }
     let record = self.record(of: context)
     let first = (record - records) &* AwaitingRecord.checkLimit
-    (awaitingChecks + first).update(
-      from: awaitingChecks + Int(found.begin), count: checkCount)
+    let (source, target) = (awaitingChecks + Int(found.begin), awaitingChecks + first)
+    for position in 0..<checkCount {
+      target[position].address = source[position].address
+      target[position].value = source[position].value
+    }
     found.begin = UInt32(truncatingIfNeeded: first)
     found.end = UInt32(truncatingIfNeeded: first &+ checkCount)
     record.pointee = found
@@ -200,42 +232,95 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   ) -> AwaitingRecord {
     var trace = ReadTrace(into: awaitingChecks + room, limit: StackCache.awaitingCheckLimit &- room)
     var count = 0
-    guard var root = prepend(context, &count, core, &memory, &trace),
+    guard var root = append(context, &count, &memory, &trace),
       task == 0 || TaskOrigin.begins(task, with: root, &memory, &trace)
     else { return .none }
     // They may lead to what was unmapped since.
     var guesses = LiveMemory(core, self, notingBefore: nil)
+    let epoch = core.pointee.epoch.load(ordering: .relaxed)
     var before = trace.count
-    while let task = TaskOrigin.letTask(root, &guesses, &trace) {
-      guard let context = declaring(task, &guesses, &trace),
-        let next = prepend(context, &count, core, &memory, &trace)
-      else { return .none }
-      root = next
-      before = trace.count
-    }
-    trace.forget(from: before)
-    var (kept, total) = (0, 0)
-    if let origin = TaskOrigin.find(
-      root: root, map: core.pointee.map, epoch: core.pointee.epoch.load(ordering: .relaxed),
-      hint: &pointee.originHint, readable: &guesses, trace: &trace)
-    {
-      guard let counts = prepend(origin, behind: count, core) else { return .none }
-      (kept, total) = counts
-    } else {
-      // That it is no `async let`'s either is a part of the answer.
-      _ = TaskOrigin.letTask(root, &guesses, &trace)
+    // Of an `async let`'s no task begins where one that is a block would, and the other way round.
+    var origin = TaskOrigin.find(
+      root: root, map: core.pointee.map, epoch: epoch, places: 0..<1, hint: &pointee.originHint,
+      readable: &guesses, trace: &trace)
+    if origin == nil {
+      trace.forget(from: before)
+      while let task = TaskOrigin.letTask(root, &guesses, &trace) {
+        guard let context = declaring(task, &guesses, &trace),
+          let next = append(context, &count, &memory, &trace)
+        else { return .none }
+        root = next
+        before = trace.count
+      }
+      trace.forget(from: before)
+      origin = TaskOrigin.find(
+        root: root, map: core.pointee.map, epoch: epoch, hint: &pointee.originHint,
+        readable: &guesses, trace: &trace)
+      // That it is no `async let`'s either is then a part of the answer.
+      if origin == nil { _ = TaskOrigin.letTask(root, &guesses, &trace) }
     }
     guard trace.isWhole else { return .none }
-    let rows = awaitingRowsEnd - (count &+ kept)
-    let length = UInt32(truncatingIfNeeded: count &+ kept)
+    let (site, originDepth) = awaitingSite(of: count, madeBy: origin ?? 0, core)
     return AwaitingRecord(
-      context: context, task: task,
-      site: core.pointee.sites.awaitingSite(
-        rows, count: length, total: UInt32(truncatingIfNeeded: count &+ total),
-        hash: StackHash.of(rows, count: length)),
-      originDepth: UInt32(truncatingIfNeeded: total),
+      context: context, task: task, site: site, originDepth: originDepth,
       begin: UInt32(truncatingIfNeeded: room),
       end: UInt32(truncatingIfNeeded: room &+ trace.count))
+  }
+
+  /// The number of so many callers, and how many frames the stack has that made their task.
+  @inline(__always)
+  private func awaitingSite(
+    of count: Int, madeBy origin: UInt32, _ core: UnsafeMutablePointer<Core>
+  ) -> (site: UInt32, originDepth: UInt32) {
+    guard count <= AwaitingName.callerLimit else {
+      return nameAwaiting(count, madeBy: origin, core)
+    }
+    var hash = UInt(origin)
+    for position in 0..<count { hash = (hash ^ awaitingCallers[position]) &* 0x9E37_79B9_7F4A_7C15 }
+    let name = awaitingName(Int(truncatingIfNeeded: hash >> 60))
+    if name.pointee.site != 0, name.pointee.origin == origin,
+      name.pointee.count == count, name.hasCallers(awaitingCallers)
+    {
+      return (name.pointee.site, name.pointee.originDepth)
+    }
+    let found = nameAwaiting(count, madeBy: origin, core)
+    name.pointee.origin = origin
+    name.pointee.count = UInt32(truncatingIfNeeded: count)
+    (name.pointee.site, name.pointee.originDepth) = found
+    for position in 0..<count { name.callers[position] = awaitingCallers[position] }
+    return found
+  }
+
+  @inline(never)
+  private func nameAwaiting(
+    _ count: Int, madeBy origin: UInt32, _ core: UnsafeMutablePointer<Core>
+  ) -> (site: UInt32, originDepth: UInt32) {
+    let reader = core.pointee.rows.reader
+    for position in 0..<count {
+      var number: UInt32 = 0
+      guard
+        core.pointee.rows.find(
+          UInt64(awaitingCallers[position]) | Row.exactFlag, reader, own: 0..<0, &number)
+          == .stepped
+      else { return (0, 0) }
+      (awaitingRowsEnd - (position &+ 1)).pointee = number
+    }
+    var (kept, total) = (0, 0)
+    if origin != 0 {
+      let site = core.pointee.sites.site(origin)
+      (kept, total) = (Int(site.pointee.frameCount), Int(site.pointee.totalFrameCount))
+      guard !site.pointee.isBroken, count &+ total < StackCache.frameLimit else { return (0, 0) }
+      let known = core.pointee.sites.rows(of: site.pointee)
+      for position in 0..<kept {
+        (awaitingRowsEnd - (count &+ position &+ 1)).pointee = known[position]
+      }
+    }
+    let rows = awaitingRowsEnd - (count &+ kept)
+    let length = UInt32(truncatingIfNeeded: count &+ kept)
+    let site = core.pointee.sites.awaitingSite(
+      rows, count: length, total: UInt32(truncatingIfNeeded: count &+ total),
+      hash: StackHash.of(rows, count: length))
+    return (site, UInt32(truncatingIfNeeded: total))
   }
 
   /// The context of the function whose `async let` a task is.
@@ -253,45 +338,23 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     return context
   }
 
-  /// Puts those who await a context before so many rows; the context that the task begins with, or `nil`
+  /// Notes those who await a context behind so many callers; the context that the task begins with, or `nil`
   /// where that can't be told.
   @inline(__always)
-  private func prepend<Memory: TaskMemory>(
-    _ context: UInt, _ count: inout Int, _ core: UnsafeMutablePointer<Core>,
-    _ memory: inout Memory, _ trace: inout ReadTrace
+  private func append<Memory: TaskMemory>(
+    _ context: UInt, _ count: inout Int, _ memory: inout Memory, _ trace: inout ReadTrace
   ) -> UInt? {
-    let reader = core.pointee.rows.reader
     var chain = AsyncChain(context: context)
     var own = context
     while let caller = chain.next(&memory) {
       guard count < StackWalk.stepLimit else { return nil }
       trace.note(own, caller.own)
       trace.note(own &+ 8, caller.resume)
-      var number: UInt32 = 0
-      guard
-        core.pointee.rows.find(
-          UInt64(caller.resume) | Row.exactFlag, reader, own: 0..<0, &number) == .stepped
-      else { return nil }
+      awaitingCallers[count] = caller.resume
       count &+= 1
-      (awaitingRowsEnd - count).pointee = number
       own = caller.own
     }
     return chain.isBroken || chain.root == 0 ? nil : chain.root
-  }
-
-  /// Puts the stack that made the task before so many callers: how many rows it has, and how many frames
-  /// it had; `nil` where it is too long.
-  private func prepend(
-    _ origin: UInt32, behind count: Int, _ core: UnsafeMutablePointer<Core>
-  ) -> (kept: Int, total: Int)? {
-    let site = core.pointee.sites.site(origin)
-    let (kept, total) = (Int(site.pointee.frameCount), Int(site.pointee.totalFrameCount))
-    guard !site.pointee.isBroken, count &+ total < StackCache.frameLimit else { return nil }
-    let known = core.pointee.sites.rows(of: site.pointee)
-    for position in 0..<kept {
-      (awaitingRowsEnd - (count &+ position &+ 1)).pointee = known[position]
-    }
-    return (kept, total)
   }
 }
 

@@ -44,15 +44,6 @@ package struct ReadTrace {
 
   /// Forgets what was noted after so many words.
   mutating func forget(from count: Int) { self.count = count }
-
-  /// Forgets what was noted after so many words but for the last two.
-  mutating func keepTwo(from count: Int) {
-    if let checks, self.count <= limit {
-      checks[count] = checks[self.count &- 2]
-      checks[count &+ 1] = checks[self.count &- 1]
-      self.count = count &+ 2
-    }
-  }
 }
 
 /// A frame of the last walk. Below the outermost one lies where the walk ended: the same place, or one
@@ -153,7 +144,13 @@ struct StackCache: ~Copyable {
   static var awaitingRowsOffset: Int {
     awaitingChecksOffset &+ pages(awaitingCheckLimit &* MemoryLayout<StackCheck>.stride)
   }
-  static var nodesOffset: Int { awaitingRowsOffset &+ pages(frameLimit &* 4) }
+  static var awaitingCallersOffset: Int { awaitingRowsOffset &+ pages(frameLimit &* 4) }
+  static var awaitingNamesOffset: Int {
+    awaitingCallersOffset &+ pages(StackWalk.stepLimit &* 8)
+  }
+  static var nodesOffset: Int {
+    awaitingNamesOffset &+ pages(AwaitingName.count &* AwaitingName.byteCount)
+  }
   static var firstNodeBits: UInt32 { 10 }
   static var maximumNodeBits: UInt32 { 15 }
   static var arenaOffset: Int {
@@ -218,7 +215,17 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   }
   /// The end of the room for the rows of awaiting callers and of who made their task.
   var awaitingRowsEnd: UnsafeMutablePointer<UInt32> {
-    part(StackCache.nodesOffset, as: UInt32.self)
+    part(StackCache.awaitingCallersOffset, as: UInt32.self)
+  }
+  /// Where those go on who await, the innermost first.
+  @inline(__always)
+  var awaitingCallers: UnsafeMutablePointer<UInt> {
+    part(StackCache.awaitingCallersOffset, as: UInt.self)
+  }
+  @inline(__always)
+  func awaitingName(_ number: Int) -> UnsafeMutablePointer<AwaitingName> {
+    part(
+      StackCache.awaitingNamesOffset &+ number &* AwaitingName.byteCount, as: AwaitingName.self)
   }
   var awaitingChecks: UnsafeMutablePointer<StackCheck> {
     part(StackCache.awaitingChecksOffset, as: StackCheck.self)

@@ -54,23 +54,31 @@ package enum TaskOrigin {
   ///   - trace: Gets every word that the answer depends on.
   /// Cost: two loads of the live map for each of at most twelve places.
   package static func find<Memory: TaskMemory>(
-    root: UInt, map: borrowing LiveMap, epoch: UInt32, hint: inout UInt32,
-    readable: inout Memory, trace: inout ReadTrace
+    root: UInt, map: borrowing LiveMap, epoch: UInt32, places: Range<UInt32> = 0..<13,
+    hint: inout UInt32, readable: inout Memory, trace: inout ReadTrace
   ) -> UInt32? {
     guard readable.canRead(root &- 32) else { return nil }
+    let before = trace.count
     let result = trace.read(root &- 32)
-    let others = trace.count
     let first = hint
-    for attempt: UInt32 in 0..<13 {
-      let (kind, place) = attempt == 0 ? (first >> 2, first & 3) : ((attempt &- 1) >> 2, (attempt &- 1) & 3)
+    for attempt in places {
+      let number = attempt == 0 ? first : attempt &- 1
+      let kind = number >> 2
       let flags: UInt = kind == 0 ? 0 : kind == 1 ? childFlag : childFlag | groupChildFlag
-      let task = TaskOrigin.place(Int(place), root, result, flags)
-      guard let word = block(task, holding: root, map, epoch, &trace),
-        readable.canRead(task &+ 32),
-        trace.read(task &+ 32) & flagMask == flags | (place < 3 ? futureFlag : 0)
+      let task = place(Int(number & 3), root, result, flags)
+      guard task < root, task & 15 == 0, let cell = map.cell(task) else { continue }
+      let word = BlockWord(bits: UInt64(trace.read(cell)))
+      guard word.isBlock(at: task, epoch: epoch), !word.isLarge,
+        root &- task &+ 16 <= word.smallByteCount, readable.canRead(task &+ 32)
       else { continue }
-      trace.keepTwo(from: others)
-      hint = kind << 2 | place
+      let taskWord = trace.read(task &+ 32)
+      guard taskWord & flagMask == flags | (number & 3 < 3 ? futureFlag : 0) else { continue }
+      // What the other places have is of no importance as long as this is the block that it is.
+      trace.forget(from: before)
+      trace.note(root &- 32, result)
+      trace.note(cell, UInt(word.bits))
+      trace.note(task &+ 32, taskWord)
+      hint = number
       return word.site
     }
     return nil
@@ -89,18 +97,6 @@ package enum TaskOrigin {
 
   /// Words that `find` reads at most.
   static var readLimit: Int { 27 }
-
-  private static func block(
-    _ task: UInt, holding root: UInt, _ map: borrowing LiveMap, _ epoch: UInt32,
-    _ trace: inout ReadTrace
-  ) -> BlockWord? {
-    guard task < root, task & 15 == 0, let cell = map.cell(task) else { return nil }
-    let word = BlockWord(bits: UInt64(trace.read(cell)))
-    guard word.isBlock(at: task, epoch: epoch), !word.isLarge,
-      root &- task &+ 16 <= word.smallByteCount
-    else { return nil }
-    return word
-  }
 
   // MARK: async let
 
