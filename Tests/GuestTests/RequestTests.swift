@@ -75,6 +75,9 @@ import Testing
     let young = second.samples.filter { $0.generation == 2 }
     #expect(young.map(\.liveBytes).reduce(0, +) == 3000)
     #expect(all[2].header.totalBlocks == 15 && all[2].header.freedBlocks == 2)
+    // Of one line, in two generations: allocated once all the same.
+    #expect(all.map(\.totalBlocks) == [10, 15, 15])
+    #expect(all.map(\.totalBytes) == [1000, 6000, 6000])
     // Only what the heap held before recording, which is known by its sum alone.
     #expect((all[0].header.beforeHeapBytes ?? 0) >= 350)
     #expect(all.allSatisfy { $0.header.pid == Int(guest.pid) })

@@ -77,34 +77,20 @@ package struct DumpState: ~Copyable {
   var last: ScanTotals
 
   func open() -> Bool {
-    if workspace.load(ordering: .acquiring) == 0 {
-      guard let base = System.map(Self.workspaceByteCount) else { return false }
-      workspace.store(UInt(bitPattern: base), ordering: .releasing)
-    }
-    if order.load(ordering: .acquiring) == 0 {
-      guard let base = System.map(Self.orderByteCount) else { return false }
-      order.store(UInt(bitPattern: base), ordering: .releasing)
-    }
-    if generated.load(ordering: .acquiring) == 0 {
-      guard let base = System.map(Self.generatedByteCount) else { return false }
-      generated.store(UInt(bitPattern: base), ordering: .releasing)
-    }
-    return scratch.open(reserving: 0) && born.open(reserving: 2)
+    workspace.map(Self.workspaceByteCount) && order.map(Self.orderByteCount)
+      && generated.map(Self.generatedByteCount) && scratch.open(reserving: 0)
+      && born.open(reserving: 2)
   }
 
   /// Gives the pages back, and forgets what the recording's snapshots found.
   mutating func discard() {
     preparedSites = 0
     preparedAddresses = 0
-    if let base = generatedAddresses { System.discard(base, Self.generatedByteCount) }
+    generated.discard(Self.generatedByteCount)
     previous = ScanTotals()
     last = ScanTotals()
-    if let base = UnsafeMutableRawPointer(bitPattern: workspace.load(ordering: .acquiring)) {
-      System.discard(base, Self.workspaceByteCount)
-    }
-    if let base = UnsafeMutableRawPointer(bitPattern: order.load(ordering: .acquiring)) {
-      System.discard(base, Self.orderByteCount)
-    }
+    workspace.discard(Self.workspaceByteCount)
+    order.discard(Self.orderByteCount)
     scratch.discard(reserving: 0)
     born.discard(reserving: 2)
     types.discard()
@@ -114,9 +100,7 @@ package struct DumpState: ~Copyable {
   /// 24 for each address of generated code.
   mutating func prepare(sites: UInt32, _ rows: borrowing RowTable) {
     guard sites >= preparedSites, preparedSites < BlockWord.siteLimit,
-      let base = UnsafeMutableRawPointer(
-        bitPattern: workspace.load(ordering: .acquiring)),
-      let order = UnsafeMutableRawPointer(bitPattern: order.load(ordering: .acquiring))
+      let base = workspace.mapped, let order = order.mapped
     else { return }
     if preparedSites == 0 { System.touch(base, Self.workspaceByteCount) }
     // A quarter more than there are, and some: the next call is then some way off.

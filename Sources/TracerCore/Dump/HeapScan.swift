@@ -370,6 +370,27 @@ extension UnsafeMutablePointer where Pointee == Core {
     return totalsWithoutPending(of: number)
   }
 
+  /// What of a site's totals is not alive any more.
+  ///
+  /// What is alive was allocated, whatever a running thread still holds back.
+  func freed(of number: UInt32) -> SiteTotals {
+    var totals = totals(of: number)
+    if pointee.sampling.isOn {
+      let sum = SampleWeight(blocks: totals.blocks, bytes: totals.bytes, variance: 0)
+      (totals.blocks, totals.bytes) = (sum.wholeBlocks, sum.wholeBytes)
+    }
+    var offset = summary(number).pointee.firstBorn
+    while offset != 0 {
+      let tally = bornTally(offset)
+      offset = tally.pointee.next
+      // What the program tracks by itself is in no total.
+      if tally.pointee.domain != 0 { continue }
+      totals.blocks = totals.blocks &- min(totals.blocks, tally.pointee.blocks)
+      totals.bytes = totals.bytes &- min(totals.bytes, tally.pointee.bytes)
+    }
+    return totals
+  }
+
   private func totalsWithoutPending(of number: UInt32) -> SiteTotals {
     let site = pointee.sites.site(number)
     let blocks = site.pointee.totalBlocks.load(ordering: .acquiring)

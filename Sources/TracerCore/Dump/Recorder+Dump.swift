@@ -419,11 +419,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     withUnsafePointer(to: &lost) { lost in
       if frames == nil { frames = lost }
-      var totals = totals(of: number)
-      if pointee.sampling.isOn {
-        let sum = SampleWeight(blocks: totals.blocks, bytes: totals.bytes, variance: 0)
-        (totals.blocks, totals.bytes) = (sum.wholeBlocks, sum.wholeBytes)
-      }
+      // What the site has given back is told with its first tally.
+      var gone = freed(of: number)
       var peak = pointee.settings.keepsPeak ? pointee.peaks.tally(of: number) : PeakTally()
       let thread = threadLabels(site.pointee, &encoder)
       var offset = summary.firstBorn
@@ -433,18 +430,17 @@ extension UnsafeMutablePointer where Pointee == Core {
           ? BornTally(
             next: 0, generation: 0, reach: .held, domain: 0, type: 0, blocks: 0, bytes: 0)
           : bornTally(offset).pointee
-        // What is alive was allocated, whatever a running thread still holds back.
         encoder.writeSample(
           locations: frames.unsafelyUnwrapped, count: count, root: root(of: site.pointee),
           values: [
-            max(totals.blocks, born.blocks), max(totals.bytes, born.bytes), born.blocks, born.bytes,
+            gone.blocks &+ born.blocks, gone.bytes &+ born.bytes, born.blocks, born.bytes,
             peak.blocks, peak.bytes,
           ],
           labels: ProfileEncoder.Labels(
             generation: UInt32(born.generation), domain: born.domain,
             type: typeString(born, &encoder), thread: thread, reach: born.reach,
-            temporaries: min(totals.temporaries, totals.blocks), sampled: sampled(offset)))
-        totals = SiteTotals()
+            temporaries: min(gone.temporaries, gone.blocks), sampled: sampled(offset)))
+        gone = SiteTotals()
         peak = PeakTally()
         offset = born.next
       } while offset != 0

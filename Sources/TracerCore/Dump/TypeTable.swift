@@ -41,12 +41,7 @@ struct TypeTable: ~Copyable {
   private var nameBytes: Int
 
   /// Takes the addresses; pages come with the types.
-  func open() -> Bool {
-    guard base.load(ordering: .acquiring) == 0 else { return true }
-    guard let fresh = System.map(Self.byteCount) else { return false }
-    base.store(UInt(bitPattern: fresh), ordering: .releasing)
-    return true
-  }
+  func open() -> Bool { base.map(Self.byteCount) }
 
   /// Forgets all types and keeps the pages.
   mutating func clear() {
@@ -61,9 +56,7 @@ struct TypeTable: ~Copyable {
 
   /// Forgets all types and gives the pages back.
   mutating func discard() {
-    if let base = UnsafeMutableRawPointer(bitPattern: base.load(ordering: .relaxed)) {
-      System.discard(base, Self.byteCount)
-    }
+    base.discard(Self.byteCount)
     count = 0
     nameBytes = 0
   }

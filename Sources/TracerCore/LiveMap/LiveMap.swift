@@ -35,15 +35,8 @@ package struct LiveMap: ~Copyable {
   private let regionCount: Atomic<UInt32>
 
   package func open() -> Bool {
-    guard top.load(ordering: .acquiring) == 0 else { return true }
-    guard let regionsBase = System.map(Int(Self.regionLimit) * 4) else { return false }
-    guard let topBase = System.map(Self.topByteCount) else {
-      System.unmap(regionsBase, Int(Self.regionLimit) * 4)
-      return false
-    }
-    regions.store(UInt(bitPattern: regionsBase), ordering: .relaxed)
-    top.store(UInt(bitPattern: topBase), ordering: .releasing)
-    return true
+    // Who finds the top level finds the regions too.
+    regions.map(Int(Self.regionLimit) * 4) && top.map(Self.topByteCount)
   }
 
   // MARK: Words
@@ -57,9 +50,7 @@ package struct LiveMap: ~Copyable {
 
   @inline(__always)
   private func shadow(_ address: UInt) -> UnsafeMutableRawPointer? {
-    // Acquiring: pairs with the exchange in `makeRegion`.
-    UnsafeMutableRawPointer(
-      bitPattern: slot(address >> Self.regionShift).pointee.load(ordering: .acquiring))
+    slot(address >> Self.regionShift).pointee.mapped
   }
 
   @inline(__always)
@@ -221,19 +212,16 @@ package struct LiveMap: ~Copyable {
 
   @inline(never)
   private func makeRegion(_ address: UInt) -> UnsafeMutableRawPointer? {
-    guard let fresh = System.map(Self.regionByteCount) else { return nil }
     let region = address >> Self.regionShift
-    let (exchanged, original) = slot(region).pointee.compareExchange(
-      expected: 0, desired: UInt(bitPattern: fresh), ordering: .acquiringAndReleasing)
-    guard exchanged else {
-      System.unmap(fresh, Self.regionByteCount)
-      return UnsafeMutableRawPointer(bitPattern: original)
+    guard let (shadow, isNew) = slot(region).pointee.mapConcurrently(Self.regionByteCount) else {
+      return nil
     }
+    guard isNew else { return shadow }
     let count = regionCount.wrappingAdd(1, ordering: .relaxed).oldValue
     guard count < Self.regionLimit else { return nil }
     // The list holds region + 1, so that a place not yet written reads as none.
     regionList[Int(count)].store(UInt32(truncatingIfNeeded: region) &+ 1, ordering: .releasing)
-    return fresh
+    return shadow
   }
 
   // MARK: Scan

@@ -40,14 +40,7 @@ package struct SampledBlocks: ~Copyable {
   private let steps: Atomic<UInt>
 
   package func open() -> Bool {
-    if levels.load(ordering: .acquiring) == 0 {
-      guard let base = System.map(System.pageByteCount) else { return false }
-      levels.store(UInt(bitPattern: base), ordering: .releasing)
-    }
-    if steps.load(ordering: .acquiring) == 0 {
-      guard let base = System.map(Self.stepByteCount) else { return false }
-      steps.store(UInt(bitPattern: base), ordering: .releasing)
-    }
+    guard levels.map(System.pageByteCount), steps.map(Self.stepByteCount) else { return false }
     if tracer_sampled_pages == nil {
       guard let base = System.map(Int(TRACER_PAGE_CELL_COUNT)) else { return false }
       tracer_sampled_pages = base.assumingMemoryBound(to: UInt8.self)
@@ -64,7 +57,7 @@ package struct SampledBlocks: ~Copyable {
   }
 
   private func level(_ level: Int) -> UnsafeMutableRawPointer? {
-    UnsafeMutableRawPointer(bitPattern: slot(level).pointee.load(ordering: .acquiring))
+    slot(level).pointee.mapped
   }
 
   private func entered(_ level: Int) -> UnsafeMutablePointer<Atomic<UInt>> {
@@ -72,13 +65,7 @@ package struct SampledBlocks: ~Copyable {
   }
 
   private func makeLevel(_ level: Int) -> UnsafeMutableRawPointer? {
-    if let base = self.level(level) { return base }
-    guard let fresh = System.map(Self.byteCount(level)) else { return nil }
-    let (exchanged, original) = slot(level).pointee.compareExchange(
-      expected: 0, desired: UInt(bitPattern: fresh), ordering: .acquiringAndReleasing)
-    if exchanged { return fresh }
-    System.unmap(fresh, Self.byteCount(level))
-    return UnsafeMutableRawPointer(bitPattern: original)
+    slot(level).pointee.mapConcurrently(Self.byteCount(level))?.base
   }
 
   /// The first of the places that an address leads to.
@@ -257,12 +244,10 @@ package struct SampledBlocks: ~Copyable {
   package func discard() {
     guard levels.load(ordering: .acquiring) != 0 else { return }
     for level in 0..<Self.levelLimit {
-      if let base = self.level(level) { System.discard(base, Self.byteCount(level)) }
+      slot(level).pointee.discard(Self.byteCount(level))
       entered(level).pointee.store(0, ordering: .relaxed)
     }
-    if let base = UnsafeMutableRawPointer(bitPattern: steps.load(ordering: .acquiring)) {
-      System.discard(base, Self.stepByteCount)
-    }
+    steps.discard(Self.stepByteCount)
     if let base = tracer_sampled_pages {
       System.discard(UnsafeMutableRawPointer(base), Int(TRACER_PAGE_CELL_COUNT))
     }

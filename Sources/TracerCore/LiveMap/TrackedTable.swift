@@ -38,18 +38,12 @@ package struct TrackedTable: ~Copyable {
   package let byteCount: Atomic<UInt64>
 
   package func open() -> Bool {
-    if heads.load(ordering: .acquiring) == 0 {
-      guard let base = System.map(Self.headsByteCount) else { return false }
-      heads.store(UInt(bitPattern: base), ordering: .releasing)
-    }
-    return blocks.open(reserving: TrackedBlock.wordCount)
+    heads.map(Self.headsByteCount) && blocks.open(reserving: TrackedBlock.wordCount)
   }
 
   /// Forgets every block and gives the pages back. No thread may be in here.
   package func discard() {
-    if let base = UnsafeMutableRawPointer(bitPattern: heads.load(ordering: .acquiring)) {
-      System.discard(base, Self.headsByteCount)
-    }
+    heads.discard(Self.headsByteCount)
     blocks.discard(reserving: TrackedBlock.wordCount)
     blockCount.store(0, ordering: .relaxed)
     byteCount.store(0, ordering: .relaxed)

@@ -167,6 +167,41 @@ enum System {
   static var monotonicTime: UInt64 { time(CLOCK_MONOTONIC) }
 }
 
+/// The address of a table, from which all threads take it: 0 until the table is there.
+extension Atomic where Value == UInt {
+  /// Has zeroed address space be there, now or already; `false` where the kernel gives none. For one thread
+  /// at a time.
+  func map(_ byteCount: Int) -> Bool {
+    guard load(ordering: .acquiring) == 0 else { return true }
+    guard let fresh = System.map(byteCount) else { return false }
+    store(UInt(bitPattern: fresh), ordering: .releasing)
+    return true
+  }
+
+  /// The same for any number of threads at once: of what they have mapped one stays, and is new to one of
+  /// them; `nil` where the kernel gives none.
+  func mapConcurrently(_ byteCount: Int) -> (base: UnsafeMutableRawPointer, isNew: Bool)? {
+    if let mapped { return (mapped, false) }
+    guard let fresh = System.map(byteCount) else { return nil }
+    let (isNew, other) = compareExchange(
+      expected: 0, desired: UInt(bitPattern: fresh), ordering: .acquiringAndReleasing)
+    if isNew { return (fresh, true) }
+    System.unmap(fresh, byteCount)
+    return UnsafeMutableRawPointer(bitPattern: other).map { ($0, false) }
+  }
+
+  /// What is there. Acquiring, so that the zeros of fresh memory are seen.
+  @inline(__always)
+  var mapped: UnsafeMutableRawPointer? {
+    UnsafeMutableRawPointer(bitPattern: load(ordering: .acquiring))
+  }
+
+  /// Gives the pages back that are there, and keeps the addresses.
+  func discard(_ byteCount: Int) {
+    if let mapped { System.discard(mapped, byteCount) }
+  }
+}
+
 /// Kinds of files, as `st_mode` has them. (inode(7))
 enum FileKind: UInt32 {
   case pipe = 0o010000

@@ -465,12 +465,8 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   package func raisePeak(to bytes: Int64) {
-    var peak = pointee.peakBytes.load(ordering: .relaxed)
-    while bytes > peak {
-      let (exchanged, original) = pointee.peakBytes.compareExchange(
-        expected: peak, desired: bytes, ordering: .relaxed)
-      if exchanged { return }
-      peak = original
-    }
+    // Most of the time it is no peak, and then nothing is written that others read.
+    guard bytes > pointee.peakBytes.load(ordering: .relaxed) else { return }
+    pointee.peakBytes.max(bytes, ordering: .relaxed)
   }
 }

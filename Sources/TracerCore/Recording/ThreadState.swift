@@ -179,12 +179,7 @@ package struct ThreadPool: ~Copyable {
   /// Bytes that the memos of all threads may come to use.
   private let memoBytes: Atomic<Int64>
 
-  package func open() -> Bool {
-    guard directory.load(ordering: .acquiring) == 0 else { return true }
-    guard let base = System.map(Self.chunkLimit * 8) else { return false }
-    directory.store(UInt(bitPattern: base), ordering: .releasing)
-    return true
-  }
+  package func open() -> Bool { directory.map(Self.chunkLimit * 8) }
 
   /// Bytes of the states whose pages are there, in use or not.
   package var usedByteCount: Int {
@@ -237,9 +232,7 @@ package struct ThreadPool: ~Copyable {
     guard directory.load(ordering: .acquiring) != 0 else { return }
     var chunk = 0
     while chunk < min(Int(chunkCount.load(ordering: .acquiring)), Self.chunkLimit) {
-      if let base = UnsafeMutableRawPointer(
-        bitPattern: slot(chunk).pointee.load(ordering: .acquiring))
-      {
+      if let base = slot(chunk).pointee.mapped {
         for index in 0..<Self.perChunk { body(state(base, index)) }
       }
       chunk &+= 1
@@ -260,7 +253,7 @@ package struct ThreadPool: ~Copyable {
         return taken
       }
       if let taken = take(from: first, of: count, for: thread, isIdle: false) { return taken }
-      guard count < Self.chunkLimit, makeChunk(count) != nil else { return nil }
+      guard count < Self.chunkLimit, makeChunk(count) else { return nil }
       hint.store(UInt32(count), ordering: .relaxed)
     }
   }
@@ -278,9 +271,7 @@ package struct ThreadPool: ~Copyable {
   private func take(
     from chunk: Int, for thread: UInt32, isIdle: Bool
   ) -> UnsafeMutablePointer<ThreadState>? {
-    guard
-      let base = UnsafeMutableRawPointer(bitPattern: slot(chunk).pointee.load(ordering: .acquiring))
-    else { return nil }
+    guard let base = slot(chunk).pointee.mapped else { return nil }
     for index in 0..<Self.perChunk {
       let state = state(base, index)
       guard state.pointee.owner.load(ordering: .relaxed) == 0,
@@ -362,13 +353,7 @@ package struct ThreadPool: ~Copyable {
   /// A thread that comes or goes in the same moment may have its own limit stand until the next does.
   private func noteCount(_ count: UInt32) {
     publishLimit.store(Self.publishLimit(of: Int64(count)), ordering: .relaxed)
-    var most = mostThreads.load(ordering: .relaxed)
-    while count > most {
-      let (exchanged, original) = mostThreads.compareExchange(
-        expected: most, desired: count, ordering: .relaxed)
-      if exchanged { return }
-      most = original
-    }
+    mostThreads.max(count, ordering: .relaxed)
   }
 
   private static func publishLimit(of threads: Int64) -> Int64 { max(256, 2048 / max(1, threads)) }
@@ -395,17 +380,9 @@ package struct ThreadPool: ~Copyable {
     return sum &+ max(0, most &- 8) &* Self.publishLimit(of: most)
   }
 
-  private func makeChunk(_ chunk: Int) -> UnsafeMutableRawPointer? {
-    let known = slot(chunk).pointee.load(ordering: .acquiring)
-    if known != 0 { return UnsafeMutableRawPointer(bitPattern: known) }
-    guard let fresh = System.map(Self.chunkByteCount) else { return nil }
-    let (exchanged, original) = slot(chunk).pointee.compareExchange(
-      expected: 0, desired: UInt(bitPattern: fresh), ordering: .acquiringAndReleasing)
-    guard exchanged else {
-      System.unmap(fresh, Self.chunkByteCount)
-      return UnsafeMutableRawPointer(bitPattern: original)
-    }
-    _ = chunkCount.wrappingAdd(1, ordering: .acquiringAndReleasing)
-    return fresh
+  private func makeChunk(_ chunk: Int) -> Bool {
+    guard let made = slot(chunk).pointee.mapConcurrently(Self.chunkByteCount) else { return false }
+    if made.isNew { _ = chunkCount.wrappingAdd(1, ordering: .acquiringAndReleasing) }
+    return true
   }
 }

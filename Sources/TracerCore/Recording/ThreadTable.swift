@@ -25,20 +25,12 @@ package struct ThreadTable: ~Copyable {
   private let base: Atomic<UInt>
   private let given: Atomic<UInt32>
 
-  package func open() -> Bool {
-    guard base.load(ordering: .acquiring) == 0 else { return true }
-    guard let fresh = System.map(Self.byteCount) else { return false }
-    base.store(UInt(bitPattern: fresh), ordering: .releasing)
-    return true
-  }
+  package func open() -> Bool { base.map(Self.byteCount) }
 
   /// Gives the pages back, and begins to count anew.
   package func discard() {
     given.store(0, ordering: .relaxed)
-    guard let base = UnsafeMutableRawPointer(bitPattern: base.load(ordering: .acquiring)) else {
-      return
-    }
-    System.discard(base, Self.byteCount)
+    base.discard(Self.byteCount)
   }
 
   /// How many threads have been given a number of their own.

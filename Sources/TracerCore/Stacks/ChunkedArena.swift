@@ -19,10 +19,7 @@ package struct ChunkedArena: ~Copyable {
 
   /// Makes room for the chunks' addresses; the chunks themselves come later.
   package func open(reserving words: UInt32) -> Bool {
-    if directory.load(ordering: .acquiring) == 0 {
-      guard let base = System.map(Self.chunkLimit * MemoryLayout<UInt>.stride) else { return false }
-      directory.store(UInt(bitPattern: base), ordering: .releasing)
-    }
+    guard directory.map(Self.chunkLimit * MemoryLayout<UInt>.stride) else { return false }
     cursor.store(words, ordering: .releasing)
     return true
   }
@@ -75,13 +72,7 @@ package struct ChunkedArena: ~Copyable {
   func makeRoom(at offset: UInt32) -> Bool {
     guard offset >> 18 < UInt32(Self.chunkLimit), chunk(offset >> 18) != nil else { return false }
     // As far as it is used: more than one thread may be on its way.
-    var end = cursor.load(ordering: .relaxed)
-    while end <= offset {
-      let (exchanged, original) = cursor.compareExchange(
-        expected: end, desired: offset &+ 1, ordering: .relaxed)
-      if exchanged { break }
-      end = original
-    }
+    cursor.max(offset &+ 1, ordering: .relaxed)
     return true
   }
 
@@ -103,10 +94,7 @@ package struct ChunkedArena: ~Copyable {
   /// Gives all pages back. Nobody may hold an offset any more.
   package func discard(reserving words: UInt32) {
     guard directory.load(ordering: .acquiring) != 0 else { return }
-    for index in 0..<UInt32(Self.chunkLimit) {
-      guard let base = existingChunk(index) else { continue }
-      System.discard(base, Self.chunkByteCount)
-    }
+    for index in 0..<UInt32(Self.chunkLimit) { slot(index).pointee.discard(Self.chunkByteCount) }
     cursor.store(words, ordering: .releasing)
   }
 
@@ -119,18 +107,11 @@ package struct ChunkedArena: ~Copyable {
 
   @inline(__always)
   private func existingChunk(_ index: UInt32) -> UnsafeMutableRawPointer? {
-    // Acquiring: pairs with the exchange in `chunk`, so that a fresh chunk's zeros are seen.
-    UnsafeMutableRawPointer(bitPattern: slot(index).pointee.load(ordering: .acquiring))
+    slot(index).pointee.mapped
   }
 
   private func chunk(_ index: UInt32) -> UnsafeMutableRawPointer? {
     guard directory.load(ordering: .acquiring) != 0 else { return nil }
-    if let base = existingChunk(index) { return base }
-    guard let fresh = System.map(Self.chunkByteCount) else { return nil }
-    let (exchanged, original) = slot(index).pointee.compareExchange(
-      expected: 0, desired: UInt(bitPattern: fresh), ordering: .acquiringAndReleasing)
-    if exchanged { return fresh }
-    System.unmap(fresh, Self.chunkByteCount)
-    return UnsafeMutableRawPointer(bitPattern: original)
+    return slot(index).pointee.mapConcurrently(Self.chunkByteCount)?.base
   }
 }

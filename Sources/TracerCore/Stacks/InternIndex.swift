@@ -21,10 +21,7 @@ package struct InternIndex: ~Copyable {
   static var probeLimit: UInt32 { 16 }
 
   package func open(maximumBits limit: UInt32) -> Bool {
-    if slots.load(ordering: .acquiring) == 0 {
-      guard let base = System.map(8 << Int(limit)) else { return false }
-      slots.store(UInt(bitPattern: base), ordering: .releasing)
-    }
+    guard slots.map(8 << Int(limit)) else { return false }
     maximumBits.store(limit, ordering: .relaxed)
     entryCount.store(0, ordering: .relaxed)
     bits.store(Self.minimumBits, ordering: .releasing)
@@ -32,9 +29,7 @@ package struct InternIndex: ~Copyable {
   }
 
   package func discard() {
-    guard let base = UnsafeMutableRawPointer(bitPattern: slots.load(ordering: .acquiring)) else {
-      return
-    }
+    guard let base = slots.mapped else { return }
     System.discard(base, 8 << Int(maximumBits.load(ordering: .relaxed)))
     entryCount.store(0, ordering: .relaxed)
     bits.store(Self.minimumBits, ordering: .releasing)

@@ -11,15 +11,10 @@ struct KeptRegisters {
   /// DWARF's numbers, in the order in which they are asked for a context: most functions leave it in r14.
   static var numbers: InlineArray<5, Int> { [14, 3, 12, 13, 15] }
 
-  /// The place of one of them.
-  static func place(of number: Int) -> UInt8 {
-    switch number {
-    case 14: 0
-    case 3: 1
-    case 12: 2
-    case 13: 3
-    default: 4
-    }
+  /// The place of one of them; `nil` of any other.
+  static func place(of number: Int) -> UInt8? {
+    for place in 0..<5 where numbers[place] == number { return UInt8(truncatingIfNeeded: place) }
+    return nil
   }
 
   /// Those that no frame further in has saved are among the registers of the call.

@@ -38,17 +38,11 @@ package struct ModuleTable: ~Copyable {
   private let count: Atomic<UInt32>
 
   package func open() -> Bool {
-    if base.load(ordering: .acquiring) == 0 {
-      guard let fresh = System.map(Self.byteCount) else { return false }
-      base.store(UInt(bitPattern: fresh), ordering: .releasing)
-    }
-    return names.open(reserving: 2)
+    base.map(Self.byteCount) && names.open(reserving: 2)
   }
 
   package func discard() {
-    guard let pointer = UnsafeMutableRawPointer(bitPattern: base.load(ordering: .acquiring)) else {
-      return
-    }
+    guard let pointer = base.mapped else { return }
     System.discard(pointer, Self.byteCount)
     names.discard(reserving: 2)
     count.store(0, ordering: .releasing)

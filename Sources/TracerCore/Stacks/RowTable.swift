@@ -103,6 +103,7 @@ package struct RowReader {
 /// The rows, named by numbers from 1. All zero is a valid, closed table.
 package struct RowTable: ~Copyable {
   static var limit: UInt32 { 1 << 18 }
+  private static var byteCount: Int { Int(limit) * MemoryLayout<Row>.stride }
 
   private let base: Atomic<UInt>
   private let count: Atomic<UInt32>
@@ -114,19 +115,13 @@ package struct RowTable: ~Copyable {
   private let hasGeneratedCode: Atomic<UInt32>
 
   package func open() -> Bool {
-    if base.load(ordering: .acquiring) == 0 {
-      guard let fresh = System.map(Int(Self.limit) * MemoryLayout<Row>.stride) else { return false }
-      base.store(UInt(bitPattern: fresh), ordering: .releasing)
-    }
-    return index.open(maximumBits: 19) && modules.open()
+    base.map(Self.byteCount) && index.open(maximumBits: 19) && modules.open()
   }
 
   package func discard() {
-    guard let rows = UnsafeMutableRawPointer(bitPattern: base.load(ordering: .acquiring)) else {
-      return
-    }
+    guard let rows = base.mapped else { return }
     index.discard()
-    System.discard(rows, Int(Self.limit) * MemoryLayout<Row>.stride)
+    System.discard(rows, Self.byteCount)
     count.store(0, ordering: .releasing)
     hasGeneratedCode.store(0, ordering: .relaxed)
     modules.discard()
@@ -252,8 +247,10 @@ package struct RowTable: ~Copyable {
       row.pointee.kept = KeptRegisters.Places(rules)
       // Where a walk comes this far, what the executor has called may tell more by all registers.
       if let register = AsyncChain.executorRegister(at: UInt(key)) {
-        if row.pointee.flags.rawValue & Row.Flags.special == 0 {
-          row.pointee.executor = KeptRegisters.place(of: register) &+ 1
+        if row.pointee.flags.rawValue & Row.Flags.special == 0,
+          let place = KeptRegisters.place(of: register)
+        {
+          row.pointee.executor = place &+ 1
         }
         row.pointee.flags.insert(.complex)
       }
