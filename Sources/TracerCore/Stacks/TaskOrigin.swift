@@ -184,7 +184,9 @@ package enum TaskOrigin {
     return nil
   }
 
-  private static func isAllocation<Memory: TaskMemory>(_ address: UInt, _ readable: inout Memory) -> Bool {
+  private static func isAllocation<Memory: TaskMemory>(_ address: UInt, _ readable: inout Memory)
+    -> Bool
+  {
     guard readable.canRead(address &- 16), readable.canRead(address &- 8) else { return false }
     let previous = stackWord(address &- 16)
     let slab = stackWord(address &- 8)
