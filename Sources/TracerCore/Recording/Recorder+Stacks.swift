@@ -109,7 +109,11 @@ extension UnsafeMutablePointer where Pointee == Core {
         let site = pointee.sites.site(origin)
         return walk.append(site.pointee, pointee.sites.rows(of: site.pointee))
       }
-      guard let context = TaskOrigin.declaring(walk.root) else { return }
+      let declaring =
+        if let cache = thread.pointee.cache { cache.declaring(walk.root, self) } else {
+          TaskOrigin.declaring(walk.root)
+        }
+      guard let context = declaring else { return }
       walk.follow(context, pointee.rows, &thread.pointee.readableContexts)
     }
   }

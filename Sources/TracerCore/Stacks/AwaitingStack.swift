@@ -334,8 +334,22 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       return known.pointee.context
     }
     guard let context = TaskOrigin.declaring(task: task, &guesses, &trace) else { return nil }
+    if known.pointee.task != 0 {
+      // Searched for again, another context may be found, as long as the function runs on another thread.
+      for position in 0...AwaitingRecord.count { records[position] = .none }
+    }
     known.pointee = TaskOrigin.Declaration(of: task, by: context)
     return context
+  }
+
+  /// The context of the function whose `async let` begins with a context; `nil` where there is none. For a
+  /// whole walk, to find what was found for the task before.
+  @inline(never)
+  func declaring(_ root: UInt, _ core: UnsafeMutablePointer<Core>) -> UInt? {
+    var guesses = LiveMemory(core, self, notingBefore: nil)
+    var trace = ReadTrace()
+    guard let task = TaskOrigin.letTask(root, &guesses, &trace) else { return nil }
+    return declaring(task, &guesses, &trace)
   }
 
   /// Notes those who await a context behind so many callers; the context that the task begins with, or `nil`
