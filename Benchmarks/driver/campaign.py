@@ -70,7 +70,7 @@ class Campaign:
         """A new one, with its file."""
         described = [
             {"name": job.name, "group": job.group, "title": job.title, "size": job.size, "small": list(job.small),
-             "is_server": bool(job.server), "absent": job.absent, "package": job.package} for job in jobs]
+             "is_server": bool(job.server), "unit": job.unit, "absent": job.absent, "package": job.package} for job in jobs]
         known = [
             {"name": mode.name, "title": mode.title, "base": mode.base, "absent": mode.absent,
              "package": mode.package} for mode in modes]
@@ -116,6 +116,11 @@ class Campaign:
         self.head |= tail
         self.write({"tail": tail})
         self.file.close()
+
+    @property
+    def is_empty(self):
+        """Whether there is no figure in it."""
+        return not any(self.others.values()) and all(record.failure for record in self.records.all)
 
     def absences(self):
         """Whom the tables leave out, and why."""

@@ -12,7 +12,7 @@ import time
 
 from driver.jobs import Job
 from driver.running import INTERPRETER
-from driver.workshop import Workshop
+from driver.workshop import Unmeasurable, Workshop
 
 JOB = Job("diff", "diff", "two dumps of very many stacks")
 STACKS = 100000
@@ -25,6 +25,13 @@ def absences():
     return [f"comparison by {tool}: not installed ({package})" for tool, package in tools if not shutil.which(tool)]
 
 
+def the_one(pattern):
+    found = glob.glob(pattern)
+    if len(found) != 1:
+        raise Unmeasurable(f"there are {len(found)} files '{os.path.basename(pattern)}' where one was to be written")
+    return found[0]
+
+
 def record(workshop, directory, stacks):
     """Dumps of ours, as they are and with names, and heaptrack's, raw and interpreted."""
     program = workshop.compile("comparison.cpp", "comparison")
@@ -34,8 +41,8 @@ def record(workshop, directory, stacks):
         environment = dict(
             os.environ, LD_PRELOAD=workshop.library, HEAPTAP="record", HEAPTAP_EXIT="dump", HEAPTAP_LOG="off",
             HEAPTAP_DIR=dumps)
-        subprocess.run([program, str(rounds), str(stacks)], env=environment, check=True)
-        os.rename(glob.glob(f"{dumps}/*.pb")[0], f"{directory}/{name}.pb")
+        workshop.run(program, str(rounds), str(stacks), env=environment)
+        os.rename(the_one(f"{dumps}/*.pb"), f"{directory}/{name}.pb")
         workshop.run(workshop.command, "symbolize", f"{directory}/{name}.pb", "-o", f"{directory}/{name}-named.pb")
         if shutil.which("heaptrack"):
             workshop.run("heaptrack", "--raw", "-o", f"{directory}/{name}-raw", program, str(rounds), str(stacks))
@@ -51,7 +58,7 @@ def measured(commands, environment):
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = status
         if status != 0:
-            raise SystemExit(f"'{' '.join(command)}' ended with status {status}")
+            raise Unmeasurable(f"'{' '.join(command)}' ended with status {os.waitstatus_to_exitcode(status)}")
         processor += usage.ru_utime + usage.ru_stime
         most = max(most, usage.ru_maxrss / 1024)
     return {"seconds": time.monotonic() - began, "processor": processor, "mebibytes": most}
@@ -76,8 +83,8 @@ def contenders(workshop, directory, cache):
         yield "the same, of dumps with names in them", None, [
             pprof + ["-diff_base", f"{old}-named.pb", f"{new}-named.pb"]]
     if shutil.which("heaptrack"):
-        raw = [glob.glob(f"{directory}/{name}-raw.*")[0] for name in ("old", "new")]
-        interpreted = [glob.glob(f"{directory}/{name}-heaptrack.*")[0] for name in ("old", "new")]
+        raw = [the_one(f"{directory}/{name}-raw.*") for name in ("old", "new")]
+        interpreted = [the_one(f"{directory}/{name}-heaptrack.*") for name in ("old", "new")]
         if os.path.exists(INTERPRETER) and shutil.which("zstd"):
             # As the script heaptrack does beside the program, if it is not told to leave it.
             lines = [

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 from driver.jobs import Job
-from driver.workshop import Workshop
+from driver.workshop import Unmeasurable, Workshop
 
 JOB = Job("snapshots", "snapshots", "snapshots of known heaps")
 
@@ -56,7 +56,7 @@ def measure(workshop: Workshop, rounds):
             stdout=subprocess.PIPE, text=True)
         try:
             if child.stdout.readline() != "ready\n":
-                raise SystemExit("'heap' has no heap")
+                raise Unmeasurable("'heap' has no heap")
             yield snapshots(workshop, child.pid, rounds) | {
                 "blocks": blocks, "byte_count": byte_count, "threads": threads}
         finally:

@@ -2,6 +2,7 @@
 """What tracing may cost, and what it does cost."""
 
 import dataclasses
+import re
 
 from driver.figures import Spread, geometric_mean
 
@@ -21,6 +22,11 @@ class Goal:
     @property
     def is_met(self):
         return self.value <= self.most
+
+    @property
+    def wanted(self):
+        """In as many digits as it has: rounded, it might be met by what does not meet it."""
+        return re.sub(r"\{:\+?\.\df\}", f"{self.most:g}", self.form)
 
 
 class Figures:
@@ -94,7 +100,7 @@ class Figures:
 def goals(tables, others):
     """All goals, those left out for which nothing was measured."""
     figures = Figures(tables, others)
-    times, more, milliseconds = "{:.2f} ×", "{:+.1f} ns", "{:.0f} ms"
+    times, more, milliseconds = "{:.2f} ×", "{:+.2f} ns", "{:.0f} ms"
     all_goals = [
         Goal("armed and dormant: real programs, geometric mean", 1.005, times, figures.mean("dormant")),
         Goal("armed and dormant: a malloc+free pair", 0.5, more, figures.more_nanoseconds("pair-25", "dormant")),

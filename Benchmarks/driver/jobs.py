@@ -29,7 +29,7 @@ class Job:
     server: object = None  # for what is measured while it serves
     absent: str | None = None
     package: str | None = None
-    says_figure: bool = False
+    unit: str | None = None  # of the figure that the program measures by itself, if that is what counts
 
     def prepare(self):
         """Makes what the job needs, so that it is no part of a run."""
@@ -145,16 +145,16 @@ def pairs(workshop):
         return lambda size: [workshop.compile(f"{name}.c", name), str(size), *map(str, arguments)]
 
     for name, title, command, size in (
-            ("pair-5", "a pair, 5 frames (ns)", program("pair", 0), 3000000),
-            ("pair-25", "a pair, 25 frames (ns)", program("pair", 20), 3000000),
-            ("pair-25-two", "a pair, 25 frames, two stacks in turn (ns)", program("pair", 20, 2), 3000000),
-            ("pair-60", "a pair, 60 frames (ns)", program("pair", 55), 1000000),
-            ("stacks-1000", "a pair, 22 frames, 1,000 stacks at random (ns)", program("stacks", 1000), 400000),
-            ("stacks-10000", "a pair, 22 frames, 10,000 stacks at random (ns)", program("stacks", 10000), 400000),
-            ("stacks-100000", "a pair, 22 frames, 100,000 stacks at random (ns)", program("stacks", 100000), 400000),
-            ("fork", "fork, exit and wait (µs)", program("fork"), 2000)):
+            ("pair-5", "a pair, 5 frames", program("pair", 0), 3000000),
+            ("pair-25", "a pair, 25 frames", program("pair", 20), 3000000),
+            ("pair-25-two", "a pair, 25 frames, two stacks in turn", program("pair", 20, 2), 3000000),
+            ("pair-60", "a pair, 60 frames", program("pair", 55), 1000000),
+            ("stacks-1000", "a pair, 22 frames, 1,000 stacks at random", program("stacks", 1000), 400000),
+            ("stacks-10000", "a pair, 22 frames, 10,000 stacks at random", program("stacks", 10000), 400000),
+            ("stacks-100000", "a pair, 22 frames, 100,000 stacks at random", program("stacks", 100000), 400000),
+            ("fork", "fork, exit and wait", program("fork"), 2000)):
         small = (20000, 60000) if name.startswith("pair") else ()
-        yield Job(name, "pairs", title, command, size, small, says_figure=True)
+        yield Job(name, "pairs", title, command, size, small, unit="µs" if name == "fork" else "ns")
 
 
 def python_job():

@@ -112,7 +112,8 @@ def python_modes(workshop, venv):
 def installed_memray(directory):
     """A virtual environment with memray, kept for the next time; None where it cannot be had."""
     python = f"{directory}/bin/python"
-    if not os.path.exists(python):
+    # Its own command is what is installed last.
+    if not os.path.exists(f"{directory}/bin/memray"):
         shutil.rmtree(directory, ignore_errors=True)
         for command in (
                 ["/usr/bin/python3", "-m", "venv", directory], [python, "-m", "pip", "install", "-q", "memray"]):

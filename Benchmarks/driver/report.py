@@ -45,7 +45,7 @@ def sections(campaign):
         "headline": headline(tables, real),
         "goals": tables.goals(reached),
         "costs": tables.costs(reached, pairs),
-        "losses": tables.losses(real + synthetic),
+        "losses": tables.losses(real + synthetic + pairs),
     }
     return {name: text for name, text in made.items() if text.count("\n") > 2 or not text.startswith("|")}
 

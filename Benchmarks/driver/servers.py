@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -14,6 +15,13 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def end_group(child):
+    """Ends what was started in a session of its own, and what that has started: the meter alone is no server."""
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 class ServerFailure(Exception):
@@ -31,7 +39,7 @@ class Server:
         os.mkdir(self.directory)
         self.process = subprocess.Popen(
             [workshop.meter, self.figures, *before, *self.command()], cwd=self.directory,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
     def wait_until_it_answers(self):
         end = time.monotonic() + PATIENCE
@@ -91,15 +99,16 @@ class Nginx(Server):
         self.process.wait(PATIENCE)
 
 
+SERVERS = {"redis": Redis, "nginx": Nginx}
+
+
 @contextlib.contextmanager
 def started(workshop, name, before):
     """A server that answers, ended when the context is left."""
-    server = {"redis": Redis, "nginx": Nginx}[name](workshop, before)
+    server = SERVERS[name](workshop, before)
     try:
         server.wait_until_it_answers()
         yield server
         server.end()
     finally:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
+        end_group(server.process)

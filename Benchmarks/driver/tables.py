@@ -46,8 +46,13 @@ class Tables:
         title, base = self.modes[mode]["title"], self.modes[mode]["base"]
         return title if base == "bare" else f"{title} ÷ {self.modes[base]['title']}"
 
+    @staticmethod
+    def titled(job):
+        """A job by its title, where a row is in its unit."""
+        return f"{job['title']} ({job['unit']})"
+
     def figure(self, job):
-        return "processor" if job["is_server"] else "seconds"
+        return "said" if job["unit"] else "processor" if job["is_server"] else "seconds"
 
     def ratio(self, job, mode, figure):
         if mode not in self.modes:
@@ -97,8 +102,9 @@ class Tables:
             ours = self.records.ratio(name, "recording", "bare", "processor")
             if not ours or not beside:
                 continue
-            ratios = sorted((alone[n] + beside[n]) / bare[n] for n in beside if n in bare)
-            rows.append([job["title"], f"{ours.median:.2f}", f"{ratios[len(ratios) // 2]:.2f}"])
+            theirs = Spread.of([(alone[n] + beside[n]) / bare[n] for n in beside if n in bare])
+            if theirs:
+                rows.append([job["title"], f"{ours.median:.2f}", f"{theirs.median:.2f}"])
         return table(["", "recording", "heaptrack and its interpreter"], rows)
 
     def memory(self, jobs):
@@ -143,7 +149,7 @@ class Tables:
         for job in jobs:
             figures = [self.records.spread(job["name"], mode, "said") for mode in modes]
             if any(figures):
-                rows.append([job["title"], *(f"{figure.median:.1f}" if figure else "" for figure in figures)])
+                rows.append([self.titled(job), *(f"{figure.median:.1f}" if figure else "" for figure in figures)])
         return table(["", *map(self.title, modes)], rows)
 
     def python(self, jobs):
@@ -162,6 +168,8 @@ class Tables:
         rows = []
         for one in found:
             count = one["allocations"]
+            if not count:
+                continue
             remembered = count - one["followed"] - one["walked"]
             shares = [f"{100 * part / count:.2f} %" for part in (remembered, one["followed"], one["walked"])]
             rows.append([titles[one["job"]], f"{count:,}", f"{one['stacks']:,}", *shares])
@@ -185,7 +193,7 @@ class Tables:
 
     def goals(self, found):
         return table(["", "wanted, at most", "measured", ""], [
-            [goal.what, goal.form.format(goal.most), goal.form.format(goal.value), "" if goal.is_met else "**not met**"]
+            [goal.what, goal.wanted, goal.form.format(goal.value), "" if goal.is_met else "**not met**"]
             for goal in found])
 
     def costs(self, found, pairs):
@@ -196,7 +204,7 @@ class Tables:
             bare, recording, theirs = (spreads[SAID.index(mode)] for mode in ("bare", "recording", "heaptrack-inside"))
             if bare and recording:
                 other = f" (heaptrack, in the process alone: {theirs.median - bare.median:+.0f})" if theirs else ""
-                rows.append([f"recording: {job['title']}", f"{recording.median - bare.median:+.0f}{other}"])
+                rows.append([f"recording: {self.titled(job)}", f"{recording.median - bare.median:+.0f}{other}"])
         return table(["", "measured"], rows)
 
     def losses(self, jobs):

@@ -2,13 +2,24 @@
 """What is computed from records. To run: `python3 -m unittest driver.test_figures`, in the directory above."""
 
 import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
 import unittest
 import xml.etree.ElementTree
+from unittest import mock
 
+from driver import diffs, servers
+from driver.campaign import Campaign
 from driver.figures import Record, Records, Spread, geometric_mean
+from driver.goals import Goal
 from driver.plot import svg
 from driver.report import filled
+from driver.tables import Tables
 from driver.warm import judged
+from driver.workshop import BENCHMARKS, Unmeasurable, Workshop
 
 
 class FigureTests(unittest.TestCase):
@@ -79,6 +90,124 @@ class DocumentTests(unittest.TestCase):
         texts = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
         self.assertIn("a & b", texts)
         self.assertNotIn("LSan", texts)  # it has no figures
+
+
+class TableTests(unittest.TestCase):
+    def tables(self, *records, unit=None):
+        job = {"name": "job", "title": "a job", "is_server": False, "unit": unit, "small": [10, 20]}
+        modes = [
+            {"name": name, "title": name, "base": "bare", "absent": None, "package": None}
+            for name in ("bare", "recording", "heaptrack", "heaptrack-inside")]
+        campaign = Campaign([job], modes)
+        for record in records:
+            campaign.records.add(record)
+        return Tables(campaign), [job]
+
+    def test_a_title_has_a_unit_where_the_row_is_in_it(self):
+        tables, jobs = self.tables(
+            Record("job", "bare", 0, said=9.0), Record("job", "recording", 0, said=20.0),
+            Record("job@10", "bare", 0, instructions=1000), Record("job@20", "bare", 0, instructions=2440),
+            unit="ns")
+        self.assertIn("| a job (ns) | 9.0 | 20.0 |", tables.said(jobs))
+        self.assertIn("| a job | 144 |", tables.instructions(jobs, lambda count, base: ""))
+
+    def test_a_pair_in_which_another_is_faster_is_told(self):
+        tables, jobs = self.tables(
+            Record("job", "bare", 0, said=10.0), Record("job", "recording", 0, said=20.0),
+            Record("job", "heaptrack-inside", 0, said=15.0), unit="ns")
+        self.assertIn("a job: heaptrack-inside takes 1.50, recording 2.00", tables.losses(jobs))
+
+    def test_processor_time_is_the_median_of_an_even_number_too(self):
+        records = []
+        for number, beside in enumerate((1.0, 3.0)):
+            records.append(Record("job", "bare", number, processor=1.0))
+            records.append(Record("job", "recording", number, processor=1.5))
+            records.append(Record("job", "heaptrack", number, processor=2.0, beside=beside))
+        tables, jobs = self.tables(*records)
+        self.assertIn("| a job | 1.50 | 4.00 |", tables.processor(jobs))
+
+    def test_a_dump_that_says_nothing_of_its_stacks_is_in_no_row(self):
+        tables, _ = self.tables()
+        nothing = {"job": "job", "allocations": 0, "stacks": 0, "followed": 0, "walked": 0}
+        self.assertNotIn("a job", tables.stacks([nothing]))
+
+    def test_what_is_wanted_is_not_rounded(self):
+        goal = Goal("what", 1.005, "{:.2f} ×", 1.004)
+        self.assertEqual((goal.wanted, goal.is_met), ("1.005 ×", True))
+
+
+class Sleeper(servers.Server):
+    """A server that never answers."""
+
+    name = "sleeper"
+
+    def command(self):
+        return ["sh", "-c", "echo $$ >started; mv started process; exec sleep 1000"]
+
+    def wait_until_it_answers(self):
+        self.wait_until(lambda: os.path.exists(f"{self.directory}/process"))
+        super().wait_until_it_answers()
+
+    @staticmethod
+    def wait_until(is_so):
+        end = time.monotonic() + 60
+        while not is_so() and time.monotonic() < end:
+            time.sleep(0.05)
+
+
+class RunTests(unittest.TestCase):
+    def run_it(self, *arguments):
+        return subprocess.run(
+            [sys.executable, f"{BENCHMARKS}/run", *arguments], capture_output=True, text=True, check=False)
+
+    def test_a_server_that_does_not_answer_is_ended(self):
+        with Workshop("/nowhere") as workshop, mock.patch.dict(servers.SERVERS, sleeper=Sleeper):
+            with mock.patch.object(servers, "PATIENCE", 1), self.assertRaises(servers.ServerFailure):
+                with servers.started(workshop, "sleeper", []):
+                    self.fail("it answers")
+            [path] = [f"{workshop.directory}/{name}/process" for name in os.listdir(workshop.directory) if
+                      name.startswith("sleeper-") and os.path.isdir(f"{workshop.directory}/{name}")]
+            with open(path, encoding="ascii") as file:
+                process = int(file.read())
+            Sleeper.wait_until(lambda: not lives(process))
+            self.assertFalse(lives(process))
+
+    def test_what_cannot_be_compiled_leaves_nothing(self):
+        with tempfile.TemporaryDirectory() as directory:
+            with mock.patch("driver.workshop.roomy_directory", return_value=directory):
+                with mock.patch.dict(os.environ, PATH="/nowhere"), self.assertRaises(Unmeasurable):
+                    with Workshop("/nowhere"):
+                        self.fail("there is a compiler")
+            self.assertEqual(os.listdir(directory), [])
+
+    def test_a_dump_that_was_not_written_is_told(self):
+        with self.assertRaisesRegex(Unmeasurable, "there are 0 files"):
+            diffs.the_one("/nowhere/*.pb")
+
+    def test_what_there_is_not_is_refused(self):
+        for arguments, sentence in (
+                (["--parts", "times,tea"], "--parts takes times,instructions,snapshots,diff, and not 'tea'"),
+                (["--products", "/nowhere"], "there is no 'libheaptap.so' in '/nowhere'")):
+            done = self.run_it(*arguments)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(sentence, done.stderr)
+
+    def test_a_part_of_a_run_is_not_published(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+            file.write('{"head": {"options": {"rounds": 1, "partial": true}}, "jobs": [], "modes": []}\n')
+            file.flush()
+            done = self.run_it("--from", file.name, "--publish")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("has a part of a run, and --publish takes a whole one", done.stderr)
+
+
+def lives(process):
+    """Whether it runs; one that has ended and waits for its parent does not."""
+    try:
+        with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@ ROOT = os.path.dirname(BENCHMARKS)
 PROGRAMS = f"{BENCHMARKS}/Programs"
 
 
+class Unmeasurable(Exception):
+    """Why something cannot be measured at all."""
+
+
 def roomy_directory():
     """In memory, if that has room; containers often have a little only."""
     with contextlib.suppress(OSError):
@@ -32,9 +36,14 @@ class Workshop:
         os.symlink(os.path.abspath(f"{products}/libheaptap.so"), self.library)
         self.dumps = self.path("dumps")
         os.mkdir(self.dumps)
-        self.meter = self.compile("meter.c", "meter")
+        self.meter = None
 
     def __enter__(self):
+        try:
+            self.meter = self.compile("meter.c", "meter")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -65,9 +74,12 @@ class Workshop:
     @staticmethod
     def run(*command, **options):
         """Runs what prepares a measurement; what it has to say is shown when it fails."""
-        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        except OSError as error:
+            raise Unmeasurable(f"'{command[0]}' does not run: {error.strerror}") from None
         if done.returncode != 0:
-            raise SystemExit(f"'{' '.join(command)}' ended with status {done.returncode}: {done.stderr[-2000:]}")
+            raise Unmeasurable(f"'{' '.join(command)}' ended with status {done.returncode}: {done.stderr[-2000:]}")
         return done.stdout
 
     def clear_dumps(self):

@@ -69,7 +69,7 @@ public func didLoad() {
   if core.pointee.settings.mode == .recording,
     core.pointee.isRecording.load(ordering: .relaxed) == 0
   {
-    core.tellNotStarted()
+    core.tellNotStarted(ENOMEM)
   }
   install(core.pointee.settings.startSignal, .foreignStartHandler)
   install(core.pointee.settings.snapshotSignal, .foreignSnapshotHandler)

@@ -192,6 +192,33 @@ import Testing
     #expect(guest.messages().contains { $0.contains("frames a stack, one sample in 4096 B") })
   }
 
+  @Test func `a start that would sample at another distance than the program has is told why`()
+    throws
+  {
+    let guest = try Obedient("1", ["HEAPTAP_SAMPLE": "64K"])
+    #expect(try guest.tell("sample 4096") == "sampled 0")
+    let reason =
+      "did not start: the program has sampled one in 4096 B before, HEAPTAP_SAMPLE asks for one in 64 KiB"
+    guest.signal(SIGUSR1)
+    try guest.wait(forMessage: reason)
+    let asked = try run([Workshop.command, "start", "\(guest.pid)"])
+    #expect(asked.status == 2 && asked.errors.contains(reason), "\(asked.errors)")
+    // What the program asks for and does not get it is told itself, and nobody else.
+    #expect(try guest.tell("sample 8192") == "sampled \(EBUSY)")
+    #expect(guest.messages(with: "did not start").count == 2)
+  }
+
+  @Test func `of samples nobody says that none of them is lost`() throws {
+    let guest = try Obedient("1", ["HEAPTAP_LEAKS": "1"])
+    #expect(try guest.tell("sample 4096 1") == "sampled 0")
+    try guest.tell("allocate 1000 1000")
+    #expect(guest.end("exit").status == 0)
+    let snapshot = try guest.box.snapshot()
+    #expect(snapshot.liveBlocks > 0 && !snapshot.header.hasReach)
+    #expect(snapshot.header["reach.problem"]?.contains("few blocks were recorded") == true)
+    #expect(guest.messages(with: "leaks were not looked for: few blocks were recorded").count == 1)
+  }
+
   @Test func `the picture of the peak is one of estimates, and temporary blocks are not known`()
     throws
   {

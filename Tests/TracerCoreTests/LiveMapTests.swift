@@ -127,4 +127,17 @@ import Testing
     #expect(!word.isBlock(at: 0x10, epoch: 7))
     #expect(!word.isBlock(at: 0x18, epoch: 6))
   }
+
+  @Test func `no word of nothing is a block of any recording`() {
+    var epoch: UInt32 = 0
+    for _ in 0..<20 {
+      let next = BlockWord.epoch(after: epoch)
+      #expect(!BlockWord(bits: 0).isBlock(at: 0, epoch: next))
+      // Nor is one that the recording before has left.
+      let left = BlockWord(site: 7, generation: 1, epoch: epoch, byteCount: 8, address: 0x20)
+      #expect(!left.isBlock(at: 0x20, epoch: next))
+      epoch = next
+    }
+    #expect(!BlockWord(bits: 0).isBlock(at: 0, epoch: BlockWord.epoch(after: .max)))
+  }
 }

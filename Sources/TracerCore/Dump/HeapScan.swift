@@ -151,7 +151,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     scan.typesProblem = problem
     forEachRecordedBlock(bornBefore: generation) { address, word, byteCount in
       guard word.site < scan.siteLimit else {
-        scan.omittedBytes = scan.omittedBytes &+ byteCount
+        scan.omittedBytes = scan.omittedBytes &+ bytes(for: byteCount)
         return
       }
       if types != nil, mayHaveTypes(word.site, types.unsafelyUnwrapped) {
@@ -192,7 +192,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     let isSampled = pointee.sampling.isOn
     let weight = isSampled ? pointee.sampling.mean.weight(of: byteCount) : Self.asItIs(byteCount)
     guard add(word.site, word.generation, 0, type, reach, byteCount, weight) else {
-      scan.omittedBytes = scan.omittedBytes &+ (isSampled ? weight.wholeBytes : byteCount)
+      scan.omittedBytes = scan.omittedBytes &+ bytes(for: byteCount)
       return
     }
     scan.histogram.add(byteCount, weight)
@@ -203,6 +203,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard type != 0 else { return }
     scan.typedBlocks = scan.typedBlocks &+ 1
     scan.typedBytes = scan.typedBytes &+ byteCount
+  }
+
+  /// What a recorded block of a size stands for.
+  private func bytes(for byteCount: UInt64) -> UInt64 {
+    pointee.sampling.isOn ? pointee.sampling.mean.weight(of: byteCount).wholeBytes : byteCount
   }
 
   /// A block that stands for itself, in whole figures.

@@ -9,7 +9,7 @@ enum LeakProblem: UInt32 {
   case notAsked = 0
   case none
   case noMemory, noProcess, died, filtered, refused, tooManyThreads, notInTime, noThreadList
-  case noMappings, noPageMap, noRegisters, otherNumbers
+  case noMappings, noPageMap, noRegisters, otherNumbers, sampled
 
   /// What a dump, and a message, say after "leaks were not looked for: ".
   var words: StaticString {
@@ -27,6 +27,8 @@ enum LeakProblem: UInt32 {
     case .noPageMap: "/proc/self/pagemap cannot be read"
     case .otherNumbers: "/proc is that of another PID namespace"
     case .noRegisters: "the registers of a thread could not be read"
+    case .sampled:
+      "few blocks were recorded, and the others may lead to them (heaptap_start_sampling)"
     }
   }
 }
@@ -77,7 +79,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   ///
   /// Cost: a second for a GiB or two of what is read, in which no thread runs.
   func searchForLeaks() {
-    let problem = runHelper()
+    let problem = pointee.sampling.isOn ? .sampled : runHelper()
     if problem != .none {
       pointee.leaks.problem.store(problem.rawValue, ordering: .relaxed)
       withMessage { message in

@@ -68,9 +68,9 @@ extension UnsafeMutablePointer where Pointee == Core {
         pointee.limits.mark.describe(into: &message)
         message.append(": ")
       } else {
-        message.append(
-          "recording did not start at HEAPTAP_START: the kernel gave no memory for the")
-        message.append(" tables; ")
+        message.append("recording did not start at HEAPTAP_START")
+        appendReason(error, to: &message)
+        message.append("; ")
       }
       appendFullness(to: &message)
       notify(error == 0 ? .started : .trouble, message.bytes)

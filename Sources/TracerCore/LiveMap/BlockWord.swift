@@ -7,7 +7,7 @@
 ///     bits 22…31  generation, 1…1023; the last one lasts for the rest of the recording
 ///     bits 32…55  requested bytes, where the block is not large
 ///     bits 56…57  address bits 3 and 4
-///     bits 58…60  epoch of the recording
+///     bits 58…60  epoch of the recording, which is 0 of no block
 ///     bit  61     large: the size is in the next word, which the block itself covers
 ///     bit  62     this word is the size of a large block, and no block
 ///
@@ -40,8 +40,12 @@ package struct BlockWord: Equatable {
 
   /// What the words of all blocks have in common that are born in a generation of a recording.
   package static func birth(generation: UInt32, epoch: UInt32) -> UInt64 {
-    UInt64(generation) << 22 | UInt64(epoch & epochMask) << 58
+    UInt64(generation) << 22 | mark(epoch)
   }
+
+  /// The epoch as words carry it.
+  @inline(__always)
+  static func mark(_ epoch: UInt32) -> UInt64 { UInt64(epoch & epochMask) << 58 }
 
   /// A block that is not large.
   @inline(__always)
@@ -70,11 +74,24 @@ package struct BlockWord: Equatable {
   /// The size that this word keeps for the large block before it.
   @inline(__always) package var largeByteCount: UInt64 { bits & (Self.sizeFlag &- 1) }
 
+  /// The epoch of the recording that follows one, and of the first, which follows 0.
+  package static func epoch(after epoch: UInt32) -> UInt32 {
+    // As words keep it it is never 0, so that a word of nothing is of no recording.
+    (epoch &+ 1) & epochMask == 0 ? epoch &+ 2 : epoch &+ 1
+  }
+
   /// Whether this is the entry of a block of this recording at exactly this address.
   @inline(__always)
   package func isBlock(at address: UInt, epoch: UInt32) -> Bool {
-    let mask: UInt64 = 3 << 56 | 7 << 58 | Self.sizeFlag
-    let expected = Self.addressBits(address) | UInt64(epoch & Self.epochMask) << 58
-    return bits & mask == expected && site != 0
+    bits & (Self.identityMask | Self.sizeFlag) == Self.addressBits(address) | Self.mark(epoch)
   }
+
+  /// Whether it is that of a block that is not large, of the recording with this mark.
+  @inline(__always)
+  func isSmallBlock(at address: UInt, mark: UInt64) -> Bool {
+    (bits ^ Self.addressBits(address) ^ mark)
+      & (Self.identityMask | Self.sizeFlag | Self.largeFlag) == 0
+  }
+
+  private static var identityMask: UInt64 { 3 << 56 | UInt64(epochMask) << 58 }
 }

@@ -115,11 +115,11 @@ package struct LiveMap: ~Copyable {
 
   /// Takes a block out that is not large; `nil` for any other, which stays.
   @inline(__always)
-  func takeQuickly(_ address: UInt, epoch: UInt32) -> UInt64? {
+  func takeQuickly(_ address: UInt, mark: UInt64) -> UInt64? {
     guard address < Self.addressLimit, let shadow = shadow(address) else { return nil }
     let cell = Self.word(shadow, Self.index(address))
     let word = BlockWord(bits: cell.pointee.load(ordering: .relaxed))
-    guard word.isBlock(at: address, epoch: epoch), !word.isLarge else { return nil }
+    guard word.isSmallBlock(at: address, mark: mark) else { return nil }
     cell.pointee.store(0, ordering: .relaxed)
     return word.smallByteCount
   }

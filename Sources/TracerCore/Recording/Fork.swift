@@ -22,7 +22,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.dumps.written.store(0, ordering: .relaxed)
     // The parent's worker may have been switching them.
     if pointee.isRecording.load(ordering: .relaxed) == Self.isStopping {
-      pointee.isRecording.store(0, ordering: .relaxed)
+      close()
     }
     let entries = pointee.isRecording.load(ordering: .relaxed) != 0 ? recordingEntries : 0
     tracer_services.switch_freeing_entries?(entries)
@@ -67,7 +67,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   package func turnOff() {
     tracer_services.switch_allocating_entries?(0)
     tracer_services.switch_freeing_entries?(0)
-    pointee.isRecording.store(0, ordering: .releasing)
+    close()
     pointee.isOff = true
     tracer_services.restore_signal?(pointee.settings.startSignal)
     tracer_services.restore_signal?(pointee.settings.snapshotSignal)

@@ -71,6 +71,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     if thread.pointee.epoch.load(ordering: .relaxed) != 0 { thread.clear() }
     thread.useOwnTallies()
     numberThread(thread)
+    thread.pointee.mark = BlockWord.mark(pointee.epoch.load(ordering: .relaxed))
     thread.pointee.epoch.store(pointee.epoch.load(ordering: .relaxed), ordering: .releasing)
   }
 
@@ -438,7 +439,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) -> Bool {
     let balance = thread.pointee.balance &- Int64(truncatingIfNeeded: byteCount)
     thread.pointee.balance = balance
-    return balance <= 0 &- publishLimit
+    return balance &+ publishLimit <= 0
   }
 
   /// Adds the thread's balance to the process's, and raises the high-water mark.

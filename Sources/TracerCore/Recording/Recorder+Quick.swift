@@ -25,8 +25,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard thread.pointee.isInside.load(ordering: .relaxed) == 0 else { return nil }
     thread.pointee.isInside.store(1, ordering: .relaxed)
     // After the store, as in `enter`.
-    guard pointee.isRecording.load(ordering: .acquiring) != 0,
-      thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed)
+    guard
+      thread.pointee.epoch.load(ordering: .relaxed) == pointee.openEpoch.load(ordering: .acquiring)
     else {
       leave(thread)
       return nil
@@ -83,7 +83,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard let thread = enterQuickly() else { return .unusual }
     guard
       let byteCount = pointee.map.takeQuickly(
-        UInt(bitPattern: block), epoch: pointee.epoch.load(ordering: .relaxed))
+        UInt(bitPattern: block), mark: thread.pointee.mark)
     else {
       leave(thread)
       return .unusual

@@ -69,10 +69,12 @@ extension UnsafeMutablePointer where Pointee == Core {
     generationStart(1).pointee = GenerationStart(
       wall: pointee.startWall, monotonic: pointee.startMonotonic)
     pointee.generation.store(1, ordering: .relaxed)
-    let epoch = pointee.epoch.wrappingAdd(1, ordering: .releasing).newValue
+    let epoch = BlockWord.epoch(after: pointee.epoch.load(ordering: .relaxed))
+    pointee.epoch.store(epoch, ordering: .releasing)
     pointee.birth.store(BlockWord.birth(generation: 1, epoch: epoch), ordering: .releasing)
     // Releasing: pairs with the acquiring load in `enter`, which then finds all of the above.
     pointee.isRecording.store(1, ordering: .releasing)
+    pointee.openEpoch.store(epoch, ordering: .releasing)
     // First those that give back: a block that is recorded must not be freed unseen.
     tracer_services.switch_freeing_entries?(recordingEntries)
     tracer_services.switch_allocating_entries?(recordingEntries)
@@ -107,11 +109,20 @@ extension UnsafeMutablePointer where Pointee == Core {
     tracer_services.switch_allocating_entries?(0)
   }
 
+  /// Has no thread enter any more.
+  func close() {
+    pointee.openEpoch.store(Self.noEpoch, ordering: .releasing)
+    pointee.isRecording.store(0, ordering: .releasing)
+  }
+
+  /// No thread's: one that has not begun to record has 0.
+  private static var noEpoch: UInt32 { .max }
+
   package func stopRecording() {
     guard pointee.isRecording.load(ordering: .acquiring) != 0 else { return }
     tracer_services.switch_allocating_entries?(0)
     tracer_services.switch_freeing_entries?(0)
-    pointee.isRecording.store(0, ordering: .releasing)
+    close()
     pointee.wakeAtBytes.store(0, ordering: .relaxed)
     // Words in the map carry their epoch, so that a late one harms nobody. The tables are another
     // matter: they go only when no thread is in them.

@@ -45,6 +45,9 @@ package struct ThreadState: ~Copyable {
   /// 1 while an operator delete is running, whose inner free is not another one.
   package var isDeleting: UInt32
 
+  /// The epoch as words of blocks carry it.
+  var mark: UInt64
+
   package let counters: Counters
 
   /// Traced bytes since the balance was last published, and the most that they have been since.

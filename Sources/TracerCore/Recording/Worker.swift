@@ -139,10 +139,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     let wasRecording = pointee.isRecording.load(ordering: .relaxed) != 0
     let error = startRecording(depth: depth, sampling: sampling)
     page?.pointee.start_result = UInt32(bitPattern: error)
-    // EBUSY is the answer to a wish of the program's own.
-    if wasRecording || !isTold || error == EBUSY { return error }
+    // EBUSY is the answer to a wish of the program's own, where it has one.
+    if wasRecording || !isTold || error == EBUSY && sampling != nil { return error }
     guard error == 0 else {
-      tellNotStarted()
+      tellNotStarted(error)
       return error
     }
     withMessage { message in
@@ -262,14 +262,27 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
   }
 
-  /// Says that there was no room to record in, which the process is not to notice in any other way.
-  package func tellNotStarted() {
+  /// Says why there is no recording, which the process is not to notice in any other way.
+  package func tellNotStarted(_ error: Int32) {
     withMessage { message in
-      message.append("recording did not start: the kernel gave no memory for the tables")
-      message.append(" (RLIMIT_AS, or strict overcommit)")
+      message.append("recording did not start")
+      appendReason(error, to: &message)
       page?.setText(ControlPage.messageOffset, capacity: 512, message.bytes)
       notify(.trouble, message.bytes)
     }
+  }
+
+  /// `: the kernel gave no memory for the tables (…)`, of an error of `startRecording`.
+  func appendReason(_ error: Int32, to message: inout TextBuffer) {
+    guard error == EBUSY else {
+      message.append(": the kernel gave no memory for the tables")
+      return message.append(" (RLIMIT_AS, or strict overcommit)")
+    }
+    message.append(": the program has sampled one in ")
+    message.append(byteCount: pointee.sampling.mean.byteCount)
+    message.append(" before, HEAPTAP_SAMPLE asks for one in ")
+    message.append(byteCount: pointee.settings.sampleByteCount)
+    message.append(", and a process keeps its distance (HEAPTAP_SAMPLE=off records every block)")
   }
 
   /// The dump at the end of the process, by whichever thread.

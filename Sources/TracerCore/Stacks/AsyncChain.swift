@@ -42,30 +42,29 @@ package struct AsyncChain {
 
   /// Whether a function keeps an async context at rbp - 8 where these rules hold.
   ///
-  /// Cold: a system call for a function with a frame pointer. Code that may be executed and not read
-  /// is taken for no part of anything.
-  static func isPart(_ rules: UnwindRules) -> Bool {
-    guard rules.cfaRegister == 6, rules.cfaExpression == 0, let last = code(rules, before: 0) else {
-      return false
-    }
+  /// Code that may be executed and not read is taken for no part of anything.
+  static func isPart(_ rules: UnwindRules, _ readable: borrowing ReadableCode) -> Bool {
+    guard rules.cfaRegister == 6, rules.cfaExpression == 0,
+      let last = code(rules, before: 0, readable)
+    else { return false }
     if last == prologue { return true }
     // `sub $8,%rsp` belongs to it where registers are pushed below the context.
-    return last >> 32 == 0x08ec_8348 && code(rules, before: 4) == prologue
+    return last >> 32 == 0x08ec_8348 && code(rules, before: 4, readable) == prologue
   }
 
   /// The eight bytes that end so far before the frame pointer is the frame's.
-  private static func code(_ rules: UnwindRules, before byteCount: UInt) -> UInt64? {
+  private static func code(
+    _ rules: UnwindRules, before byteCount: UInt, _ readable: borrowing ReadableCode
+  ) -> UInt64? {
     let start = rules.framePointerSince &- byteCount &- 8
-    guard start >= 4096, start < LiveMap.addressLimit, System.isReadable(start) else { return nil }
+    guard readable.canRead(start) else { return nil }
     return UnsafeRawPointer(bitPattern: start)?.loadUnaligned(as: UInt64.self)
   }
 
   /// The register that has the task, where a return address is that of an executor's call of one: DWARF's
   /// number, or `nil`. (Job::ResumeTask is at 56 of a task, and its argument at 64.)
-  ///
-  /// Cold: a system call.
-  static func executorRegister(at counter: UInt) -> Int? {
-    guard counter > 4096 &+ 8, System.isReadable(counter &- 8),
+  static func executorRegister(at counter: UInt, _ readable: borrowing ReadableCode) -> Int? {
+    guard readable.canRead(counter &- 8),
       let place = UnsafeRawPointer(bitPattern: counter &- 8)
     else { return nil }
     let code = place.loadUnaligned(as: UInt64.self)

@@ -23,6 +23,8 @@ package struct LoadedModule {
   package var pathOffset: UInt32
   package var pathByteCount: UInt32
   package var buildIDByteCount: UInt32
+  /// Where the build ID was read; 0 where there is none.
+  package var buildIDAddress: UInt = 0
   /// 1 once all of the above is written.
   package var isReady: UInt32
   package var buildID: InlineArray<32, UInt8>
@@ -70,15 +72,49 @@ package struct ModuleTable: ~Copyable {
   /// frame lives, nobody can unload it. Cold: once for each new return address.
   package func number(holding address: UInt64) -> UInt32 {
     var object = tracer_object()
-    guard base.load(ordering: .relaxed) != 0, tracer_find_object(address, &object) == 0,
-      var found = Self.describe(object, holding: address)
-    else { return 0 }
+    guard base.load(ordering: .relaxed) != 0, tracer_find_object(address, &object) == 0 else {
+      return 0
+    }
+    let known = knownNumber(holding: address, object)
+    if known != 0 { return known }
+    guard var found = Self.describe(object, holding: address) else { return 0 }
     var number: UInt32 = 1
     while number <= moduleCount {
       if isSame(module(number).pointee, found, named: object.name) { return number }
       number &+= 1
     }
     return add(&found, named: object.name)
+  }
+
+  /// The module whose file is still where it was found: of the same name, with the same tables and the same
+  /// build ID at their addresses; 0 where none is. Without a call to the kernel, of which `describe` needs
+  /// several: what could be read at that address of that file can be.
+  private func knownNumber(holding address: UInt64, _ object: tracer_object) -> UInt32 {
+    var number: UInt32 = 1
+    while number <= moduleCount {
+      let known = module(number)
+      if known.pointee.isReady == 1, known.pointee.buildIDByteCount > 0,
+        address >= known.pointee.start, address < known.pointee.limit,
+        known.pointee.loadBias == object.load_bias,
+        known.pointee.ehFrameHeader == UInt(bitPattern: object.eh_frame_header),
+        isPath(of: known.pointee, object.name), hasBuildID(known)
+      {
+        return number
+      }
+      number &+= 1
+    }
+    return 0
+  }
+
+  private func hasBuildID(_ module: UnsafeMutablePointer<LoadedModule>) -> Bool {
+    guard let place = UnsafeRawPointer(bitPattern: module.pointee.buildIDAddress) else {
+      return false
+    }
+    for position in 0..<Int(min(module.pointee.buildIDByteCount, 32))
+    where place.load(fromByteOffset: position, as: UInt8.self) != module.pointee.buildID[position] {
+      return false
+    }
+    return true
   }
 
   /// The same file at the same place, whether or not it was unloaded and loaded again. Where no
@@ -214,6 +250,7 @@ package struct ModuleTable: ~Copyable {
         note.loadUnaligned(fromByteOffset: 12, as: UInt32.self) == 0x0055_4e47
       {
         module.buildIDByteCount = UInt32(min(size, 32))
+        module.buildIDAddress = start &+ position &+ contents
         for index in 0..<Int(module.buildIDByteCount) {
           module.buildID[index] = note.load(
             fromByteOffset: Int(contents) &+ index, as: UInt8.self)

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which part of a stack may be read without asking the kernel again.
 
+import CTracerPlatform
+import Synchronization
+
 /// A run of pages that were found to be readable: the part of a thread's stack that walks have seen.
 ///
 /// An exact unwind of a sound stack reads nothing else than that stack. Hand-written code, generated
@@ -86,6 +89,32 @@ package struct ReadablePages {
     else { return false }
     pages[unchecked: Int(address >> 12 & 15)] = address >> 12 &+ 1
     return true
+  }
+}
+
+/// Pages of modules' code that were found to be readable, by any thread. Code may be executed and not read.
+///
+/// All zero knows of no page.
+package struct ReadableCode: ~Copyable {
+  private let pages: InlineArray<64, Atomic<UInt>>
+
+  /// Whether eight bytes before a call that is on a stack can be read. Cost: a comparison; a system call for a
+  /// page not seen lately.
+  borrowing func canRead(_ address: UInt) -> Bool {
+    guard address >= 4096, address < LiveMap.addressLimit else { return false }
+    let page = address >> 12
+    guard address & 4095 <= 4088 else { return System.isReadable(address) }
+    // Kept one higher, so that an empty slot is no page.
+    let slot = Int(page & 63)
+    if pages[slot].load(ordering: .relaxed) == page &+ 1 { return true }
+    guard System.isReadable(address) else { return false }
+    pages[slot].store(page &+ 1, ordering: .relaxed)
+    return true
+  }
+
+  /// Forgets all pages: a module is unloaded.
+  borrowing func forget() {
+    for slot in 0..<64 { pages[slot].store(0, ordering: .relaxed) }
   }
 }
 

@@ -38,9 +38,11 @@ struct RegisterState {
 
   /// The context of an async function without a frame of its own kind, if an executor's call of a task
   /// has led to it.
-  func context(calledFrom executor: RegisterState) -> UInt? {
+  func context(
+    calledFrom executor: RegisterState, _ readable: borrowing ReadableCode
+  ) -> UInt? {
     guard !executor.isExact,
-      let register = AsyncChain.executorRegister(at: executor.counter),
+      let register = AsyncChain.executorRegister(at: executor.counter, readable),
       let task = executor.value(register)
     else { return nil }
     return TaskOrigin.context(of: task) { value(KeptRegisters.numbers[$0]) ?? 0 }

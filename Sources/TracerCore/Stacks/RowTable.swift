@@ -109,6 +109,7 @@ package struct RowTable: ~Copyable {
   private let count: Atomic<UInt32>
   private let index: InternIndex
   package let modules: ModuleTable
+  let code: ReadableCode
   /// Bumped when a module is unloaded: what lay at its addresses may be other code from then on.
   package let moduleGeneration: Atomic<UInt32>
   /// 1 once there is a row of code that lies in no module.
@@ -207,6 +208,7 @@ package struct RowTable: ~Copyable {
   /// To be called around the unloading of a module.
   package func didUnload() {
     _ = moduleGeneration.wrappingAdd(1, ordering: .acquiringAndReleasing)
+    code.forget()
   }
 
   /// To be called before a module is loaded: it may come to lie where generated code was until now.
@@ -243,10 +245,10 @@ package struct RowTable: ~Copyable {
     var rules = UnwindRules()
     if findRules(for: key, module: module, into: &rules) {
       Self.boilDown(rules, into: row)
-      if AsyncChain.isPart(rules) { row.pointee.flags.insert(.async) }
+      if AsyncChain.isPart(rules, code) { row.pointee.flags.insert(.async) }
       row.pointee.kept = KeptRegisters.Places(rules)
       // Where a walk comes this far, what the executor has called may tell more by all registers.
-      if let register = AsyncChain.executorRegister(at: UInt(key)) {
+      if let register = AsyncChain.executorRegister(at: UInt(key), code) {
         if row.pointee.flags.rawValue & Row.Flags.special == 0,
           let place = KeptRegisters.place(of: register)
         {

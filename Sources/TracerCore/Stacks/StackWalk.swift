@@ -332,7 +332,9 @@ package struct StackWalk {
       let number = rows.number(key, own: own)
       guard number != 0 else { return finish(.noRoom) }
       let row = rows.row(number)
-      if row.pointee.flags.contains(.complex), let context = inner.context(calledFrom: state) {
+      if row.pointee.flags.contains(.complex),
+        let context = inner.context(calledFrom: state, rows.code)
+      {
         return follow(context, rows, &contexts)
       }
       inner = state

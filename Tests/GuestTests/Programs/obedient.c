@@ -123,6 +123,14 @@ static void *come_and_go(void *unused) {
   pthread_exit(NULL);
 }
 
+/* Records one sample in so many bytes, for a moment or to the end; 0 or the tracer's errno. */
+static int sample(long bytes, int to_the_end) {
+  int (*start)(unsigned, size_t) = (int (*)(unsigned, size_t))dlsym(NULL, "heaptap_start_sampling");
+  int (*discard)(void) = (int (*)(void))dlsym(NULL, "heaptap_discard");
+  int error = start && discard ? start(0, (size_t)bytes) : ENOSYS;
+  return error || to_the_end ? error : discard();
+}
+
 /* What a short thread does: blocks from more stacks than one, so that it has a memory of them. */
 static void *be_short(void *unused) {
   for (unsigned i = 0; i < 200; i++)
@@ -335,6 +343,8 @@ static void obey(char *line, char **arguments) {
   } else if (!strcmp(word, "threads")) {
     run_threads(first, second);
     answer("ran %ld threads", first);
+  } else if (!strcmp(word, "sample")) {
+    answer("sampled %d", sample(first, second == 1));
   } else if (!strcmp(word, "turmoil")) {
     void *(*const bodies[])(void *) = {come_and_go, come_and_go, come_and_go, come_and_go,
                                        churn,       churn,       load_and_unload, bear_and_bury};
