@@ -131,6 +131,28 @@ import Testing
     #expect(snapshot.header.integer("sites") ?? .max < 3000)
   }
 
+  @Test(arguments: ["-Onone", "-O"], [["-Xcc", "-fno-omit-frame-pointer"], []])
+  func `the stacks of requests that do the same are remembered, and are what a whole walk says`(
+    _ optimisation: String, _ frames: [String]
+  ) throws {
+    let program = try Programs.build(
+      "requests.swift", [optimisation, "-g", "-parse-as-library"] + frames)
+    func record(_ rounds: Int, _ settings: [String: String] = [:]) throws -> Header {
+      let box = try DumpBox()
+      let result = try run(
+        [program, String(rounds)], environment: box.environment("record", settings))
+      #expect(result.output == "\(4 * rounds)\n", "\(result.errors)")
+      return try box.snapshot().header
+    }
+    let checked = try record(50, ["HEAPTAP_CHECK": "1"])
+    #expect(checked.integer("differing_stacks") == 0)
+    #expect(checked.integer("checked_stacks") ?? 0 > 30_000)
+    // Half of them are of the children of `async let`, and of tasks that are resumed without frame pointers.
+    let header = try record(200)
+    let walked = try #require(header.integer("walked_stacks"))
+    #expect(walked * 10 < (header.totalBlocks ?? 0), "\(walked)")
+  }
+
   @Test func `a server on SwiftNIO's event loops is as legible`() throws {
     let package =
       Workshop.package.appendingPathComponent("Tests/GuestTests/Programs/echo").path

@@ -31,6 +31,28 @@ import Testing
     return found
   }
 
+  @Test func `an address leads to the block that it is in, and no other does`() {
+    let block: UInt = 0x7f00_0000_1010
+    func holder(_ address: UInt, epoch: UInt32 = 1) -> UInt? {
+      map.pointer.pointee.holder(of: address, epoch: epoch)?.address
+    }
+    #expect(holder(block) == nil)
+    #expect(enter(block, 200) && enter(block + 224, 16) && enter(block - 32, 16))
+    for offset: UInt in [0, 8, 96, 192] { #expect(holder(block + offset) == block) }
+    // Its last word, and what is behind it.
+    for offset: UInt in [200, 208, 216] { #expect(holder(block + offset) == nil) }
+    #expect(holder(block - 8) == nil && holder(block - 24) == block - 32)
+    #expect(holder(block + 224) == block + 224)
+    #expect(holder(block, epoch: 2) == nil)
+    // As far as is looked, and in a large block.
+    #expect(enter(0x7f00_0010_0000, 1 << 20))
+    #expect(holder(0x7f00_0010_0000 + 8192) == 0x7f00_0010_0000)
+    #expect(holder(0x7f00_0010_0000 + 8192 + 32) == nil)
+    #expect(enter(0x7f00_0100_0000, 1 << 24))
+    #expect(holder(0x7f00_0100_0000) == nil && holder(0x7f00_0100_0100) == nil)
+    #expect(holder(1 << 47) == nil && holder(0) == nil)
+  }
+
   @Test(arguments: [0, 1, 24, 1 << 24 - 1, 1 << 24, 1 << 24 + 1, 1 << 40] as [UInt64])
   func `a block of any size is taken out as it went in, once`(byteCount: UInt64) {
     #expect(enter(0x7f00_0000_1010, byteCount))

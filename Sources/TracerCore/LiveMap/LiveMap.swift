@@ -153,6 +153,29 @@ package struct LiveMap: ~Copyable {
     return UInt(bitPattern: Self.word(shadow, Self.index(address)))
   }
 
+  /// The block that the aligned word at an address is a part of; `nil` for a large one, and for one that
+  /// begins more than 8 KiB before.
+  ///
+  /// Cost: a load for each 32 bytes before it in the block.
+  func holder(of address: UInt, epoch: UInt32) -> (address: UInt, word: BlockWord)? {
+    guard address < Self.addressLimit, let shadow = shadow(address) else { return nil }
+    let start = address & ~(1 << Self.regionShift &- 1)
+    var index = Self.index(address)
+    let last = max(0, index &- 256)
+    while index >= last {
+      let bits = Self.word(shadow, index).pointee.load(ordering: .relaxed)
+      let block =
+        start &+ (UInt(bitPattern: index) << Self.granuleShift)
+        &+ UInt(truncatingIfNeeded: bits >> 56 & 3) &* 8
+      index &-= 1
+      let word = BlockWord(bits: bits)
+      // The block behind it may begin in the same granule.
+      guard word.isBlock(at: block, epoch: epoch), block <= address else { continue }
+      return !word.isLarge && address &- block &+ 8 <= word.smallByteCount ? (block, word) : nil
+    }
+    return nil
+  }
+
   @inline(__always)
   private func touch(_ shadow: UnsafeMutableRawPointer, _ index: Int) {
     let pages = (shadow + Self.shadowByteCount).assumingMemoryBound(to: Atomic<UInt8>.self)

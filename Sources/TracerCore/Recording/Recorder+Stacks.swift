@@ -99,16 +99,21 @@ extension UnsafeMutablePointer where Pointee == Core {
     of walk: inout StackWalk, _ thread: UnsafeMutablePointer<ThreadState>
   ) {
     var trace = ReadTrace()
+    var hint: UInt32 = 0
     // An `async let` of an `async let` and so on: each one adds frames.
     while walk.root != 0, walk.total < StackWalk.stepLimit {
       if let origin = TaskOrigin.find(
         root: walk.root, map: pointee.map, epoch: pointee.epoch.load(ordering: .relaxed),
-        readable: &thread.pointee.readableContexts, trace: &trace)
+        hint: &hint, readable: &thread.pointee.readableContexts, trace: &trace)
       {
         let site = pointee.sites.site(origin)
         return walk.append(site.pointee, pointee.sites.rows(of: site.pointee))
       }
-      guard let context = TaskOrigin.declaring(walk.root) else { return }
+      let declaring =
+        if let cache = thread.pointee.cache { cache.declaring(walk.root, self) } else {
+          TaskOrigin.declaring(walk.root)
+        }
+      guard let context = declaring else { return }
       walk.follow(context, pointee.rows, &thread.pointee.readableContexts)
     }
   }

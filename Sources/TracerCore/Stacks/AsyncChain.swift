@@ -19,6 +19,14 @@
 
 import CTracerPlatform
 
+/// Memory that the words of tasks are read from.
+package protocol TaskMemory {
+  /// Whether an aligned word can be read.
+  mutating func canRead(_ address: UInt) -> Bool
+}
+
+extension ReadablePages: TaskMemory {}
+
 /// A walk from a context to those who await it.
 package struct AsyncChain {
   /// `push %rbp; push %r14; lea 8(%rsp),%rbp`: r14 is the context.
@@ -85,7 +93,7 @@ package struct AsyncChain {
 
   /// The next caller; `nil` at the end.
   @inline(__always)
-  package mutating func next(_ readable: inout ReadablePages) -> Caller? {
+  package mutating func next<Memory: TaskMemory>(_ readable: inout Memory) -> Caller? {
     let context = context
     guard context != 0 else { return nil }
     guard context != landmark, context & 15 == 0, readable.canRead(context),

@@ -3,7 +3,7 @@
 
 import CTracerPlatform
 
-/// The values that rbx and r12 to r15 have in a frame.
+/// Where the values lie that rbx and r12 to r15 have in a frame.
 ///
 /// A walk finds its way without them. Only where an executor has called a task do they tell more: which
 /// context an async function has that was compiled without a frame of its own kind.
@@ -17,14 +17,17 @@ struct KeptRegisters {
     return nil
   }
 
-  private(set) var values: InlineArray<5, UInt>
+  /// Those that no frame further in has saved are among the registers of the call.
+  private(set) var addresses: InlineArray<5, UInt>
 
   init(_ registers: UnsafePointer<tracer_registers>) {
-    values = [
-      UInt(registers.pointee.r14), UInt(registers.pointee.rbx), UInt(registers.pointee.r12),
-      UInt(registers.pointee.r13), UInt(registers.pointee.r15),
-    ]
+    // In the order in which the entries push them: rbx, rbp, r12, r13, r14, r15.
+    let start = UInt(bitPattern: registers)
+    addresses = [start &+ 32, start, start &+ 16, start &+ 24, start &+ 40]
   }
+
+  /// The value of one of them.
+  subscript(position: Int) -> UInt { stackWord(addresses[position]) }
 
   /// What they are in the caller of a frame that ends at an address; `false` where that can't be read.
   mutating func step(_ places: Places, from frame: UInt, _ readable: inout ReadableRange) -> Bool {
@@ -33,13 +36,13 @@ struct KeptRegisters {
       guard slot != 0 else { continue }
       let address = frame &- slot &* 8
       guard readable.canRead(address) else { return false }
-      values[position] = stackWord(address)
+      addresses[position] = address
     }
     return true
   }
 
   /// The context that one of them has, in the frame that an executor has called for a task.
-  func context(of task: UInt) -> UInt? { TaskOrigin.context(of: task) { values[$0] } }
+  func context(of task: UInt) -> UInt? { TaskOrigin.context(of: task) { self[$0] } }
 
   /// Where a frame keeps them: for each one four bits, how many words below the frame's end it lies, and
   /// 0 where it was left alone.

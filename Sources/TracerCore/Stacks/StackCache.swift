@@ -13,31 +13,37 @@ struct StackCheck {
 /// Notes words that are read, as far as there is room for them.
 package struct ReadTrace {
   private let checks: UnsafeMutablePointer<StackCheck>?
+  private let limit: Int
   private(set) var count = 0
 
   /// One that notes nothing.
-  package init() { checks = nil }
+  package init() {
+    checks = nil
+    limit = 0
+  }
 
-  init(into checks: UnsafeMutablePointer<StackCheck>) { self.checks = checks }
+  init(into checks: UnsafeMutablePointer<StackCheck>, limit: Int) {
+    self.checks = checks
+    self.limit = limit
+  }
+
+  /// Whether there was room for all that was noted.
+  var isWhole: Bool { count <= limit }
 
   /// Reads a word that can be read.
   package mutating func read(_ address: UInt) -> UInt {
     let value = stackWord(address)
-    if let checks { checks[count] = StackCheck(address: address, value: value) }
-    count &+= 1
+    note(address, value)
     return value
   }
 
-  /// Turns the order of what was noted around.
-  func reverse() {
-    guard let checks else { return }
-    for position in 0..<(count / 2) {
-      let other = count &- 1 &- position
-      let check = checks[position]
-      checks[position] = checks[other]
-      checks[other] = check
-    }
+  mutating func note(_ address: UInt, _ value: UInt) {
+    if let checks, count < limit { checks[count] = StackCheck(address: address, value: value) }
+    count &+= 1
   }
+
+  /// Forgets what was noted after so many words.
+  mutating func forget(from count: Int) { self.count = count }
 }
 
 /// A frame of the last walk. Below the outermost one lies where the walk ended: the same place, or one
@@ -59,8 +65,6 @@ struct ImageFrame {
 struct SteppedFrame {
   var place: FramePlace
   var row: UInt32
-  /// Whether it is no frame of the stack, but a function that awaits one.
-  var isAwaiting: Bool
 }
 
 /// The head of a thread's memory of stacks, which lies in one mapping of its own.
@@ -75,27 +79,25 @@ struct StackCache: ~Copyable {
   // Of the image.
   /// Frames in the image, and one below them for where the walk ended; 0 while there is none.
   var frameCount: UInt32
-  /// The innermost frame that awaits, and is on no stack; 0 where all are.
-  var awaitingTop: UInt32
   /// The depth of the outermost frame whose row is known.
   var rowsBegin: UInt32
   /// The length of the window that `windowPower` is for.
   var windowLength: UInt32
   var windowPower: UInt64
-  /// The checks that are not of words on the stack: the first ones.
-  var elsewhereCount: UInt32
+  /// The number of those who await the outermost frame; 0 where it is no task's.
+  var imageAwaitingSite: UInt32
+  /// Frames of the stack that made the task.
+  var imageOriginDepth: UInt32
+  /// Where the context is kept that they were found by, and where the task, if its executor tells it; else 0.
+  var imageContextAddress: UInt
+  var imageTaskAddress: UInt
   /// Where a stack began that was deeper than an image can be; 0 once one was walked that is not.
   var overlongStart: UInt
   /// Stacks in a row that only a whole walk could tell.
   var vainCount: UInt32
 
-  // Of the awaiting callers that were last looked at. See `AwaitingStack`.
-  /// The context from which they were found; 0 while there are none.
-  var awaitingContext: UInt
-  /// The site that stands for them.
-  var awaitingSite: UInt32
-  /// The words that tell that they are still the same.
-  var awaitingCheckCount: UInt32
+  /// The place of a task that was right last. See `TaskOrigin`.
+  var originHint: UInt32
 
   // Of the memo.
   /// 2 to this power are the slots for nodes; 0 while the memo is closed.
@@ -117,9 +119,12 @@ struct StackCache: ~Copyable {
   /// The thread's allocations when the memo was last emptied.
   var allocationsBefore: UInt64
 
-  // Addresses in the mapping. Nothing in it moves.
+  // Addresses in the mapping. Nothing in it moves. In its first page, behind this:
+  static var recordsOffset: Int { 1024 }
+  static var liveBlocksOffset: Int { 2048 }
+  static var declarationsOffset: Int { 3072 }
   static var frameLimit: Int { StackWalk.stepLimit &+ 2 }
-  static var checkLimit: Int { 3 &* frameLimit &+ TaskOrigin.readLimit }
+  static var checkLimit: Int { 3 &* frameLimit }
   static var framesOffset: Int { 4096 }
   static var rowsOffset: Int {
     framesOffset &+ pages(frameLimit &* MemoryLayout<ImageFrame>.stride)
@@ -131,9 +136,20 @@ struct StackCache: ~Copyable {
   static var awaitingChecksOffset: Int {
     steppedOffset &+ pages(frameLimit &* MemoryLayout<SteppedFrame>.stride)
   }
-  static var awaitingCheckLimit: Int { 2 &* StackWalk.stepLimit &+ TaskOrigin.readLimit }
-  static var nodesOffset: Int {
+  /// Of each of the records, and then of one that needs more.
+  static var awaitingCheckLimit: Int {
+    AwaitingRecord.count &* AwaitingRecord.checkLimit &+ 2 &* StackWalk.stepLimit
+      &+ 2 &* TaskOrigin.readLimit
+  }
+  static var awaitingRowsOffset: Int {
     awaitingChecksOffset &+ pages(awaitingCheckLimit &* MemoryLayout<StackCheck>.stride)
+  }
+  static var awaitingCallersOffset: Int { awaitingRowsOffset &+ pages(frameLimit &* 4) }
+  static var awaitingNamesOffset: Int {
+    awaitingCallersOffset &+ pages(StackWalk.stepLimit &* 8)
+  }
+  static var nodesOffset: Int {
+    awaitingNamesOffset &+ pages(AwaitingName.count &* AwaitingName.byteCount)
   }
   static var firstNodeBits: UInt32 { 10 }
   static var maximumNodeBits: UInt32 { 15 }
@@ -186,10 +202,30 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   var stepped: UnsafeMutablePointer<SteppedFrame> {
     part(StackCache.steppedOffset, as: SteppedFrame.self)
   }
-  /// Room for the rows of awaiting callers and of who made their task, which `stepped` has no use for at
-  /// the time.
+  /// See `AwaitingStack`.
+  @inline(__always)
+  var records: UnsafeMutablePointer<AwaitingRecord> {
+    part(StackCache.recordsOffset, as: AwaitingRecord.self)
+  }
+  var liveBlocks: UnsafeMutablePointer<LiveBlock> {
+    part(StackCache.liveBlocksOffset, as: LiveBlock.self)
+  }
+  var declarations: UnsafeMutablePointer<TaskOrigin.Declaration> {
+    part(StackCache.declarationsOffset, as: TaskOrigin.Declaration.self)
+  }
+  /// The end of the room for the rows of awaiting callers and of who made their task.
   var awaitingRowsEnd: UnsafeMutablePointer<UInt32> {
-    part(StackCache.awaitingChecksOffset, as: UInt32.self)
+    part(StackCache.awaitingCallersOffset, as: UInt32.self)
+  }
+  /// Where those go on who await, the innermost first.
+  @inline(__always)
+  var awaitingCallers: UnsafeMutablePointer<UInt> {
+    part(StackCache.awaitingCallersOffset, as: UInt.self)
+  }
+  @inline(__always)
+  func awaitingName(_ number: Int) -> UnsafeMutablePointer<AwaitingName> {
+    part(
+      StackCache.awaitingNamesOffset &+ number &* AwaitingName.byteCount, as: AwaitingName.self)
   }
   var awaitingChecks: UnsafeMutablePointer<StackCheck> {
     part(StackCache.awaitingChecksOffset, as: StackCheck.self)
@@ -224,7 +260,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       StackCache.pages(frames &* MemoryLayout<ImageFrame>.stride) &+ StackCache.pages(frames &* 4)
       &+ StackCache.pages(2 &* frames &* MemoryLayout<StackCheck>.stride)
       &+ StackCache.pages(frames &* MemoryLayout<SteppedFrame>.stride)
-      &+ StackCache.pages(Int(pointee.awaitingCheckCount) &* MemoryLayout<StackCheck>.stride)
+      &+ StackCache.pages(Int(records[AwaitingRecord.count].end) &* MemoryLayout<StackCheck>.stride)
     // Nodes lie where their hashes say.
     let nodes = min(
       StackCache.pages(StackCache.nodeByteCount(pointee.nodeBits)),

@@ -37,7 +37,7 @@ package enum StackHash {
 /// and of the unwind tables, and nothing else.
 extension UnsafeMutablePointer where Pointee == StackCache {
   /// Brings the image up to date with a stack. `.stepped` once it is; anything else is what a whole
-  /// walk has to find out about, and leaves the image as it was.
+  /// walk has to find out about, and leaves the image as it was, or none.
   ///
   /// Cost: a few dozen instructions, about 80 for each frame that changed and 4 for each that did not.
   @inline(never)
@@ -51,13 +51,12 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     var range = thread.pointee.readable
     range.begin(at: UInt(bitPattern: registers))
     var place = FramePlace(registers)
-    let base = Int(pointee.awaitingTop)
     var top = Int(pointee.frameCount) &- 1
     var count = 0
     var outcome = StepOutcome.stepped
     while outcome == .stepped {
       var number: UInt32 = 0
-      let changed = meet(&top, above: base, place)
+      let changed = meet(&top, place, core, thread)
       if changed == 0 {
         thread.pointee.readable = range
         return compose(count, on: top, reader)
@@ -66,11 +65,6 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         // Up to there all is as it was.
         take(from: top, to: changed, &count, &place, reader)
         top = changed &- 1
-        if changed <= base {
-          thread.pointee.readable = range
-          guard count < StackWalk.stepLimit else { return .complex }
-          return followAwaiting(count, top, core, thread, reader)
-        }
         number = frames[changed].row
       } else {
         outcome = core.pointee.rows.find(
@@ -82,14 +76,23 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         outcome = .complex
         break
       }
-      stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: false)
+      stepped[count] = SteppedFrame(place: place, row: number)
       count &+= 1
       let row = reader.rows + Int(number)
       outcome = place.guessLeavesPage(row) ? .complex : place.step(row, &range)
     }
     thread.pointee.readable = range
     switch outcome {
-    case .awaited: return followAwaiting(count, min(top, base), core, thread, reader)
+    case .awaited:
+      guard begin(awaitedAt: place.framePointer &- 8, of: 0, place, core, thread) else {
+        return .complex
+      }
+      return compose(count, on: 0, reader)
+    case .complex:
+      guard beginExecuted(count &- 1, registers, place, core, thread, reader) else {
+        return .complex
+      }
+      return compose(count &- 1, on: 0, reader)
     case .ended(.outermost):
       guard count < StackCache.frameLimit else { return .complex }
       begin(at: place)
@@ -105,15 +108,12 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     from top: Int, to changed: Int, _ count: inout Int, _ place: inout FramePlace,
     _ reader: RowReader
   ) {
-    let base = Int(pointee.awaitingTop)
     var frame = top
-    while frame > max(changed, base), count < StackWalk.stepLimit {
+    while frame > changed, count < StackWalk.stepLimit {
       let row = frames[frame].row
-      stepped[count] = SteppedFrame(place: place, row: row, isAwaiting: false)
+      stepped[count] = SteppedFrame(place: place, row: row)
       count &+= 1
       frame &-= 1
-      // What awaits it did not call it.
-      if frame == base, base > 0 { return }
       // What rbp is has not been kept where no caller needed it.
       let flags = (reader.rows + Int(row)).pointee.flags
       let offset = UInt(bitPattern: Int((reader.rows + Int(row)).pointee.rbpOffset))
@@ -128,89 +128,75 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     }
   }
 
-  /// Goes on with the functions that await the last frame that was stepped.
-  @inline(never)
-  private func followAwaiting(
-    _ steppedCount: Int, _ imageTop: Int, _ core: UnsafeMutablePointer<Core>,
-    _ thread: UnsafeMutablePointer<ThreadState>, _ reader: RowReader
-  ) -> StepOutcome {
-    var count = steppedCount
-    var top = imageTop
-    let innermost = stepped[count &- 1].place
-    var chain = AsyncChain(context: stackWord(innermost.framePointer &- 8))
-    while let caller = chain.next(&thread.pointee.readableContexts) {
-      let place = FramePlace(
-        counter: UInt64(caller.resume) | Row.exactFlag, stackPointer: caller.own, framePointer: 0)
-      if isAwaited(&top, place) {
-        pointee.awaitingTop = UInt32(truncatingIfNeeded: top)
-        return compose(count, on: top, reader)
-      }
-      guard count < StackWalk.stepLimit else { return .complex }
-      var number: UInt32 = 0
-      let outcome = core.pointee.rows.find(place.counter, reader, own: 0..<0, &number)
-      guard outcome == .stepped else { return outcome }
-      stepped[count] = SteppedFrame(place: place, row: number, isAwaiting: true)
-      count &+= 1
-    }
-    guard !chain.isBroken else { return .ended(.broken) }
-    return beginWithOrigin(chain.root, core, thread)
-      ? compose(count, on: 0, reader) : .complex
-  }
-
-  /// Whether a function that awaits is one of the image, with all that would be read from there on as
-  /// it was.
-  private func isAwaited(_ top: inout Int, _ place: FramePlace) -> Bool {
-    // Of the outermost ones many are alike. Which task it is only its own caller's context tells.
-    guard place.stackPointer != 0 else { return false }
-    var candidate = top
-    while candidate > 0, candidate &+ 16 > top {
-      if frames[candidate].place.stackPointer == place.stackPointer,
-        frames[candidate].place.counter == place.counter
-      {
-        let changed = firstChange(from: candidate)
-        top = changed == 0 ? candidate : changed &- 1
-        return changed == 0
-      }
-      candidate &-= 1
-    }
-    return false
-  }
-
   // MARK: The beginning of the image
 
   /// Begins an image whose outermost frame has no caller.
   private func begin(at place: FramePlace) {
     frames[0] = ImageFrame(
       place: place, hash: 0, row: 0, checkCount: 0, depth: 0, needsFramePointer: false)
-    pointee.awaitingTop = 0
-    pointee.elsewhereCount = 0
+    pointee.imageAwaitingSite = 0
+    pointee.imageOriginDepth = 0
     pointee.rowsBegin = 0
   }
 
   /// Leaves no image.
-  private func forget() {
-    pointee.frameCount = 0
-    pointee.awaitingTop = 0
+  private func forget() { pointee.frameCount = 0 }
+
+  /// Begins an image whose outermost frame is awaited by those whom a context leads to; `false`, with the
+  /// image as it was, where they are not known for sure.
+  ///
+  /// - Parameters:
+  ///   - context: Where the context is kept.
+  ///   - task: Where the task is kept, if an executor has told it; else 0.
+  ///   - place: What was come to behind the outermost frame.
+  @inline(never)
+  private func begin(
+    awaitedAt context: UInt, of task: UInt, _ place: FramePlace,
+    _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> Bool {
+    let record = awaitingRecord(
+      stackWord(context), of: task == 0 ? 0 : stackWord(task), core, thread)
+    let number = record.pointee.site
+    guard number != 0 else { return false }
+    let site = core.pointee.sites.site(number)
+    let (kept, total) = (UInt32(site.pointee.frameCount), site.pointee.totalFrameCount)
+    guard Int(total) < StackCache.frameLimit else { return false }
+    let known = core.pointee.sites.rows(of: site.pointee)
+    for position in 0..<Int(kept) { rows[Int(total) &- 1 &- position] = known[position] }
+    pointee.rowsBegin = total &- kept
+    pointee.imageAwaitingSite = number
+    pointee.imageOriginDepth = record.pointee.originDepth
+    pointee.imageContextAddress = context
+    pointee.imageTaskAddress = task
+    frames[0] = ImageFrame(
+      place: place, hash: StackHash.of(rows + Int(pointee.rowsBegin), count: kept), row: 0,
+      checkCount: 0, depth: total, needsFramePointer: false)
+    return true
   }
 
-  /// Begins an image whose outermost frame is a task's, with the stack that made the task, if it is
-  /// known; `false` where that one is too much for an image.
-  private func beginWithOrigin(
-    _ root: UInt, _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
+  /// The same for a frame that an executor has called: the last of so many that were stepped, behind which
+  /// the executor's is.
+  @inline(never)
+  private func beginExecuted(
+    _ count: Int, _ registers: UnsafePointer<tracer_registers>, _ place: FramePlace,
+    _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>,
+    _ reader: RowReader
   ) -> Bool {
-    begin(at: FramePlace(counter: 0, stackPointer: 0, framePointer: 0))
-    var trace = ReadTrace(into: checks)
-    guard let origin = TaskStack(of: root, core, thread, &trace) else {
-      forget()
-      return false
+    guard count > 0 else { return false }
+    let executor = Int((reader.rows + Int(stepped[count].row)).pointee.executor)
+    guard executor != 0 else { return false }
+    var kept = KeptRegisters(registers)
+    var context: UInt = 0
+    for position in 0..<count {
+      context = kept.addresses[0]
+      let places = (reader.rows + Int(stepped[position].row)).pointee.kept
+      guard places.isFit,
+        kept.step(
+          places, from: stepped[position &+ 1].place.stackPointer, &thread.pointee.readable)
+      else { return false }
     }
-    trace.reverse()
-    frames[0].checkCount = UInt32(truncatingIfNeeded: trace.count)
-    origin.write(before: rows + Int(origin.frameCount))
-    pointee.rowsBegin = origin.frameCount &- origin.rowCount
-    frames[0].depth = origin.frameCount
-    frames[0].hash = StackHash.of(rows + Int(pointee.rowsBegin), count: origin.rowCount)
-    return true
+    return begin(
+      awaitedAt: context, of: kept.addresses[executor &- 1], place, core, thread)
   }
 
   /// Makes the image of what was stepped, on top of what is still the same.
@@ -238,13 +224,29 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// elsewhere than it did; below 0 where there is none. Leaves `top` at the frame, or at the next one
   /// that may be met.
   @inline(__always)
-  private func meet(_ top: inout Int, above base: Int, _ place: FramePlace) -> Int {
-    while top > base, frames[top].place.stackPointer < place.stackPointer { top &-= 1 }
-    guard top > base, frames[top].place.stackPointer == place.stackPointer,
+  private func meet(
+    _ top: inout Int, _ place: FramePlace, _ core: UnsafeMutablePointer<Core>,
+    _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> Int {
+    while top > 0, frames[top].place.stackPointer < place.stackPointer { top &-= 1 }
+    guard top > 0, frames[top].place.stackPointer == place.stackPointer,
       frames[top].place.counter == place.counter,
       !frames[top].needsFramePointer || frames[top].place.framePointer == place.framePointer
     else { return -1 }
-    return firstChange(from: top)
+    let changed = firstChange(from: top)
+    return changed != 0 || pointee.imageAwaitingSite == 0 || isStillAwaited(core, thread)
+      ? changed : 1
+  }
+
+  /// Whether those await the outermost frame who did.
+  @inline(never)
+  private func isStillAwaited(
+    _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> Bool {
+    // Where registers are kept that an executor's task is found by, depends on all frames.
+    pointee.imageTaskAddress == 0
+      && awaitingSite(stackWord(pointee.imageContextAddress), of: 0, core, thread)
+        == pointee.imageAwaitingSite
   }
 
   /// The first frame, from one on outwards, out of which a step would lead elsewhere than it did, or
@@ -270,21 +272,15 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     let row = reader.rows + Int(stepped.row)
     var checkCount = Int(caller.pointee.checkCount)
     var needs = false
-    if stepped.isAwaiting {
-      noteContext(stepped.place.stackPointer, caller, &checkCount)
-      pointee.awaitingTop = UInt32(truncatingIfNeeded: index)
-      pointee.elsewhereCount = UInt32(truncatingIfNeeded: checkCount)
-    } else if row.pointee.flags.contains(.async) {
-      let context = stackWord(stepped.place.framePointer &- 8)
-      noteContext(context, caller, &checkCount)
-      pointee.elsewhereCount = UInt32(truncatingIfNeeded: checkCount)
-      note(stepped.place.framePointer &- 8, context, &checkCount)
+    if row.pointee.flags.contains(.async) {
+      // What it keeps is told by who awaits it.
       needs = true
     } else {
       // A counter of zero was read, and may be something else the next time.
       needs = noteStep(
         stepped.place, row, caller,
-        isOutermost: index == 1 && caller.pointee.place.counter != 0, &checkCount)
+        isOutermost: index == 1 && pointee.imageAwaitingSite == 0
+          && caller.pointee.place.counter != 0, &checkCount)
     }
     var hash = caller.pointee.hash
     var depth = caller.pointee.depth
@@ -323,16 +319,6 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     return needs || !saves && caller.pointee.needsFramePointer
   }
 
-  /// Notes what was read of a context: who awaits, and where it goes on.
-  @inline(__always)
-  private func noteContext(
-    _ context: UInt, _ caller: UnsafeMutablePointer<ImageFrame>, _ checkCount: inout Int
-  ) {
-    guard context != 0 else { return }
-    note(context, caller.pointee.place.stackPointer, &checkCount)
-    note(context &+ 8, UInt(caller.pointee.place.counter & ~Row.exactFlag), &checkCount)
-  }
-
   @inline(__always)
   private func note(_ address: UInt, _ value: UInt, _ checkCount: inout Int) {
     checks[checkCount] = StackCheck(address: address, value: value)
@@ -365,7 +351,8 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     return sites.intern(
       rows + Int(first), count: limit,
       total: StackWalk.total(
-        total &- frames[0].depth, behind: frames[0].depth, limit: limit), isBroken: false,
+        total &- pointee.imageOriginDepth, behind: pointee.imageOriginDepth, limit: limit),
+      isBroken: false,
       thread: thread,
       hash: last.pointee.hash &- hash(before: first) &* pointee.windowPower, &isNew)
   }

@@ -62,23 +62,27 @@ struct MemoEntry {
   /// Not 0 where there is more to it than the words of the stack.
   var flags: UInt32
   var groupCount: UInt32
-  /// Where from the stack pointer on the context of a task is kept, and who awaits it; 0 and 0 of a stack
-  /// that is no task's.
-  var contextOffset: UInt32
+  /// Where from the stack pointer on the context of a task is kept, or before it, among the registers of the
+  /// call; and who awaits it, 0 of a stack that is no task's.
+  var contextOffset: Int32
   var awaitingSite: UInt32
   /// The entry that was found after this one, when last there was one.
   var next: UInt32 = 0
   /// How far from the stack pointer the last word of the stack lies.
-  var reach: UInt
+  var reach: UInt32
+  /// Where the task itself is kept, if an executor tells it.
+  var taskOffset: Int32
 
   /// Added to the site that `rememberedSite` answers where the stack is but to be counted as truncated.
   static var truncatedSite: UInt32 { 1 << 31 }
   static var isAwaited: UInt32 { 1 }
   static var isTruncated: UInt32 { 2 }
+  /// The task is told by its executor.
+  static var isExecuted: UInt32 { 4 }
 
   init(
     _ place: FramePlace, site: UInt32, needsFramePointer: Bool, isTruncated: Bool,
-    groupCount: Int, contextOffset: UInt32, awaitingSite: UInt32, reach: UInt
+    groupCount: Int, contextOffset: Int32, taskOffset: Int32?, awaitingSite: UInt32, reach: UInt32
   ) {
     returnAddress = place.counter
     stackPointer = place.stackPointer
@@ -87,8 +91,10 @@ struct MemoEntry {
     self.site = site
     flags =
       (awaitingSite != 0 ? Self.isAwaited : 0) | (isTruncated ? Self.isTruncated : 0)
+      | (taskOffset != nil ? Self.isExecuted : 0)
     self.groupCount = UInt32(truncatingIfNeeded: groupCount)
     self.contextOffset = contextOffset
+    self.taskOffset = taskOffset ?? 0
     self.awaitingSite = awaitingSite
     self.reach = reach
   }
@@ -141,7 +147,7 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
     guard pointee.stackPointer == stackPointer,
       pointee.returnAddress == registers.pointee.return_address,
       (pointee.framePointer ^ UInt(registers.pointee.rbp)) & pointee.framePointerMask == 0,
-      readable.covers(stackPointer &+ pointee.reach)
+      readable.covers(stackPointer &+ UInt(pointee.reach))
     else { return false }
     var group = groups
     let end = group + Int(pointee.groupCount)
@@ -176,10 +182,17 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
       ? pointee.site : pointee.site | MemoEntry.truncatedSite
   }
 
-  /// The context of the task whose stack this is still true of.
+  /// Who awaits the task whose stack this is still true of; 0 where they are not known for sure.
   @inline(__always)
-  func context(_ registers: UnsafePointer<tracer_registers>) -> UInt {
-    stackWord(UInt(bitPattern: registers + 1) &+ UInt(pointee.contextOffset))
+  func awaitingSite(
+    _ registers: UnsafePointer<tracer_registers>, _ cache: UnsafeMutablePointer<StackCache>,
+    _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UInt32 {
+    let start = UInt(bitPattern: registers + 1)
+    return cache.awaitingSite(
+      stackWord(start &+ UInt(bitPattern: Int(pointee.contextOffset))),
+      of: pointee.flags & MemoEntry.isExecuted == 0
+        ? 0 : stackWord(start &+ UInt(bitPattern: Int(pointee.taskOffset))), core, thread)
   }
 }
 
@@ -265,7 +278,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   ) -> UInt32 {
     guard
       entry.pointee.flags & MemoEntry.isAwaited == 0
-        || awaitingSite(entry.context(registers), core, thread) == entry.pointee.awaitingSite
+        || entry.awaitingSite(registers, self, core, thread) == entry.pointee.awaitingSite
     else { return 0 }
     return entry.markedSite
   }
@@ -319,7 +332,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UInt? {
     guard entry.isStillTrue(registers, thread.pointee.readable) else { return nil }
-    let site = awaitingSite(entry.context(registers), core, thread)
+    let site = entry.awaitingSite(registers, self, core, thread)
     return site == 0 ? nil : UInt(site)
   }
 }
@@ -331,8 +344,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   @inline(never)
   func begin(_ epoch: UInt32, _ moduleGeneration: UInt32, nodeBits: UInt32) {
     pointee.frameCount = 0
-    pointee.awaitingTop = 0
-    pointee.awaitingContext = 0
+    forgetAwaiting()
     pointee.windowLength = 0
     pointee.pauseLength = 0
     pointee.pauseLeft = 0
@@ -370,23 +382,23 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     let place = FramePlace(registers)
     let innermost = frames + Int(pointee.frameCount &- 1)
     let checkCount = Int(innermost.pointee.checkCount)
-    let elsewhereCount = min(Int(pointee.elsewhereCount), checkCount)
-    // Behind what is not on the stack comes the word that leads there.
-    let isAwaited = elsewhereCount > 0 && elsewhereCount < checkCount
-    let outermost = isAwaited ? elsewhereCount &+ 1 : elsewhereCount
-    let groupCount = (checkCount &- outermost &+ 3) / 4
+    let groupCount = (checkCount &+ 3) / 4
     var reach: UInt = 0
-    for position in elsewhereCount..<checkCount {
-      let offset = checks[position].address &- place.stackPointer
-      guard offset < UInt(Int32.max) else { return true }
-      reach = max(reach, offset)
+    for position in 0..<checkCount {
+      reach = max(reach, checks[position].address &- place.stackPointer)
     }
+    let isAwaited = pointee.imageAwaitingSite != 0
+    let isExecuted = isAwaited && pointee.imageTaskAddress != 0
+    let contextOffset = pointee.imageContextAddress &- place.stackPointer
+    let taskOffset = pointee.imageTaskAddress &- place.stackPointer
+    // Before the stack pointer are the registers.
+    if isAwaited, Int(bitPattern: contextOffset) > 0 { reach = max(reach, contextOffset) }
+    if isExecuted, Int(bitPattern: taskOffset) > 0 { reach = max(reach, taskOffset) }
+    guard reach < UInt(Int32.max) else { return true }
     var range = thread.pointee.readable
     let isReadable = range.cover(place.stackPointer, reach)
     thread.pointee.readable = range
     guard isReadable else { return true }
-    let awaitingSite = isAwaited ? imageAwaitingSite(core.pointee.sites) : 0
-    guard !isAwaited || awaitingSite != 0 else { return true }
     let byteCount =
       MemoryLayout<MemoEntry>.stride &+ groupCount &* MemoryLayout<MemoGroup>.stride
     guard Int(pointee.arenaUsed) &+ byteCount <= Int(pointee.arenaLimit) else { return false }
@@ -396,21 +408,20 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       to: MemoEntry(
         place, site: site, needsFramePointer: innermost.pointee.needsFramePointer,
         isTruncated: isTruncated, groupCount: groupCount,
-        contextOffset: isAwaited
-          ? UInt32(truncatingIfNeeded: checks[elsewhereCount].address &- place.stackPointer) : 0,
-        awaitingSite: awaitingSite, reach: reach))
+        contextOffset: isAwaited ? Int32(truncatingIfNeeded: contextOffset) : 0,
+        taskOffset: isExecuted ? Int32(truncatingIfNeeded: taskOffset) : nil,
+        awaitingSite: pointee.imageAwaitingSite, reach: UInt32(truncatingIfNeeded: reach)))
     for group in 0..<groupCount {
-      entry.groups[group] = makeGroup(
-        checkCount &- 1 &- 4 &* group, last: outermost, place.stackPointer)
+      entry.groups[group] = makeGroup(checkCount &- 1 &- 4 &* group, place.stackPointer)
     }
     pointee.arenaUsed = pointee.arenaUsed &+ UInt32(truncatingIfNeeded: (byteCount &+ 15) & ~15)
     return enter(entry, number, registers, core, thread)
   }
 
-  private func makeGroup(_ first: Int, last: Int, _ stackPointer: UInt) -> MemoGroup {
+  private func makeGroup(_ first: Int, _ stackPointer: UInt) -> MemoGroup {
     MemoGroup(
-      checks[first], checks[max(first &- 1, last)], checks[max(first &- 2, last)],
-      checks[max(first &- 3, last)], from: stackPointer)
+      checks[first], checks[max(first &- 1, 0)], checks[max(first &- 2, 0)],
+      checks[max(first &- 3, 0)], from: stackPointer)
   }
 
   /// Makes an entry findable, or not where its slots are taken; `false` where most slots are.

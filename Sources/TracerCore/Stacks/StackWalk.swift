@@ -284,7 +284,7 @@ package struct StackWalk {
       }
       let row = reader.rows + Int(number)
       let executor = Int(row.pointee.executor)
-      if executor != 0, let context = inner.context(of: registers.values[executor &- 1]) {
+      if executor != 0, let context = inner.context(of: registers[executor &- 1]) {
         follow(context, rows, &contexts)
         return true
       }

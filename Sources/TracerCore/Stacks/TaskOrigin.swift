@@ -32,38 +32,54 @@ package enum TaskOrigin {
 
   /// Where a task with these flags begins, if a context is the one that it begins with: up to four
   /// places, of which at most one is right.
-  private static func places(_ root: UInt, _ result: UInt, _ flags: UInt) -> InlineArray<4, UInt> {
+  @inline(__always)
+  private static func place(_ number: Int, _ root: UInt, _ result: UInt, _ flags: UInt) -> UInt {
     let end = headerByteCount(flags) &+ 24
-    return [
-      // With a result: its address is noted, behind the fragments, and aligned to 8 or 16.
-      result &- end, result &- ((end &+ 15) & ~15),
-      // With an empty one that nobody has noted, or with none.
-      root &- ((end &+ 32 &+ 15) & ~15), root &- ((end &+ 15) & ~15),
-    ]
+    switch number {
+    // With a result: its address is noted, behind the fragments, and aligned to 8 or 16.
+    case 0: return result &- end
+    case 1: return result &- ((end &+ 15) & ~15)
+    // With an empty one that nobody has noted, or with none.
+    case 2: return root &- ((end &+ 32 &+ 15) & ~15)
+    default: return root &- ((end &+ 15) & ~15)
+    }
   }
 
   /// The site that made the task which begins with a context, if that was during this recording.
   ///
   /// - Parameters:
   ///   - root: A context that awaits for nobody, which the caller has read.
+  ///   - hint: Which place is looked at first; becomes the one that is right. At most one is: two blocks
+  ///     that are alive have no byte in common.
   ///   - trace: Gets every word that the answer depends on.
   /// Cost: two loads of the live map for each of at most twelve places.
-  package static func find(
-    root: UInt, map: borrowing LiveMap, epoch: UInt32, readable: inout ReadablePages,
-    trace: inout ReadTrace
+  package static func find<Memory: TaskMemory>(
+    root: UInt, map: borrowing LiveMap, epoch: UInt32, places: Range<UInt32> = 0..<13,
+    hint: inout UInt32, readable: inout Memory, trace: inout ReadTrace
   ) -> UInt32? {
     guard readable.canRead(root &- 32) else { return nil }
+    let before = trace.count
     let result = trace.read(root &- 32)
-    for kind in 0..<3 {
+    let first = hint
+    for attempt in places {
+      let number = attempt == 0 ? first : attempt &- 1
+      let kind = number >> 2
       let flags: UInt = kind == 0 ? 0 : kind == 1 ? childFlag : childFlag | groupChildFlag
-      let places = places(root, result, flags)
-      for place in 0..<4 {
-        guard let word = block(places[place], holding: root, map, epoch, &trace),
-          readable.canRead(places[place] &+ 32),
-          trace.read(places[place] &+ 32) & flagMask == flags | (place < 3 ? futureFlag : 0)
-        else { continue }
-        return word.site
-      }
+      let task = place(Int(number & 3), root, result, flags)
+      guard task < root, task & 15 == 0, let cell = map.cell(task) else { continue }
+      let word = BlockWord(bits: UInt64(trace.read(cell)))
+      guard word.isBlock(at: task, epoch: epoch), !word.isLarge,
+        root &- task &+ 16 <= word.smallByteCount, readable.canRead(task &+ 32)
+      else { continue }
+      let taskWord = trace.read(task &+ 32)
+      guard taskWord & flagMask == flags | (number & 3 < 3 ? futureFlag : 0) else { continue }
+      // What the other places have is of no importance as long as this is the block that it is.
+      trace.forget(from: before)
+      trace.note(root &- 32, result)
+      trace.note(cell, UInt(word.bits))
+      trace.note(task &+ 32, taskWord)
+      hint = number
+      return word.site
     }
     return nil
   }
@@ -80,19 +96,7 @@ package enum TaskOrigin {
   }
 
   /// Words that `find` reads at most.
-  static var readLimit: Int { 25 }
-
-  private static func block(
-    _ task: UInt, holding root: UInt, _ map: borrowing LiveMap, _ epoch: UInt32,
-    _ trace: inout ReadTrace
-  ) -> BlockWord? {
-    guard task < root, task & 15 == 0, let cell = map.cell(task) else { return nil }
-    let word = BlockWord(bits: UInt64(trace.read(cell)))
-    guard word.isBlock(at: task, epoch: epoch), !word.isLarge,
-      root &- task &+ 16 <= word.smallByteCount
-    else { return nil }
-    return word
-  }
+  static var readLimit: Int { 27 }
 
   // MARK: async let
 
@@ -106,19 +110,56 @@ package enum TaskOrigin {
   package static func declaring(_ root: UInt) -> UInt? {
     // Guesses, which may lead to what was unmapped since.
     var readable = ReadablePages()
-    guard let task = letTask(root, &readable), readable.canRead(task &+ 208) else { return nil }
-    return nearest(before: task, of: stackWord(task &+ 208), &readable)
+    var trace = ReadTrace()
+    guard let task = letTask(root, &readable, &trace) else { return nil }
+    return declaring(task: task, &readable, &trace)
+  }
+
+  /// The same of the task.
+  ///
+  /// - Parameter trace: Gets what tells that it is still the same parent's. What tells that it is the same
+  ///   task, and so in the same context, `letTask` has noted.
+  static func declaring<Memory: TaskMemory>(
+    task: UInt, _ readable: inout Memory, _ trace: inout ReadTrace
+  ) -> UInt? {
+    guard readable.canRead(task &+ 208) else { return nil }
+    return nearest(before: task, of: trace.read(task &+ 208), &readable)
+  }
+
+  /// What was found to declare an `async let`.
+  ///
+  /// The function does not return before the task has ended, so that it is the same one for as long as it is
+  /// the same task. That is told by the task's own number, which the runtime gives to each one anew, in the
+  /// word that has its flags.
+  struct Declaration {
+    /// 0 where there is none.
+    var task: UInt
+    var number: UInt
+    var context: UInt
+
+    static var count: Int { 16 }
+
+    /// Whether it is that of a task that can be read.
+    func isOf(_ task: UInt) -> Bool { self.task == task && number == stackWord(task &+ 32) }
+
+    init(of task: UInt, by context: UInt) {
+      self.task = task
+      number = stackWord(task &+ 32)
+      self.context = context
+    }
   }
 
   /// The task of an `async let` that begins with a context, if that is what does.
-  static func letTask(_ root: UInt, _ readable: inout ReadablePages) -> UInt? {
+  static func letTask<Memory: TaskMemory>(
+    _ root: UInt, _ readable: inout Memory, _ trace: inout ReadTrace
+  ) -> UInt? {
     guard readable.canRead(root &- 32) else { return nil }
     let flags = childFlag | futureFlag | asyncLetFlag
-    let places = places(root, stackWord(root &- 32), childFlag)
+    let result = trace.read(root &- 32)
     for place in 0..<3 {
-      let task = places[place]
+      let task = TaskOrigin.place(place, root, result, childFlag)
       guard task < root, task & 15 == 0, root &- task < letByteLimit,
-        readable.canRead(task &+ 32), stackWord(task &+ 32) & flagMask == flags
+        readable.canRead(task &+ 32), trace.read(task &+ 32) & flagMask == flags
       else { continue }
       return task
     }
@@ -126,8 +167,8 @@ package enum TaskOrigin {
   }
 
   /// The nearest context before an address that is a part of a task.
-  private static func nearest(
-    before address: UInt, of task: UInt, _ readable: inout ReadablePages
+  private static func nearest<Memory: TaskMemory>(
+    before address: UInt, of task: UInt, _ readable: inout Memory
   ) -> UInt? {
     var context = address &- 16
     while address &- context < letByteLimit {
@@ -143,7 +184,9 @@ package enum TaskOrigin {
     return nil
   }
 
-  private static func isAllocation(_ address: UInt, _ readable: inout ReadablePages) -> Bool {
+  private static func isAllocation<Memory: TaskMemory>(_ address: UInt, _ readable: inout Memory)
+    -> Bool
+  {
     guard readable.canRead(address &- 16), readable.canRead(address &- 8) else { return false }
     let previous = stackWord(address &- 16)
     let slab = stackWord(address &- 8)
@@ -189,17 +232,24 @@ package enum TaskOrigin {
 
   /// How many contexts lead from one to where a task begins, by the task's own flags; `nil` where it is
   /// no part of the task.
-  static func chainLength(
-    from context: UInt, to task: UInt, _ readable: inout ReadablePages
+  static func chainLength<Memory: TaskMemory>(
+    from context: UInt, to task: UInt, _ readable: inout Memory
   ) -> UInt32? {
     var chain = AsyncChain(context: context)
     var length: UInt32 = 0
     while length < 4096, chain.next(&readable) != nil { length &+= 1 }
-    guard length > 0, length < 4096, !chain.isBroken, readable.canRead(chain.root &- 32),
-      readable.canRead(task &+ 32)
-    else { return nil }
-    let places = places(chain.root, stackWord(chain.root &- 32), stackWord(task &+ 32))
-    for place in 0..<4 where places[place] == task { return length }
-    return nil
+    guard length > 0, length < 4096, !chain.isBroken else { return nil }
+    var trace = ReadTrace()
+    return begins(task, with: chain.root, &readable, &trace) ? length : nil
+  }
+
+  /// Whether a task begins with a context, by the task's own flags.
+  static func begins<Memory: TaskMemory>(
+    _ task: UInt, with root: UInt, _ readable: inout Memory, _ trace: inout ReadTrace
+  ) -> Bool {
+    guard readable.canRead(root &- 32), readable.canRead(task &+ 32) else { return false }
+    let (result, flags) = (trace.read(root &- 32), trace.read(task &+ 32))
+    for place in 0..<4 where TaskOrigin.place(place, root, result, flags) == task { return true }
+    return false
   }
 }
