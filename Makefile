@@ -48,7 +48,7 @@ deps: ## Install the Debian packages that are missing
 	  && $$sudo env DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y --no-install-recommends $$missing
 
-test: deps build ## Run all tests
+test: deps ## Build, and run all tests
 	SWIFT=$(SWIFT) Tests/run
 
 demo: deps build ## Trace a leaking server of Examples/ and name the line

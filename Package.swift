@@ -150,7 +150,9 @@ let package = Package(
       name: "JournalReaderTests", dependencies: ["JournalReader", "HeapModel"],
       swiftSettings: swift),
     .testTarget(
-      name: "HeaptapTests", dependencies: ["Heaptap", "HeapModel"], swiftSettings: swift),
+      name: "HeaptapTests",
+      // The last is only built: the reference is made of it (ReferenceTests).
+      dependencies: ["Heaptap", "HeapModel", "HeaptapTesting"], swiftSettings: swift),
     .testTarget(
       name: "TracerCoreTests", dependencies: ["TracerCore", "CTracerPlatform"],
       exclude: ["Trees"]),

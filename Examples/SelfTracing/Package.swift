@@ -17,6 +17,7 @@ let package = Package(
     .executableTarget(name: "LeakHunt", dependencies: tracing),
     .executableTarget(name: "Checkpoints", dependencies: tracing),
     .executableTarget(name: "TracedCall", dependencies: tracing),
+    .executableTarget(name: "Sampled", dependencies: tracing),
     .testTarget(
       name: "GrowthTests",
       dependencies: tracing + [.product(name: "HeaptapTesting", package: "heaptap")]),

@@ -135,8 +135,9 @@ private struct Totals {
     var totalBytes = 0
     var totalBlocks = 0
     var temporaryBlocks = 0
-    /// Of the live bytes, where they are an estimate.
+    /// Of the live bytes and of the cumulative ones, where they are estimates.
     var variance = 0.0
+    var totalVariance = 0.0
   }
 
   private let snapshot: Snapshot
@@ -243,6 +244,9 @@ private struct Totals {
     if sample.liveErrorBytes != 0 {
       rows[row].variance += StandardError.square(sample.liveErrorBytes)
     }
+    if sample.totalErrorBytes != 0 {
+      rows[row].totalVariance += StandardError.square(sample.totalErrorBytes)
+    }
   }
 
   // MARK: Reading off
@@ -261,7 +265,8 @@ private struct Totals {
       liveBytes: figures.liveBytes, liveBlocks: figures.liveBlocks,
       totalBytes: figures.totalBytes, totalBlocks: figures.totalBlocks,
       temporaryBlocks: figures.temporaryBlocks,
-      liveErrorBytes: StandardError(figures.variance).bytes)
+      liveErrorBytes: StandardError(figures.variance).bytes,
+      totalErrorBytes: StandardError(figures.totalVariance).bytes)
   }
 
   func statistics(_ keys: Rows) -> [Statistic] {

@@ -45,7 +45,8 @@ extension Snapshot {
           temporaryBlocks: sample.temporaryBlocks, peakBytes: sample.peakBytes,
           peakBlocks: sample.peakBlocks,
           missingFrames: sample.missingFrames, isBroken: sample.isBroken, reach: sample.reach,
-          sampledBlocks: sample.sampledBlocks, liveErrorBytes: sample.liveErrorBytes))
+          sampledBlocks: sample.sampledBlocks, liveErrorBytes: sample.liveErrorBytes,
+          totalErrorBytes: sample.totalErrorBytes))
     }
     return builder.finish()
   }

@@ -59,8 +59,8 @@ public struct Snapshot: Sendable {
   /// The blocks of one stack, one domain, one generation, one type and one thread, all
   /// reachable or all not, taken together.
   ///
-  /// The cumulative figures are kept by stack only, and by thread: where a stack has several samples
-  /// they are on the first, and 0 on the others, so that adding up is always right.
+  /// What was allocated and is gone is kept by stack only, and by thread: where a stack has several
+  /// samples the first counts it, so that adding up the cumulative figures is always right.
   public struct Sample: Hashable, Sendable {
     /// Which stack, as a number that the snapshot understands.
     public var stack: Int
@@ -79,6 +79,8 @@ public struct Snapshot: Sendable {
     public var sampledBlocks: Int
     /// The standard error of `liveBytes`, where that is an estimate; 0 where it is not.
     public var liveErrorBytes: Int
+    /// The standard error of `totalBytes`, where that is an estimate; 0 where it is not.
+    public var totalErrorBytes: Int
     /// How the program holds the blocks; `.held` as well where that was not looked for, see
     /// `Header.hasReach`.
     public var reach: Reach
@@ -93,8 +95,8 @@ public struct Snapshot: Sendable {
     /// Of `totalBlocks`, those that were freed before their thread's next allocation: see
     /// `Header.temporaryBlocks`.
     public var temporaryBlocks: Int
-    /// Bytes that the stack had alive in the picture of the peak: see `Snapshot.atPeak()`. Kept as the
-    /// cumulative figures are.
+    /// Bytes that the stack had alive in the picture of the peak: see `Snapshot.atPeak()`. On its first
+    /// sample, and 0 on its others.
     public var peakBytes: Int
     /// The blocks that `peakBytes` is the size of.
     public var peakBlocks: Int
@@ -109,7 +111,7 @@ public struct Snapshot: Sendable {
       thread: String? = nil, threadID: Int? = nil, liveBytes: Int, liveBlocks: Int,
       totalBytes: Int = 0, totalBlocks: Int = 0, temporaryBlocks: Int = 0, peakBytes: Int = 0,
       peakBlocks: Int = 0, missingFrames: Int = 0, isBroken: Bool = false, reach: Reach = .held,
-      sampledBlocks: Int = 0, liveErrorBytes: Int = 0
+      sampledBlocks: Int = 0, liveErrorBytes: Int = 0, totalErrorBytes: Int = 0
     ) {
       self.stack = stack
       self.domain = domain
@@ -129,6 +131,7 @@ public struct Snapshot: Sendable {
       self.reach = reach
       self.sampledBlocks = sampledBlocks
       self.liveErrorBytes = liveErrorBytes
+      self.totalErrorBytes = totalErrorBytes
     }
   }
 
@@ -172,8 +175,12 @@ public struct Snapshot: Sendable {
   /// The standard error of `liveBytes`, where that is an estimate; 0 where every block was recorded.
   ///
   /// Blocks are sampled independently, so that the squares of errors add up.
-  public var liveErrorBytes: Int {
-    StandardError(samples.reduce(0) { $0 + StandardError.square($1.liveErrorBytes) }).bytes
+  public var liveErrorBytes: Int { error(\.liveErrorBytes) }
+  /// The standard error of `totalBytes`, as that of `liveBytes`.
+  public var totalErrorBytes: Int { error(\.totalErrorBytes) }
+
+  private func error(_ figure: KeyPath<Sample, Int>) -> Int {
+    StandardError(samples.reduce(0) { $0 + StandardError.square($1[keyPath: figure]) }).bytes
   }
 
   private func sum(_ figure: KeyPath<Sample, Int>) -> Int {

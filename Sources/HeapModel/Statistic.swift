@@ -24,11 +24,14 @@ public struct Statistic: Hashable, Sendable {
   public let temporaryBlocks: Int
   /// The standard error of `liveBytes`, where that is an estimate; 0 where every block was recorded.
   public let liveErrorBytes: Int
+  /// The standard error of `totalBytes`, where that is an estimate; 0 where every block was recorded.
+  public let totalErrorBytes: Int
 
   /// One row of a report.
   public init(
     key: Key, function: String? = nil, stack: Stack? = nil, liveBytes: Int, liveBlocks: Int,
-    totalBytes: Int = 0, totalBlocks: Int = 0, temporaryBlocks: Int = 0, liveErrorBytes: Int = 0
+    totalBytes: Int = 0, totalBlocks: Int = 0, temporaryBlocks: Int = 0, liveErrorBytes: Int = 0,
+    totalErrorBytes: Int = 0
   ) {
     self.key = key
     self.function = function
@@ -39,6 +42,7 @@ public struct Statistic: Hashable, Sendable {
     self.totalBlocks = totalBlocks
     self.temporaryBlocks = temporaryBlocks
     self.liveErrorBytes = liveErrorBytes
+    self.totalErrorBytes = totalErrorBytes
   }
 
   /// Live bytes for each live block; `nil` where no block is alive.

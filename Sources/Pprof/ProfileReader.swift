@@ -490,6 +490,9 @@ extension ProfileReader {
     } else if try strings.isEqual(key, to: "standard_error", for: tag.byteOffset) {
       guard number >= 0 else { throw ProfileError(.negativeValue, at: tag.byteOffset) }
       sample.liveErrorBytes = number
+    } else if try strings.isEqual(key, to: "total_standard_error", for: tag.byteOffset) {
+      guard number >= 0 else { throw ProfileError(.negativeValue, at: tag.byteOffset) }
+      sample.totalErrorBytes = number
     } else if try strings.isEqual(key, to: "reach", for: tag.byteOffset) {
       // What a later tracer may tell apart is not lost for all that is known.
       let word = try strings.optionalText(string, for: tag.byteOffset)

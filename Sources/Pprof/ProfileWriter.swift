@@ -113,6 +113,9 @@ struct ProfileWriter: ~Copyable {
     if sample.liveErrorBytes != 0 {
       labels.append(label("standard_error", sample.liveErrorBytes, unit: "bytes"))
     }
+    if sample.totalErrorBytes != 0 {
+      labels.append(label("total_standard_error", sample.totalErrorBytes, unit: "bytes"))
+    }
     if sample.reach != .held { labels.append(label("reach", sample.reach.rawValue)) }
     if sample.temporaryBlocks != 0 { labels.append(label("temporary", sample.temporaryBlocks)) }
 

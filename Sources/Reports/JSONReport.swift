@@ -25,8 +25,8 @@ import HeapModel
 /// (what called the outermost frame that was found is not known). Its figures are `live_bytes`, `live_blocks`,
 /// `average_bytes` (`null` without blocks), `total_bytes`, `total_blocks` and `temporary_blocks` (of these,
 /// what was freed before its thread's next allocation); in a comparison `added_bytes` and `added_blocks` in
-/// the place of the last three. Where they are estimates, they have `live_error_bytes` beside them, the
-/// standard error, and in a comparison `added_error_bytes`; the header's `sample_bytes` says that there may
+/// the place of the last three. Where they are estimates, they have `live_error_bytes` and `total_error_bytes`
+/// beside them, their standard errors, and in a comparison `added_error_bytes` in the place of the last; the header's `sample_bytes` says that there may
 /// be such.
 public enum JSONReport {
   /// What the live figures of a report are as of.
@@ -53,7 +53,8 @@ public enum JSONReport {
               .init("total_bytes", .integer(snapshot.totalBytes)),
               .init("total_blocks", .integer(snapshot.totalBlocks)),
               .init("temporary_blocks", .integer(snapshot.temporaryBlocks)),
-            ] + error("live_error_bytes", snapshot.liveErrorBytes))),
+            ] + error("live_error_bytes", snapshot.liveErrorBytes)
+              + error("total_error_bytes", snapshot.totalErrorBytes))),
       ],
       rows: .statistics(rows),
       tail: [
@@ -213,7 +214,8 @@ public enum JSONReport {
         .init("total_bytes", .integer(statistic.totalBytes)),
         .init("total_blocks", .integer(statistic.totalBlocks)),
         .init("temporary_blocks", .integer(statistic.temporaryBlocks)),
-      ] + error("live_error_bytes", statistic.liveErrorBytes))
+      ] + error("live_error_bytes", statistic.liveErrorBytes)
+        + error("total_error_bytes", statistic.totalErrorBytes))
   }
 
   private static func row(_ difference: StatisticDifference) -> Row {

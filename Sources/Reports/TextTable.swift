@@ -142,7 +142,8 @@ private struct RowText {
     case .live, .temporary: total = ""
     case .liveAndTotal:
       total =
-        ", total=\(ByteCount(statistic.totalBytes)), allocations=\(statistic.totalBlocks)"
+        ", total=\(ByteCount(statistic.totalBytes))\(ErrorText(statistic.totalErrorBytes, .own))"
+        + ", allocations=\(statistic.totalBlocks)"
     }
     var size = "size=\(ByteCount(statistic.liveBytes))\(ErrorText(statistic.liveErrorBytes, .own))"
     if figures == .temporary { size = "\(TemporaryText(statistic)), " + size }

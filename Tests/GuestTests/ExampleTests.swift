@@ -160,6 +160,23 @@ import Testing
     #expect(call.first?.hasPrefix("build: +508 KiB in 50") == true, "\(call)")
     #expect(call.dropFirst().first?.contains("TracedCall.swift:10: size=5") == true, "\(call)")
     #expect(call.suffix(3) == ["later work 2", "700 100", "4096"], "\(call)")
+
+    let estimates = try output("Sampled")
+    try #require(estimates.count >= 5, "\(estimates)")
+    let numbers = estimates.map { line in line.split { !$0.isNumber }.compactMap { Int($0) } }
+    // 2,170 samples of 10,000 arrays with their heads: the standard error is 1.9 %.
+    let truth = 10_000 * 16_032
+    for figures in [numbers[0].prefix(2), numbers[1].suffix(2)] {
+      let (bytes, error) = (figures.first!, figures.last!)
+      #expect((truth / 66...truth / 42).contains(error), "\(estimates)")
+      #expect(abs(bytes - truth) < 8 * error + truth / 50, "\(estimates)")
+    }
+    #expect(numbers[0].last == 65536)
+    #expect(estimates[1].contains("Sampled.swift:9: "), "\(estimates)")
+    let refused = "the recording samples, and this counts every block"
+    #expect(estimates.contains { $0.contains(refused) }, "\(estimates)")
+    #expect(estimates.contains { $0.contains("sampled at another distance") }, "\(estimates)")
+    #expect((1_000_000..<1_050_000).contains(numbers.last!.last!), "\(estimates)")
   }
 
   @Test func `a trace that cannot tell its work from others' is about the process, and says so`()

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reports of samples: that they are estimates, how good they are, and what chance may have done.
 
+import Foundation
 import HeapModel
 import Reports
 import Testing
@@ -38,6 +39,27 @@ import Testing
     #expect(summary.contains { $0.hasPrefix("total: size=21.0 MiB (±5120 KiB), ") })
     let json = JSONReport.statistics(rows, of: one, groupedBy: .line).text
     #expect(json.contains("\"live_error_bytes\":\(5 * mebi)"))
+  }
+
+  @Test func `what was ever allocated has an error of its own`() {
+    var builder = Snapshot.Builder()
+    let frame = Frame(function: "f", file: "a.c", line: 1)
+    for error in [3 * mebi, 4 * mebi] {
+      builder.add(
+        Snapshot.Sample(
+          stack: builder.stack([frame]), liveBytes: 0, liveBlocks: 0, totalBytes: 50 * mebi,
+          totalBlocks: 70, totalErrorBytes: error))
+    }
+    let snapshot = builder.finish()
+    let rows = snapshot.statistics(groupedBy: .line)
+    #expect(rows.map(\.totalErrorBytes) == [5 * mebi] && snapshot.totalErrorBytes == 5 * mebi)
+    #expect(
+      TextTable(rows, .liveAndTotal).lines == [
+        "a.c:1 in f: size=0 B, count=0, total=100 MiB (±5120 KiB), allocations=140"
+      ])
+    let json = JSONReport.statistics(rows, of: snapshot, groupedBy: .line).text
+    #expect(json.components(separatedBy: "\"total_error_bytes\":\(5 * mebi)").count == 3)
+    #expect(!json.contains("live_error_bytes"))
   }
 
   @Test func `a difference has the errors of both`() {

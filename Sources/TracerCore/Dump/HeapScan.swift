@@ -120,6 +120,8 @@ struct SiteTotals {
   var bytes: UInt64 = 0
   /// Of the blocks, those that were freed before their thread's next allocation.
   var temporaries: UInt64 = 0
+  /// Where blocks are sampled, that of the bytes, as that of a `SampleWeight`.
+  var variance: UInt64 = 0
 }
 
 extension UnsafeMutablePointer where Pointee == Core {
@@ -387,9 +389,11 @@ extension UnsafeMutablePointer where Pointee == Core {
     var offset = summary(number).pointee.firstBorn
     while offset != 0 {
       let tally = bornTally(offset)
+      let alive = pointee.sampling.isOn ? sampleTally(offset).pointee.variance : 0
       offset = tally.pointee.next
       // What the program tracks by itself is in no total.
       if tally.pointee.domain != 0 { continue }
+      totals.variance = totals.variance &- min(totals.variance, alive)
       totals.blocks = totals.blocks &- min(totals.blocks, tally.pointee.blocks)
       totals.bytes = totals.bytes &- min(totals.bytes, tally.pointee.bytes)
     }
@@ -398,10 +402,15 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   private func totalsWithoutPending(of number: UInt32) -> SiteTotals {
     let site = pointee.sites.site(number)
-    let blocks = site.pointee.totalBlocks.load(ordering: .acquiring)
-    return SiteTotals(
-      blocks: blocks, bytes: site.pointee.totalBytes.load(ordering: .relaxed),
-      temporaries: pointee.sites.temporaries(of: number).pointee.load(ordering: .relaxed))
+    var totals = SiteTotals()
+    totals.blocks = site.pointee.totalBlocks.load(ordering: .acquiring)
+    totals.bytes = site.pointee.totalBytes.load(ordering: .relaxed)
+    if pointee.sampling.isOn {
+      totals.variance = pointee.sites.variance(of: number).pointee.load(ordering: .relaxed)
+    } else {
+      totals.temporaries = pointee.sites.temporaries(of: number).pointee.load(ordering: .relaxed)
+    }
+    return totals
   }
 
   /// Adds what threads hold back of a site, each in the one place where it may be.
@@ -434,9 +443,11 @@ extension UnsafeMutablePointer where Pointee == Core {
       {
         order[count] = site
         count &+= 1
-        scan.temporaryBlocks =
-          scan.temporaryBlocks
-          &+ pointee.sites.temporaries(of: site).pointee.load(ordering: .relaxed)
+        if !pointee.sampling.isOn {
+          scan.temporaryBlocks =
+            scan.temporaryBlocks
+            &+ pointee.sites.temporaries(of: site).pointee.load(ordering: .relaxed)
+        }
       }
       site &+= 1
     }

@@ -35,7 +35,7 @@ struct ProfileEncoder: ~Copyable {
     case empty, allocObjects, count, allocSpace, bytes, inuseObjects, inuseSpace, space, generation
     case truncated, frames, broken, truncatedRoot, brokenRoot, generatedCode, domain
     case type, thread, tid, reach, lost, indirect, temporary
-    case peakObjects, peakSpace, sampledBlocks, standardError
+    case peakObjects, peakSpace, sampledBlocks, standardError, totalStandardError
   }
 
   mutating func string(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
@@ -77,6 +77,7 @@ struct ProfileEncoder: ~Copyable {
     string("peak_space")
     string("sampled_blocks")
     string("standard_error")
+    string("total_standard_error")
     writeValueType(1, .allocObjects, .count)
     writeValueType(1, .allocSpace, .bytes)
     writeValueType(1, .inuseObjects, .count)
@@ -194,6 +195,8 @@ struct ProfileEncoder: ~Copyable {
     var temporaries: UInt64
     /// How many blocks the figures were told by, and how far they may be off.
     var sampled: (blocks: UInt64, errorBytes: UInt64)
+    /// How far the cumulative bytes may be off.
+    var totalErrorBytes: UInt64
   }
 
   /// A sample: the numbers of its locations, its values, the last two only where those of the peak were
@@ -219,7 +222,8 @@ struct ProfileEncoder: ~Copyable {
       reach: Label(.reach, string: Self.word(of: labels.reach).rawValue),
       temporary: Label(.temporary, number: labels.temporaries),
       sampled: Label(.sampledBlocks, number: labels.sampled.blocks, .count),
-      error: Label(.standardError, number: labels.sampled.errorBytes, .bytes)
+      error: Label(.standardError, number: labels.sampled.errorBytes, .bytes),
+      totalError: Label(.totalStandardError, number: labels.totalErrorBytes, .bytes)
     )
     wire.beginMessage(
       2,
@@ -229,7 +233,8 @@ struct ProfileEncoder: ~Copyable {
         &+ label.domain.fieldByteCount &+ label.type.fieldByteCount
         &+ label.thread.fieldByteCount &+ label.tid.fieldByteCount
         &+ label.reach.fieldByteCount &+ label.temporary.fieldByteCount
-        &+ label.sampled.fieldByteCount &+ label.error.fieldByteCount)
+        &+ label.sampled.fieldByteCount &+ label.error.fieldByteCount
+        &+ label.totalError.fieldByteCount)
     wire.beginMessage(1, byteCount: locationBytes)
     for position in 0..<count { wire.writeVarint(UInt64(locations[position])) }
     if root.location != 0 { wire.writeVarint(UInt64(root.location)) }
@@ -246,6 +251,7 @@ struct ProfileEncoder: ~Copyable {
     write(label.temporary)
     write(label.sampled)
     write(label.error)
+    write(label.totalError)
   }
 
   private static func word(of reach: Reach) -> Fixed {

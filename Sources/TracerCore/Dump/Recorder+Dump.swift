@@ -439,7 +439,8 @@ extension UnsafeMutablePointer where Pointee == Core {
           labels: ProfileEncoder.Labels(
             generation: UInt32(born.generation), domain: born.domain,
             type: typeString(born, &encoder), thread: thread, reach: born.reach,
-            temporaries: min(gone.temporaries, gone.blocks), sampled: sampled(offset)))
+            temporaries: min(gone.temporaries, gone.blocks), sampled: sampled(offset),
+            totalErrorBytes: errorOfTotal(gone, offset)))
         gone = SiteTotals()
         peak = PeakTally()
         offset = born.next
@@ -452,6 +453,13 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard pointee.sampling.isOn, tally != 0 else { return (0, 0) }
     let sample = sampleTally(tally).pointee
     return (UInt64(sample.blocks), pointee.sampling.mean.standardError(sample.variance))
+  }
+
+  /// How far what a tally has alive and what is gone may be off together.
+  private func errorOfTotal(_ gone: SiteTotals, _ tally: UInt32) -> UInt64 {
+    guard pointee.sampling.isOn else { return 0 }
+    let alive = tally == 0 ? 0 : sampleTally(tally).pointee.variance
+    return pointee.sampling.mean.standardError(gone.variance &+ alive)
   }
 
   /// The number of the string that names a tally's type, written if the dump does not have it yet; 0 where

@@ -182,6 +182,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     // Fixed point, as in the weight: there are too few to hold them back in a tally.
     _ = totals.pointee.totalBytes.wrappingAdd(weight.bytes, ordering: .relaxed)
     _ = totals.pointee.totalBlocks.wrappingAdd(weight.blocks, ordering: .relaxed)
+    _ = pointee.sites.variance(of: site).pointee.wrappingAdd(weight.variance, ordering: .relaxed)
     if raiseBalance(thread, by: weight.wholeBytes) { publish(thread) }
   }
 

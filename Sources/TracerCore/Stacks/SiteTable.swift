@@ -34,7 +34,7 @@ package struct SiteTable: ~Copyable {
   private let frames: ChunkedArena
   private let index: InternIndex
   /// By site, 8 bytes each, beside the sites since those are of a power of two: how many of its blocks were
-  /// temporary.
+  /// temporary, or, where blocks are sampled and that is not known, how far their sum may be off.
   private let temporaries: ChunkedArena
 
   package func open() -> Bool {
@@ -80,6 +80,12 @@ package struct SiteTable: ~Copyable {
   @inline(__always)
   package func temporaries(of identifier: UInt32) -> UnsafeMutablePointer<Atomic<UInt64>> {
     temporaries.address(identifier &* 2).assumingMemoryBound(to: Atomic<UInt64>.self)
+  }
+
+  /// In a recording that samples: what all blocks of a site add to the variance of its bytes, as that of a
+  /// `SampleWeight`.
+  package func variance(of identifier: UInt32) -> UnsafeMutablePointer<Atomic<UInt64>> {
+    temporaries(of: identifier)
   }
 
   package func rows(of site: borrowing Site) -> UnsafePointer<UInt32> {

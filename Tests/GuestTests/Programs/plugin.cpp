@@ -17,7 +17,19 @@ extern "C" __attribute__((noinline)) void *plugin_allocate(std::size_t size) {
   return bytes;
 }
 
+#ifdef MANY
+static void *kept[8000];
+extern "C" __attribute__((noinline)) void plugin_many() {
+  for (void *&block : kept)
+    if (!block)
+      block = ::operator new(100);
+}
+#endif
+
 extern "C" void *plugin_run(std::size_t size) {
+#ifdef MANY
+  plugin_many();
+#endif
   std::string text(500, 'p');
   void *wide = ::operator new(size + 1, std::align_val_t{64});
   ::operator delete(wide, std::align_val_t{64});

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Allocates what its functions are known to leave, in sizes around the mean of the samples, and looks at
- * what it gets: `sampled books`, `sampled sizes`, `sampled family`, `sampled fork` or
- * `sampled api`. */
+ * what it gets: `sampled books`, `sampled sizes`, `sampled family`, `sampled fork`,
+ * `sampled reallocated` or `sampled api`. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <malloc.h>
@@ -186,6 +186,42 @@ static void forked(void) {
     ;
 }
 
+/* Enlarged twice: by some steps in place, by others not. */
+NEVER_INLINE void enlarged(long count) {
+  for (long i = 0; i < count; i++) {
+    void *block = malloc(100);
+    block = realloc(block, 104);
+    keep(realloc(block, 3000));
+  }
+}
+
+NEVER_INLINE void lessened(long count) {
+  for (long i = 0; i < count; i++)
+    keep(realloc(malloc(9000), 200));
+}
+
+NEVER_INLINE void refused(long count) {
+  for (long i = 0; i < count; i++) {
+    void *block = malloc(1500);
+    if (realloc(block, SIZE_MAX - 4096))
+      abort();
+    keep(block);
+  }
+}
+
+NEVER_INLINE void emptied(long count) {
+  for (long i = 0; i < count; i++)
+    if (realloc(malloc(2000), 0))
+      abort();
+}
+
+static void reallocated(void) {
+  enlarged(20000);
+  lessened(20000);
+  refused(20000);
+  emptied(20000);
+}
+
 #define CHECK(condition)                                                                           \
   do {                                                                                             \
     if (!(condition)) {                                                                            \
@@ -249,6 +285,8 @@ int main(int count, char **arguments) {
     family();
   else if (!strcmp(what, "fork"))
     forked();
+  else if (!strcmp(what, "reallocated"))
+    reallocated();
   else if (!strcmp(what, "api"))
     api();
   else
