@@ -43,19 +43,23 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard UInt64(UInt(bitPattern: byteCount)) < BlockWord.largeByteCount,
       let thread = enterQuickly()
     else { return .unusual }
-    let site = rememberedSite(thread, registers)
-    guard site &- 1 < MemoEntry.truncatedSite &- 1,
+    var site = rememberedSite(thread, registers)
+    if site &- 1 >= MemoEntry.truncatedSite &- 1 {
+      guard site != 0 else {
+        leave(thread)
+        return .unremembered
+      }
+      thread.pointee.counters.truncatedStacks.addAlone(1)
+      site &= ~MemoEntry.truncatedSite
+    }
+    guard
       pointee.map.enterQuickly(
         UInt(bitPattern: block), site: site,
         birth: pointee.birth.load(ordering: .relaxed),
         byteCount: UInt64(UInt(bitPattern: byteCount)))
     else {
-      if site >= MemoEntry.truncatedSite {
-        recordTruncated(thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
-        return .done
-      }
-      leave(thread)
-      return site == 0 ? .unremembered : .unusual
+      recordRemembered(thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
+      return .done
     }
     if countAllocated(
       thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
@@ -66,14 +70,14 @@ extension UnsafeMutablePointer where Pointee == Core {
     return .done
   }
 
-  /// What is left to do for a stack that is deeper than the limit: it is not looked up again.
+  /// What is left to do for a block in whose place there is something, or for which there is no place yet: its
+  /// stack is not looked up again.
   @inline(never)
-  private func recordTruncated(
+  private func recordRemembered(
     _ thread: UnsafeMutablePointer<ThreadState>, _ address: UInt, _ byteCount: UInt64,
     _ site: UInt32
   ) {
-    thread.pointee.counters.truncatedStacks.addAlone(1)
-    record(thread, address, byteCount, site & ~MemoEntry.truncatedSite)
+    record(thread, address, byteCount, site)
     leave(thread)
   }
 
