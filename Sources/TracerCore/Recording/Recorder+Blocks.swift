@@ -71,8 +71,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     if thread.pointee.epoch.load(ordering: .relaxed) != 0 { thread.clear() }
     thread.useOwnTallies()
     numberThread(thread)
-    thread.pointee.mark = BlockWord.mark(pointee.epoch.load(ordering: .relaxed))
-    thread.pointee.epoch.store(pointee.epoch.load(ordering: .relaxed), ordering: .releasing)
+    // Looked up once: the next recording may begin meanwhile, if this thread was held up for long.
+    let epoch = pointee.epoch.load(ordering: .relaxed)
+    thread.pointee.mark = BlockWord.mark(epoch)
+    thread.pointee.epoch.store(epoch, ordering: .releasing)
   }
 
   /// Adds what an ending thread has counted to the process's sums, and takes its state back.
