@@ -70,7 +70,8 @@ class Campaign:
         """A new one, with its file."""
         described = [
             {"name": job.name, "group": job.group, "title": job.title, "size": job.size, "small": list(job.small),
-             "is_server": bool(job.server), "unit": job.unit, "absent": job.absent, "package": job.package} for job in jobs]
+             "is_server": bool(job.server), "unit": job.unit, "absent": job.absent, "package": job.package}
+            for job in jobs]
         known = [
             {"name": mode.name, "title": mode.title, "base": mode.base, "absent": mode.absent,
              "package": mode.package} for mode in modes]

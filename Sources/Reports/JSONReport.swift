@@ -26,8 +26,8 @@ import HeapModel
 /// `average_bytes` (`null` without blocks), `total_bytes`, `total_blocks` and `temporary_blocks` (of these,
 /// what was freed before its thread's next allocation); in a comparison `added_bytes` and `added_blocks` in
 /// the place of the last three. Where they are estimates, they have `live_error_bytes` and `total_error_bytes`
-/// beside them, their standard errors, and in a comparison `added_error_bytes` in the place of the last; the header's `sample_bytes` says that there may
-/// be such.
+/// beside them, their standard errors, and in a comparison `added_error_bytes` in the place of the last; the
+/// header's `sample_bytes` says that there may be such.
 public enum JSONReport {
   /// What the live figures of a report are as of.
   public enum Moment: String, Sendable {
