@@ -42,7 +42,7 @@ package struct Core: ~Copyable {
   package let isRecording: Atomic<UInt32>
   package let epoch: Atomic<UInt32>
   /// The epoch while it is recorded, else `noEpoch`: one comparison with a thread's tells a hook whether
-  /// that one's state is of a recording that goes on.
+  /// that one's state is of a recording that goes on. 0 before the first, when no thread has a state.
   package let openEpoch: Atomic<UInt32>
   package let generation: Atomic<UInt32>
   /// Both of these as the words of new blocks carry them.

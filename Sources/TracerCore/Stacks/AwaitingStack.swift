@@ -43,7 +43,7 @@ struct AwaitingName {
   var site: UInt32
   var originDepth: UInt32
 
-  /// A thread has so many of them.
+  /// A thread has so many of them: by four bits of a hash.
   static var count: Int { 16 }
   static var callerLimit: Int { 14 }
   static var byteCount: Int { MemoryLayout<Self>.stride &+ callerLimit &* 8 }
@@ -110,7 +110,7 @@ private struct LiveMemory: TaskMemory {
 
   @inline(never)
   private mutating func find(_ address: UInt) -> Bool {
-    let known = cache.liveBlocks + Int(truncatingIfNeeded: address >> 10 & 15)
+    let known = cache.liveBlocks + (Int(truncatingIfNeeded: address >> 10) & (LiveBlock.count &- 1))
     if !known.pointee.holds(address)
       || stackWord(known.pointee.word.address) != known.pointee.word.value
     {
@@ -135,8 +135,8 @@ private struct LiveMemory: TaskMemory {
 extension UnsafeMutablePointer where Pointee == StackCache {
   /// The number of those who await a context; 0 where they are not known for sure.
   ///
-  /// - Parameter task: The task that the context is believed to be of only if it is, since it was found in
-  ///   a register; 0 where a frame keeps it.
+  /// - Parameter task: The task whose context it must be, where it was found in a register that may have
+  ///   another's; 0 where a frame keeps it.
   /// Cost: two loads for each word that tells that they are still those that were found last.
   @inline(__always)
   func awaitingSite(
@@ -159,7 +159,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   @inline(__always)
   private func record(of context: UInt) -> UnsafeMutablePointer<AwaitingRecord> {
     // Contexts lie 16 bytes apart, and those of functions that call each other some hundred.
-    records + Int(truncatingIfNeeded: (context >> 4 ^ context >> 7) & 7)
+    records + (Int(truncatingIfNeeded: context >> 4 ^ context >> 7) & (AwaitingRecord.count &- 1))
   }
 
   /// In the order of a walk: behind a word that is another one the next may be gone.
@@ -214,10 +214,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     let record = self.record(of: context)
     let first = (record - records) &* AwaitingRecord.checkLimit
     let (source, target) = (awaitingChecks + Int(found.begin), awaitingChecks + first)
-    for position in 0..<checkCount {
-      target[position].address = source[position].address
-      target[position].value = source[position].value
-    }
+    target.update(from: source, count: checkCount)
     found.begin = UInt32(truncatingIfNeeded: first)
     found.end = UInt32(truncatingIfNeeded: first &+ checkCount)
     record.pointee = found
@@ -327,7 +324,8 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   private func declaring(
     _ task: UInt, _ guesses: inout LiveMemory, _ trace: inout ReadTrace
   ) -> UInt? {
-    let known = declarations + Int(truncatingIfNeeded: (task >> 4 ^ task >> 8) & 15)
+    let slot = Int(truncatingIfNeeded: task >> 4 ^ task >> 8) & (TaskOrigin.Declaration.count &- 1)
+    let known = declarations + slot
     if known.pointee.isOf(task) {
       guard guesses.canRead(task &+ 208) else { return nil }
       _ = trace.read(task &+ 208)

@@ -96,16 +96,17 @@ package struct ReadablePages {
 ///
 /// All zero knows of no page.
 package struct ReadableCode: ~Copyable {
+  private static var count: Int { 64 }
   private let pages: InlineArray<64, Atomic<UInt>>
 
-  /// Whether eight bytes before a call that is on a stack can be read. Cost: a comparison; a system call for a
-  /// page not seen lately.
+  /// Whether eight bytes of a module that has a frame on a stack can be read. Cost: a comparison; a system call
+  /// for a page not seen lately, and where they lie in two.
   borrowing func canRead(_ address: UInt) -> Bool {
     guard address >= 4096, address < LiveMap.addressLimit else { return false }
     let page = address >> 12
     guard address & 4095 <= 4088 else { return System.isReadable(address) }
     // Kept one higher, so that an empty slot is no page.
-    let slot = Int(page & 63)
+    let slot = Int(page) & (Self.count &- 1)
     if pages[slot].load(ordering: .relaxed) == page &+ 1 { return true }
     guard System.isReadable(address) else { return false }
     pages[slot].store(page &+ 1, ordering: .relaxed)
@@ -114,7 +115,7 @@ package struct ReadableCode: ~Copyable {
 
   /// Forgets all pages: a module is unloaded.
   borrowing func forget() {
-    for slot in 0..<64 { pages[slot].store(0, ordering: .relaxed) }
+    for slot in 0..<Self.count { pages[slot].store(0, ordering: .relaxed) }
   }
 }
 

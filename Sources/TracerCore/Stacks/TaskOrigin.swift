@@ -49,8 +49,9 @@ package enum TaskOrigin {
   ///
   /// - Parameters:
   ///   - root: A context that awaits for nobody, which the caller has read.
-  ///   - hint: Which place is looked at first; becomes the one that is right. At most one is: two blocks
-  ///     that are alive have no byte in common.
+  ///   - places: Where to look, in this order: 0 is the place of the hint, the others are all that there are.
+  ///   - hint: Which place was right last; becomes the one that is. At most one is: two blocks that are
+  ///     alive have no byte in common.
   ///   - trace: Gets every word that the answer depends on.
   /// Cost: two loads of the live map for each of at most twelve places.
   package static func find<Memory: TaskMemory>(
