@@ -89,7 +89,8 @@ package struct RowReader {
     var position = RowTable.hash(key) & mask
     for _ in 0..<3 {
       // Acquiring: pairs with the exchange in `InternIndex`, behind which the row is written.
-      let number = slots[Int(truncatingIfNeeded: position)].load(ordering: .acquiring)
+      let slot = slots[Int(truncatingIfNeeded: position)].load(ordering: .acquiring)
+      let number = slot & (RowTable.limit &- 1)
       let row = rows + Int(number)
       if row.pointee.key == key {
         return row.pointee.generation.load(ordering: .relaxed) == generation ? number : 0
@@ -116,7 +117,8 @@ package struct RowTable: ~Copyable {
   private let hasGeneratedCode: Atomic<UInt32>
 
   package func open() -> Bool {
-    base.map(Self.byteCount) && index.open(maximumBits: 19) && modules.open()
+    base.map(Self.byteCount) && index.open(maximumBits: 19, below: Self.limit)
+      && modules.open()
   }
 
   package func discard() {
@@ -173,10 +175,16 @@ package struct RowTable: ~Copyable {
   /// The number of the row for a key, by a reader of this table; not `.stepped` where there is none.
   @inline(__always)
   func find(
-    _ key: UInt64, _ reader: RowReader, own: Range<UInt64>, _ number: inout UInt32
+    _ key: UInt64, _ reader: RowReader, own: @autoclosure () -> Range<UInt64>,
+    _ number: inout UInt32
   ) -> StepOutcome {
     number = reader.find(key)
-    return number == 0 ? findUnmet(key, own: own, &number) : .stepped
+    if number != 0 { return .stepped }
+    // A variable of its own, so that the number of any other row stays in a register.
+    var unmet: UInt32 = 0
+    let outcome = findUnmet(key, own: own(), &unmet)
+    number = unmet
+    return outcome
   }
 
   /// A counter without a row at the first places to look: new, or further away, or no counter at all.

@@ -41,7 +41,7 @@ package struct SiteTable: ~Copyable {
     // Site 0 means no block, and site 1 is the lost one: both exist from the start.
     guard
       sites.open(reserving: 0), frames.open(reserving: 0),
-      index.open(maximumBits: 23), temporaries.open(reserving: 0)
+      index.open(maximumBits: 23, below: BlockWord.siteLimit), temporaries.open(reserving: 0)
     else { return false }
     return reserveFirstSites()
   }
@@ -119,12 +119,15 @@ package struct SiteTable: ~Copyable {
       return Self.areReversed(self.rows(of: candidate.pointee), rows, Int(count))
     } make: {
       wasMade = true
-      guard thread != 0 else { return make(rows, count, total, short, facts) }
-      var isUnmet = false
-      let shared = intern(
-        rows, count: count, total: total, isBroken: isBroken, thread: 0, hash: rowHash, &isUnmet)
-      return shared == Self.lost
-        ? 0 : make(rows, count, total, short, facts, frames: site(shared).pointee.frames)
+      var shared: UInt32?
+      if thread != 0 {
+        var isUnmet = false
+        let site = intern(
+          rows, count: count, total: total, isBroken: isBroken, thread: 0, hash: rowHash, &isUnmet)
+        guard site != Self.lost else { return 0 }
+        shared = self.site(site).pointee.frames
+      }
+      return make(rows, count, total, short, facts, frames: shared)
     }
     isNew = wasMade
     return found == 0 ? Self.lost : found
@@ -144,7 +147,7 @@ package struct SiteTable: ~Copyable {
 
   private func make(
     _ rows: UnsafePointer<UInt32>, _ count: UInt32, _ total: UInt32, _ hash: UInt32,
-    _ facts: UInt16, frames shared: UInt32? = nil
+    _ facts: UInt16, frames shared: UInt32?
   ) -> UInt32 {
     guard limit < BlockWord.siteLimit, let start = shared ?? frames.allocate(count),
       let offset = sites.allocate(Self.wordsPerSite)
