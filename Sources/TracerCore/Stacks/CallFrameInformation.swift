@@ -9,9 +9,18 @@ package struct RegisterRule {
   package enum Kind: UInt8 {
     case same, atOffset, undefined, atExpression, offset, expression, register
   }
-  package var kind: Kind
+  /// Both in one word, the kind in its low three bits: rules are put by and taken back with all registers,
+  /// at each epilogue in a function's middle.
+  private let bits: Int
+
+  init(kind: Kind, value: Int) { bits = value &<< 3 | Int(kind.rawValue) }
+
+  package var kind: Kind {
+    // No other bits were ever made.
+    Kind(rawValue: UInt8(truncatingIfNeeded: bits & 7)).unsafelyUnwrapped
+  }
   /// The offset from the CFA, the register's number, or the address of the expression's block.
-  package var value: Int
+  package var value: Int { bits &>> 3 }
 }
 
 /// One row of a function's unwind table.
@@ -84,7 +93,17 @@ struct TableReader {
     isSound = false
   }
 
-  mutating func readUnsigned() -> UInt64 { readGroups().value }
+  @inline(__always)
+  mutating func readUnsigned() -> UInt64 {
+    if position < end {
+      let byte = position.load(as: UInt8.self)
+      if byte < 0x80 {
+        position += 1
+        return UInt64(byte)
+      }
+    }
+    return readGroups().value
+  }
 
   mutating func readSigned() -> Int {
     let (value, bitCount) = readGroups()
@@ -94,6 +113,7 @@ struct TableReader {
   }
 
   /// An integer in groups of seven bits, lowest first (LEB128), and how many bits it was given in.
+  @inline(never)
   private mutating func readGroups() -> (value: UInt64, bitCount: UInt64) {
     var value: UInt64 = 0
     var bitCount: UInt64 = 0
@@ -214,11 +234,11 @@ package enum CallFrameInformation {
     guard reader.isSound else { return false }
     rules = UnwindRules()
     rules.isSignalFrame = common.isSignalFrame
-    var machine = RuleMachine(common, start: start, counter: counter)
+    var machine = RuleMachine(common, start: start)
     // The common entry's instructions hold everywhere.
-    guard machine.run(common.instructions, &rules, everywhere: true) else { return false }
+    guard machine.run(common.instructions, &rules, upTo: .max) else { return false }
     machine.initial = rules.registers
-    return machine.run(reader, &rules, everywhere: false)
+    return machine.run(reader, &rules, upTo: counter)
   }
 
   /// A reader for what can be read from an address on; `nil` where nothing can.
@@ -276,42 +296,75 @@ private struct RuleMachine {
   let codeAlignment: UInt64
   let dataAlignment: Int
   let pointerEncoding: UInt8
-  let counter: UInt
   var location: UInt
   var initial: InlineArray<17, RegisterRule>
   /// What DW_CFA_remember_state has put by; compilers nest it once, glibc's assembly twice.
   var remembered: InlineArray<3, UnwindRules>
   var rememberedCount = 0
 
-  init(_ common: CommonEntry, start: UInt, counter: UInt) {
+  init(_ common: CommonEntry, start: UInt) {
     codeAlignment = common.codeAlignment
     dataAlignment = common.dataAlignment
     pointerEncoding = common.pointerEncoding
-    self.counter = counter
     location = start
     initial = InlineArray(repeating: RegisterRule(kind: .same, value: 0))
     remembered = InlineArray(repeating: UnwindRules())
   }
 
+  /// Runs instructions as far as a program counter.
   mutating func run(
-    _ instructions: TableReader, _ rules: inout UnwindRules, everywhere: Bool
+    _ instructions: TableReader, _ rules: inout UnwindRules, upTo counter: UInt
   ) -> Bool {
     var reader = instructions
-    while !reader.isAtEnd {
-      if !everywhere, location > counter { break }
-      let opcode = reader.read(UInt8.self)
-      let low = Int(opcode & 0x3f)
-      switch opcode & 0xc0 {
-      case 0x40: advance(UInt64(low))
-      case 0x80:
-        let offset = scaled(reader.readUnsigned())
-        set(&rules, low, .atOffset, offset)
-      case 0xc0: restore(&rules, low)
-      default:
-        guard runExtended(opcode, &reader, &rules) else { return false }
+    while !reader.isAtEnd, location <= counter {
+      runPlainly(&reader, &rules, upTo: counter)
+      guard !reader.isAtEnd, location <= counter else { break }
+      guard runOne(&reader, &rules) else { return false }
+    }
+    // Blocks of expressions that are kept lie within the entry, so that they can be read later.
+    return reader.isSound
+  }
+
+  /// Runs those that compilers write for every push, as far as there are no others: of a long function there
+  /// are hundreds before a call.
+  private mutating func runPlainly(
+    _ reader: inout TableReader, _ rules: inout UnwindRules, upTo counter: UInt
+  ) {
+    var position = reader.position
+    let last = reader.end - 1
+    var location = location
+    var offset = rules.cfaOffset
+    while position < last, location <= counter {
+      let opcode = position.load(as: UInt8.self)
+      let operand = position.load(fromByteOffset: 1, as: UInt8.self)
+      if opcode & 0xc0 == 0x40 {  // advance_loc
+        location = location &+ UInt(opcode & 0x3f) &* UInt(truncatingIfNeeded: codeAlignment)
+        position += 1
+      } else if opcode == 0x0e, operand < 0x80 {  // def_cfa_offset
+        offset = Int(operand)
+        position += 2
+      } else if opcode == 0x02 {  // advance_loc1
+        location = location &+ UInt(operand) &* UInt(truncatingIfNeeded: codeAlignment)
+        position += 2
+      } else {
+        break
       }
-      // Blocks of expressions that are kept lie within the entry, so that they can be read later.
-      guard reader.isSound else { return false }
+    }
+    self.location = location
+    rules.cfaOffset = offset
+    reader = TableReader(position, end: reader.end)
+  }
+
+  private mutating func runOne(_ reader: inout TableReader, _ rules: inout UnwindRules) -> Bool {
+    let opcode = reader.read(UInt8.self)
+    let low = Int(opcode & 0x3f)
+    switch opcode & 0xc0 {
+    case 0x40: advance(UInt64(low))
+    case 0x80:
+      let offset = scaled(reader.readUnsigned())
+      set(&rules, low, .atOffset, offset)
+    case 0xc0: restore(&rules, low)
+    default: return runExtended(opcode, &reader, &rules)
     }
     return true
   }
