@@ -122,6 +122,12 @@ struct MemoGroup {
   }
 
   @inline(__always)
+  func isSame(as other: MemoGroup) -> Bool {
+    o01 == other.o01 && v0 == other.v0 && v1 == other.v1 && o23 == other.o23 && v2 == other.v2
+      && v3 == other.v3
+  }
+
+  @inline(__always)
   func word(_ position: Int) -> (offset: Int32, value: UInt) {
     switch position & 3 {
     case 0: return (Int32(truncatingIfNeeded: o01), v0)
@@ -383,10 +389,13 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     let innermost = frames + Int(pointee.frameCount &- 1)
     let checkCount = Int(innermost.pointee.checkCount)
     let groupCount = (checkCount &+ 3) / 4
-    var reach: UInt = 0
-    for position in 0..<checkCount {
-      reach = max(reach, checks[position].address &- place.stackPointer)
-    }
+    let byteCount =
+      MemoryLayout<MemoEntry>.stride &+ groupCount &* MemoryLayout<MemoGroup>.stride
+    guard Int(pointee.arenaUsed) &+ byteCount <= Int(pointee.arenaLimit) else { return false }
+    let number = pointee.arenaUsed / 16
+    let entry = entry(number)
+    // Written where it would be: it is there only once all has proved to be fit.
+    var reach = writeGroups(of: entry, checkCount, from: place.stackPointer)
     let isAwaited = pointee.imageAwaitingSite != 0
     let isExecuted = isAwaited && pointee.imageTaskAddress != 0
     let contextOffset = pointee.imageContextAddress &- place.stackPointer
@@ -399,11 +408,6 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     let isReadable = range.cover(place.stackPointer, reach)
     thread.pointee.readable = range
     guard isReadable else { return true }
-    let byteCount =
-      MemoryLayout<MemoEntry>.stride &+ groupCount &* MemoryLayout<MemoGroup>.stride
-    guard Int(pointee.arenaUsed) &+ byteCount <= Int(pointee.arenaLimit) else { return false }
-    let number = pointee.arenaUsed / 16
-    let entry = entry(number)
     entry.initialize(
       to: MemoEntry(
         place, site: site, needsFramePointer: innermost.pointee.needsFramePointer,
@@ -411,17 +415,37 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         contextOffset: isAwaited ? Int32(truncatingIfNeeded: contextOffset) : 0,
         taskOffset: isExecuted ? Int32(truncatingIfNeeded: taskOffset) : nil,
         awaitingSite: pointee.imageAwaitingSite, reach: UInt32(truncatingIfNeeded: reach)))
-    for group in 0..<groupCount {
-      entry.groups[group] = makeGroup(checkCount &- 1 &- 4 &* group, place.stackPointer)
-    }
     pointee.arenaUsed = pointee.arenaUsed &+ UInt32(truncatingIfNeeded: (byteCount &+ 15) & ~15)
     return enter(entry, number, registers, core, thread)
   }
 
-  private func makeGroup(_ first: Int, _ stackPointer: UInt) -> MemoGroup {
-    MemoGroup(
-      checks[first], checks[max(first &- 1, 0)], checks[max(first &- 2, 0)],
-      checks[max(first &- 3, 0)], from: stackPointer)
+  /// Writes the groups of an entry; answers how far from the stack pointer its furthest word is.
+  @inline(__always)
+  private func writeGroups(
+    of entry: UnsafeMutablePointer<MemoEntry>, _ checkCount: Int, from stackPointer: UInt
+  ) -> UInt {
+    var group = entry.groups
+    var reach: UInt = 0
+    var left = checkCount
+    while left >= 4 {
+      let last = checks + left
+      let (c0, c1, c2, c3) = (last[-1], last[-2], last[-3], last[-4])
+      group.initialize(to: MemoGroup(c0, c1, c2, c3, from: stackPointer))
+      reach = max(
+        max(reach, c0.address &- stackPointer),
+        max(
+          c1.address &- stackPointer,
+          max(c2.address &- stackPointer, c3.address &- stackPointer)))
+      group += 1
+      left &-= 4
+    }
+    guard left > 0 else { return reach }
+    group.initialize(
+      to: MemoGroup(
+        checks[left &- 1], checks[max(left &- 2, 0)], checks[max(left &- 3, 0)], checks[0],
+        from: stackPointer))
+    for position in 0..<left { reach = max(reach, checks[position].address &- stackPointer) }
+    return reach
   }
 
   /// Makes an entry findable, or not where its slots are taken; `false` where most slots are.
@@ -486,7 +510,10 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     if needed != 0, left.pointee.framePointer != right.pointee.framePointer {
       return MemoNode.framePointer
     }
-    var (i, j) = (0, 0)
+    var same = 0
+    let common = Int(min(left.pointee.groupCount, right.pointee.groupCount))
+    while same < common, left.groups[same].isSame(as: right.groups[same]) { same &+= 1 }
+    var (i, j) = (4 &* same, 4 &* same)
     let (leftCount, rightCount) = (
       4 &* Int(left.pointee.groupCount), 4 &* Int(right.pointee.groupCount)
     )
