@@ -27,12 +27,21 @@ package struct ReadableRange {
   /// Whether an aligned word can be read. Cost: a comparison; a system call for a page not yet seen.
   @inline(__always)
   package mutating func canRead(_ address: UInt) -> Bool {
-    (address &- low < lastOffset && address & 7 == 0) || probe(address)
+    if coversWord(address) { return true }
+    // A copy, so that the range stays in registers for whom all is there.
+    var range = self
+    let isReadable = range.probe(address)
+    self = range
+    return isReadable
   }
 
   /// Whether a word, aligned or not, lies in what was found readable.
   @inline(__always)
   package func covers(_ address: UInt) -> Bool { address &- low < lastOffset }
+
+  /// Whether an aligned word lies in what was found readable.
+  @inline(__always)
+  func coversWord(_ address: UInt) -> Bool { covers(address) && address & 7 == 0 }
 
   /// Finds out whether all of a stretch that begins in or below the range can be read.
   package mutating func cover(_ start: UInt, _ byteCount: UInt) -> Bool {

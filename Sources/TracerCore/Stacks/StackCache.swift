@@ -8,6 +8,10 @@ import Synchronization
 struct StackCheck {
   var address: UInt
   var value: UInt
+
+  /// Whether there is something else in it now.
+  @inline(__always)
+  var isOther: Bool { stackWord(address) != value }
 }
 
 /// Notes words that are read, as far as there is room for them.

@@ -28,6 +28,16 @@ package enum StackHash {
   }
 }
 
+/// How far a walk has come that looks for the image of the last one.
+struct StackWay {
+  var place: FramePlace
+  var range: ReadableRange
+  /// The frame of the image that may be met next.
+  var top: UnsafeMutablePointer<ImageFrame>
+  /// Frames that were stepped.
+  var count: Int
+}
+
 /// A thread's last walk. A new one steps by rows from the innermost frame on until it meets a frame
 /// of the last one (the same return address at the same place), and from there on only looks whether
 /// every word that was read then is still the same. Words are looked at in the order in which a walk
@@ -39,7 +49,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// Brings the image up to date with a stack. `.stepped` once it is; anything else is what a whole
   /// walk has to find out about, and leaves the image as it was, or none.
   ///
-  /// Cost: a few dozen instructions, about 80 for each frame that changed and 4 for each that did not.
+  /// Cost: some 250 instructions, about 120 for each frame that changed and 5 for each that did not.
   @inline(never)
   func follow(
     _ registers: UnsafePointer<tracer_registers>, _ core: UnsafeMutablePointer<Core>,
@@ -48,83 +58,124 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     // Further down it is as deep: 2,048 steps in vain, before a whole walk takes them again.
     if UInt(bitPattern: registers) <= pointee.overlongStart { return .complex }
     let reader = core.pointee.rows.reader
-    var range = thread.pointee.readable
-    range.begin(at: UInt(bitPattern: registers))
-    var place = FramePlace(registers)
-    var top = Int(pointee.frameCount) &- 1
-    var count = 0
+    var way = StackWay(
+      place: FramePlace(registers), range: thread.pointee.readable,
+      top: frames + (Int(pointee.frameCount) &- 1), count: 0)
+    way.range.begin(at: UInt(bitPattern: registers))
     var outcome = StepOutcome.stepped
     while outcome == .stepped {
+      stepPlainly(&way, reader)
       var number: UInt32 = 0
-      let changed = meet(&top, place, core, thread)
+      let changed = meet(&way, core, thread)
       if changed == 0 {
-        thread.pointee.readable = range
-        return compose(count, on: top, reader)
+        thread.pointee.readable = way.range
+        return compose(way.count, on: way.top - frames, reader.rows)
       }
       if changed > 0 {
         // Up to there all is as it was.
-        take(from: top, to: changed, &count, &place, reader)
-        top = changed &- 1
+        take(to: changed, &way, reader)
+        way.top = frames + (changed &- 1)
         number = frames[changed].row
       } else {
         outcome = core.pointee.rows.find(
-          place.counter, reader, own: core.pointee.ownStart..<core.pointee.ownEnd, &number)
+          way.place.counter, reader, own: core.pointee.ownStart..<core.pointee.ownEnd, &number)
         if outcome != .stepped { break }
       }
-      if count >= StackWalk.stepLimit {
+      if way.count >= StackWalk.stepLimit {
         pointee.overlongStart = UInt(bitPattern: registers)
         outcome = .complex
         break
       }
-      stepped[count] = SteppedFrame(place: place, row: number)
-      count &+= 1
+      stepped[way.count] = SteppedFrame(place: way.place, row: number)
+      way.count &+= 1
       let row = reader.rows + Int(number)
-      outcome = place.guessLeavesPage(row) ? .complex : place.step(row, &range)
+      outcome = way.place.guessLeavesPage(row) ? .complex : way.place.step(row, &way.range)
     }
-    thread.pointee.readable = range
+    thread.pointee.readable = way.range
     switch outcome {
     case .awaited:
-      guard begin(awaitedAt: place.framePointer &- 8, of: 0, place, core, thread) else {
+      guard begin(awaitedAt: way.place.framePointer &- 8, of: 0, way.place, core, thread) else {
         return .complex
       }
-      return compose(count, on: 0, reader)
+      return compose(way.count, on: 0, reader.rows)
     case .complex:
-      guard beginExecuted(count &- 1, registers, place, core, thread, reader) else {
+      guard beginExecuted(way.count &- 1, registers, way.place, core, thread, reader) else {
         return .complex
       }
-      return compose(count &- 1, on: 0, reader)
+      return compose(way.count &- 1, on: 0, reader.rows)
     case .ended(.outermost):
-      guard count < StackCache.frameLimit else { return .complex }
-      begin(at: place)
-      return compose(count, on: 0, reader)
+      guard way.count < StackCache.frameLimit else { return .complex }
+      begin(at: way.place)
+      return compose(way.count, on: 0, reader.rows)
     default: return outcome
     }
   }
 
-  /// Takes frames of the image as if they had been stepped, from one that was met to the one whose
-  /// caller has changed; `place` becomes that one's.
-  @inline(__always)
-  private func take(
-    from top: Int, to changed: Int, _ count: inout Int, _ place: inout FramePlace,
-    _ reader: RowReader
-  ) {
-    var frame = top
-    while frame > changed, count < StackWalk.stepLimit {
+  /// Steps by plain rows, through what was found readable, up to a frame that may be the image's or that takes
+  /// more than that; most steps do not.
+  ///
+  /// A function of its own, and without calls: where it is keeps to registers.
+  @inline(never)
+  private func stepPlainly(_ way: inout StackWay, _ reader: RowReader) {
+    let range = way.range
+    let bottom = frames
+    let end = stepped + StackWalk.stepLimit
+    var place = way.place
+    var top = way.top
+    var step = stepped + way.count
+    while step < end {
+      while top > bottom, top.pointee.place.stackPointer < place.stackPointer { top -= 1 }
+      if top > bottom, top.pointee.place.stackPointer == place.stackPointer,
+        top.pointee.place.counter == place.counter
+      {
+        break
+      }
+      let number = reader.find(place.counter)
+      let row = reader.rows + Int(number)
+      let flags = row.pointee.flags
+      guard number != 0, flags.rawValue & Row.Flags.special == 0 else { break }
+      let base = row.pointee.cfaRule == .stackPointer ? place.stackPointer : place.framePointer
+      let frame = base &+ UInt(bitPattern: Int(row.pointee.cfaOffset))
+      guard frame &- place.stackPointer &- 1 < StackWalk.frameByteLimit,
+        range.coversWord(frame &- 8)
+      else { break }
+      var framePointer = place.framePointer
+      if flags.contains(.savesRBP) {
+        let saved = frame &+ UInt(bitPattern: Int(row.pointee.rbpOffset))
+        guard range.coversWord(saved) else { break }
+        framePointer = stackWord(saved)
+      }
+      step.pointee = SteppedFrame(place: place, row: number)
+      step += 1
+      place.counter = UInt64(stackWord(frame &- 8))
+      place.stackPointer = frame
+      place.framePointer = framePointer
+    }
+    way.place = place
+    way.top = top
+    way.count = step - stepped
+  }
+
+  /// Takes frames of the image as if they had been stepped, from the one that was met to the one whose
+  /// caller has changed; the way goes on there.
+  private func take(to changed: Int, _ way: inout StackWay, _ reader: RowReader) {
+    var frame = way.top - frames
+    while frame > changed, way.count < StackWalk.stepLimit {
       let row = frames[frame].row
-      stepped[count] = SteppedFrame(place: place, row: row)
-      count &+= 1
+      stepped[way.count] = SteppedFrame(place: way.place, row: row)
+      way.count &+= 1
       frame &-= 1
       // What rbp is has not been kept where no caller needed it.
       let flags = (reader.rows + Int(row)).pointee.flags
       let offset = UInt(bitPattern: Int((reader.rows + Int(row)).pointee.rbpOffset))
       let caller = frames[frame].place
       if flags.contains(.savesRBP) {
-        place.framePointer = stackWord(caller.stackPointer &+ offset)
+        way.place.framePointer = stackWord(caller.stackPointer &+ offset)
       } else if flags.contains(.savesRBPAtRBP) {
-        place.framePointer = stackWord(place.framePointer &+ offset)
+        way.place.framePointer = stackWord(way.place.framePointer &+ offset)
       }
-      place.stackPointer = caller.stackPointer
-      place.counter = caller.counter
+      way.place.stackPointer = caller.stackPointer
+      way.place.counter = caller.counter
     }
   }
 
@@ -201,39 +252,84 @@ extension UnsafeMutablePointer where Pointee == StackCache {
 
   /// Makes the image of what was stepped, on top of what is still the same.
   @inline(__always)
-  private func compose(_ steppedCount: Int, on imageTop: Int, _ reader: RowReader) -> StepOutcome {
-    var count = steppedCount
-    var top = imageTop
+  private func compose(
+    _ count: Int, on top: Int, _ rowBase: UnsafeMutablePointer<Row>
+  ) -> StepOutcome {
     guard top &+ count < StackCache.frameLimit,
       Int(frames[top].depth) &+ count < StackCache.frameLimit
     else {
       forget()
       return .complex
     }
-    while count > 0 {
-      count &-= 1
-      top &+= 1
-      append(stepped[count], at: top, reader)
-    }
-    pointee.frameCount = UInt32(truncatingIfNeeded: top &+ 1)
+    append(count, behind: frames + top, rowBase)
+    pointee.frameCount = UInt32(truncatingIfNeeded: top &+ count &+ 1)
     return .stepped
+  }
+
+  /// Adds the frames that were stepped to the image, behind a caller's.
+  ///
+  /// A function of its own: it has all registers for itself.
+  @inline(never)
+  private func append(
+    _ count: Int, behind caller: UnsafeMutablePointer<ImageFrame>,
+    _ rowBase: UnsafeMutablePointer<Row>
+  ) {
+    var frame = caller
+    var last = frame.pointee
+    var step = stepped + count
+    while step > stepped {
+      step -= 1
+      frame += 1
+      let row = rowBase + Int(step.pointee.row)
+      let flags = row.pointee.flags.rawValue
+      guard flags & (Row.Flags.special | Row.Flags.own.rawValue) == 0, frame > frames + 1 else {
+        appendSpecially(step.pointee, at: frame, row)
+        last = frame.pointee
+        continue
+      }
+      // What a step out of it has read, the last word first.
+      var check = checks + Int(last.checkCount)
+      let end = last.place.stackPointer
+      check.pointee = StackCheck(address: end &- 8, value: UInt(last.place.counter))
+      last.checkCount &+= 1
+      if flags & Row.Flags.savesRBP.rawValue != 0 {
+        if last.needsFramePointer {
+          check += 1
+          check.pointee = StackCheck(
+            address: end &+ UInt(bitPattern: Int(row.pointee.rbpOffset)),
+            value: last.place.framePointer)
+          last.checkCount &+= 1
+        }
+        last.needsFramePointer = false
+      }
+      if row.pointee.cfaRule != .stackPointer { last.needsFramePointer = true }
+      rows[Int(last.depth)] = step.pointee.row
+      last.depth &+= 1
+      last.hash = StackHash.extended(last.hash, by: step.pointee.row)
+      last.row = step.pointee.row
+      last.place = step.pointee.place
+      frame.pointee = last
+    }
   }
 
   /// Whether a frame of the image, above one, is where the walk is: 0 where it is and all that the
   /// walk would read from there on is unchanged, else the first frame out of which a step would lead
-  /// elsewhere than it did; below 0 where there is none. Leaves `top` at the frame, or at the next one
-  /// that may be met.
+  /// elsewhere than it did; below 0 where there is none. The frame is then the top of the way, or the next
+  /// one that may be met.
   @inline(__always)
   private func meet(
-    _ top: inout Int, _ place: FramePlace, _ core: UnsafeMutablePointer<Core>,
+    _ way: inout StackWay, _ core: UnsafeMutablePointer<Core>,
     _ thread: UnsafeMutablePointer<ThreadState>
   ) -> Int {
-    while top > 0, frames[top].place.stackPointer < place.stackPointer { top &-= 1 }
-    guard top > 0, frames[top].place.stackPointer == place.stackPointer,
-      frames[top].place.counter == place.counter,
-      !frames[top].needsFramePointer || frames[top].place.framePointer == place.framePointer
+    let place = way.place
+    var top = way.top
+    while top > frames, top.pointee.place.stackPointer < place.stackPointer { top -= 1 }
+    way.top = top
+    guard top > frames, top.pointee.place.stackPointer == place.stackPointer,
+      top.pointee.place.counter == place.counter,
+      !top.pointee.needsFramePointer || top.pointee.place.framePointer == place.framePointer
     else { return -1 }
-    let changed = firstChange(from: top)
+    let changed = firstChange(from: top - frames)
     return changed != 0 || pointee.imageAwaitingSite == 0 || isStillAwaited(core, thread)
       ? changed : 1
   }
@@ -254,9 +350,15 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   @inline(__always)
   private func firstChange(from frame: Int) -> Int {
     var check = Int(frames[frame].checkCount)
+    // By fours while all are what they were, which is nearly always to the end; each only after the one before it.
+    while check >= 4 {
+      let four = checks + (check &- 4)
+      if four[3].isOther || four[2].isOther || four[1].isOther || four[0].isOther { break }
+      check &-= 4
+    }
     while check > 0 {
       check &-= 1
-      if stackWord(checks[check].address) != checks[check].value {
+      if checks[check].isOther {
         var changed = frame
         while changed > 1, frames[changed &- 1].checkCount > check { changed &-= 1 }
         return changed
@@ -265,11 +367,13 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     return 0
   }
 
-  /// Adds a frame to the image, whose caller is the frame before.
-  @inline(__always)
-  private func append(_ stepped: SteppedFrame, at index: Int, _ reader: RowReader) {
-    let caller = frames + (index &- 1)
-    let row = reader.rows + Int(stepped.row)
+  /// The same for one frame of any kind.
+  @inline(never)
+  private func appendSpecially(
+    _ stepped: SteppedFrame, at frame: UnsafeMutablePointer<ImageFrame>,
+    _ row: UnsafeMutablePointer<Row>
+  ) {
+    let caller = frame - 1
     var checkCount = Int(caller.pointee.checkCount)
     var needs = false
     if row.pointee.flags.contains(.async) {
@@ -279,7 +383,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       // A counter of zero was read, and may be something else the next time.
       needs = noteStep(
         stepped.place, row, caller,
-        isOutermost: index == 1 && pointee.imageAwaitingSite == 0
+        isOutermost: frame == frames + 1 && pointee.imageAwaitingSite == 0
           && caller.pointee.place.counter != 0, &checkCount)
     }
     var hash = caller.pointee.hash
@@ -289,14 +393,13 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       rows[Int(depth)] = stepped.row
       depth &+= 1
     }
-    frames[index] = ImageFrame(
+    frame.pointee = ImageFrame(
       place: stepped.place, hash: hash, row: stepped.row,
       checkCount: UInt32(truncatingIfNeeded: checkCount), depth: depth, needsFramePointer: needs)
   }
 
   /// Notes what a step out of a frame has read, the last word first; answers whether rbp had a part in
   /// finding it or its callers.
-  @inline(__always)
   private func noteStep(
     _ place: FramePlace, _ row: UnsafeMutablePointer<Row>,
     _ caller: UnsafeMutablePointer<ImageFrame>, isOutermost: Bool, _ checkCount: inout Int

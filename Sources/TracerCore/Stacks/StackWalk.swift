@@ -50,8 +50,12 @@ struct FramePlace {
     _ row: UnsafeMutablePointer<Row>, _ range: inout ReadableRange
   ) -> StepOutcome {
     // The plain row: the CFA from one of two registers, the return address below it.
-    row.pointee.flags.rawValue & Row.Flags.special == 0
-      ? stepPlainly(row, &range) : stepSpecially(row, &range)
+    if row.pointee.flags.rawValue & Row.Flags.special == 0 { return stepPlainly(row, &range) }
+    // Copies, so that of plain rows all stays in registers.
+    var (place, readable) = (self, range)
+    let outcome = place.stepSpecially(row, &readable)
+    (self, range) = (place, readable)
+    return outcome
   }
 
   /// Whether a step out of a frame will lead to another page by a frame pointer alone.
