@@ -247,7 +247,9 @@ HIDDEN void tracer_find_originals(void) {
   tracer_resolve_originals(&resolution);
   finding = FOUND;
   allocator_believes_sizes = !resolution.allocator_is_glibc;
-  point(&tracer_entry_malloc_usable_size, plain_usable_size);
+  point(&tracer_entry_malloc_usable_size, boot_used || !tracer_originals.malloc_usable_size
+                                              ? (void *)plain_usable_size
+                                              : (void *)tracer_originals.malloc_usable_size);
   point(&tracer_entry_dlopen, tracer_originals.dlopen);
   point(&tracer_entry_dlclose, tracer_originals.dlclose);
   point(&tracer_entry__exit, tracer_originals.exit_now);
