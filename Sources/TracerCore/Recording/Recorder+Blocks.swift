@@ -115,6 +115,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ block: UnsafeMutableRawPointer, _ byteCount: Int,
     _ registers: UnsafePointer<tracer_registers>, wasLookedUp: Bool = false
   ) {
+    noteAwaitedHeap(excluding: block)
     guard let thread = enter() else { return didPassThrough() }
     let site = wasLookedUp ? followedSite(thread, registers) : site(thread, registers)
     record(thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
@@ -142,6 +143,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Takes a block that is about to be given back, and must still be its owner's.
   @inline(__always)
   package func willFree(_ block: UnsafeMutableRawPointer) {
+    noteAwaitedHeap()
     guard let thread = enter() else { return willFreeUnentered(block) }
     let address = UInt(bitPattern: block)
     if let (_, byteCount) = pointee.map.take(
@@ -226,6 +228,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   package func willReallocate(_ block: UnsafeMutableRawPointer) -> Taken {
     var taken = Taken()
     guard pointee.isRecording.load(ordering: .acquiring) != 0 else { return taken }
+    noteAwaitedHeap()
     taken.epoch = pointee.epoch.load(ordering: .relaxed)
     if pointee.settings.looksForLeaks { beginMove() }
     if let (word, byteCount) = pointee.map.take(UInt(bitPattern: block), epoch: taken.epoch) {
