@@ -89,7 +89,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed)
     {
       flushTallies(thread)
-      publish(thread)
+      publishWhole(thread)
       pointee.retired.add(thread.pointee.counters)
     }
     pointee.threads.give(thread)
@@ -447,15 +447,24 @@ extension UnsafeMutablePointer where Pointee == Core {
     return balance &+ publishLimit <= 0
   }
 
-  /// Adds the thread's balance to the process's, and raises the high-water mark.
+  /// Adds to the process's balance what the thread's has too much to be held back.
   @inline(never)
   func publish(_ thread: UnsafeMutablePointer<ThreadState>) {
+    publish(thread, holding: thread.heldBalance(limit: publishLimit))
+  }
+
+  /// Adds all of the thread's balance to the process's.
+  func publishWhole(_ thread: UnsafeMutablePointer<ThreadState>) { publish(thread, holding: 0) }
+
+  /// Adds the thread's balance to the process's but for what it goes on to hold back, and raises the
+  /// high-water mark.
+  private func publish(_ thread: UnsafeMutablePointer<ThreadState>, holding held: Int64) {
     thread.pointee.counters.publications.addAlone(1)
     let balance = thread.pointee.balance
-    let before = pointee.publishedBytes.wrappingAdd(balance, ordering: .relaxed).oldValue
+    let before = pointee.publishedBytes.wrappingAdd(balance &- held, ordering: .relaxed).oldValue
     raisePeak(to: before &+ max(balance, thread.pointee.balanceHigh.load(ordering: .relaxed)))
-    thread.pointee.balance = 0
-    thread.pointee.balanceHigh.store(0, ordering: .relaxed)
+    thread.pointee.balance = held
+    thread.pointee.balanceHigh.store(held, ordering: .relaxed)
     let wakeAt = pointee.wakeAtBytes.load(ordering: .relaxed)
     if wakeAt != 0, before &+ balance >= wakeAt { wakeForGrowth(wakeAt) }
   }
