@@ -223,7 +223,7 @@ tracer_sampling_\name:
 
 /* C++'s operators. A definition below ours that calls malloc (libstdc++'s, libc++'s) is jumped to
  * in every mode, but for sizes that it changes on the way: those go by the recording stub, which
- * names the operator to one C function by its index. */
+ * names the operator to one C function by its index. One that does nothing but call free is left out. */
 .macro operator name, index
   entry \name
   .type tracer_first_\name, @function
@@ -273,6 +273,9 @@ tracer_recording_\name:
 
 .macro operator_delete name, index
   operator \name, \index
+  .globl tracer_own_\name
+  .hidden tracer_own_\name
+  .set tracer_own_\name, \name
   .globl tracer_recording_\name
   .hidden tracer_recording_\name
   .type tracer_recording_\name, @function

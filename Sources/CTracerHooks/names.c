@@ -247,7 +247,9 @@ HIDDEN void tracer_find_originals(void) {
   tracer_resolve_originals(&resolution);
   finding = FOUND;
   allocator_believes_sizes = !resolution.allocator_is_glibc;
-  point(&tracer_entry_malloc_usable_size, plain_usable_size);
+  point(&tracer_entry_malloc_usable_size, boot_used || !tracer_originals.malloc_usable_size
+                                              ? (void *)plain_usable_size
+                                              : (void *)tracer_originals.malloc_usable_size);
   point(&tracer_entry_dlopen, tracer_originals.dlopen);
   point(&tracer_entry_dlclose, tracer_originals.dlclose);
   point(&tracer_entry__exit, tracer_originals.exit_now);
@@ -290,6 +292,7 @@ enum {
   FIRST_ALIGNED_NEW = 4,
   FIRST_DELETE = 8,
   FIRST_SIZED_DELETE = 10,
+  FIRST_NOTHROW_DELETE = 12,
   FIRST_ALIGNED_SIZED_DELETE = 16,
   OPERATOR_COUNT = 20
 };
@@ -302,7 +305,8 @@ enum {
 #define DECLARE_DELETE(name)                                                                       \
   extern HIDDEN void *tracer_entry_##name;                                                         \
   extern HIDDEN void tracer_recording_##name(void);                                                \
-  extern HIDDEN void tracer_sampling_##name(void);
+  extern HIDDEN void tracer_sampling_##name(void);                                                 \
+  extern HIDDEN void tracer_own_##name(void);
 OPERATORS(DECLARE_NEW, DECLARE_DELETE)
 
 static const struct {
@@ -332,9 +336,30 @@ HIDDEN int tracer_unsized_delete(int index) {
   return is_sized && allocator_believes_sizes && operator_provider[index] == ALLOCATOR ? index - 2 : index;
 }
 
+static int is_cxx_runtime(const void *address);
+
+/* Whether a name that others may replace leads to ours, and from there to C++'s runtime. */
+static int leads_to_runtime(const char *name, void (*ours)(void)) {
+  return dlsym(RTLD_DEFAULT, name) == (void *)ours && is_cxx_runtime(dlsym(RTLD_NEXT, name));
+}
+
+/* The runtimes' four plain forms of delete call each other by name, and the last of them free: one jump
+ * in place of three calls, unless the program or another library has one of the names on the way. */
+static int deletes_by_free(int index) {
+  static int answer = -1;
+  if (index < FIRST_DELETE || index >= FIRST_NOTHROW_DELETE || operator_provider[index] != CXX_RUNTIME)
+    return 0;
+  if (answer < 0)
+    answer =
+        leads_to_runtime("_ZdlPv", tracer_own__ZdlPv) && leads_to_runtime("_ZdaPv", tracer_own__ZdaPv);
+  return answer;
+}
+
 static void point_operator(int index) {
   void *target = tracer_operators[index];
-  if (has_recorded && tracer_unsized_delete(index) != index) {
+  if (target && deletes_by_free(index)) {
+    target = tracer_entry_free;
+  } else if (has_recorded && tracer_unsized_delete(index) != index) {
     target = operators[index].recording; /* for good: enlarged blocks outlive the recording */
   } else if (operators_mode == TRACER_ENTRIES_SAMPLING) {
     /* Others call malloc, which samples the block by the size that it was asked for. */

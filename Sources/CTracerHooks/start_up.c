@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "single_thread.h"
 #include "tracer_hooks.h"
 
 /* Swift's side of the callbacks; each is described at its registration in the headers. */
@@ -199,9 +200,12 @@ static void on_identity_signal(int number, siginfo_t *info, void *context) {
     tracer_did_change_identity();
 }
 
-/* glibc installs its handler with the first thread that is made. */
-static void watch_identity(void) {
+/* glibc installs its handler with the first thread that is made, and once more with the program's first
+ * one where that stays alone until then. */
+void tracer_watch_identity(void) {
   struct kernel_action action;
+  if (!worker)
+    return;
   if (tracer_syscall(SYS_rt_sigaction, IDENTITY_SIGNAL, 0, (long)&action, 8, 0, 0) ||
       action.handler == on_identity_signal || (uintptr_t)action.handler <= (uintptr_t)SIG_IGN)
     return;
@@ -213,6 +217,7 @@ static void watch_identity(void) {
 static int start_worker(void) {
   pthread_attr_t attributes;
   sigset_t all, before;
+  int was_alone = live_threads && tracer_is_alone();
   int error = pthread_attr_init(&attributes);
   if (error)
     return error;
@@ -229,12 +234,17 @@ static int start_worker(void) {
   if (error)
     worker = 0;
   else
-    watch_identity();
+    tracer_watch_identity();
   if (!error && live_threads)
     __atomic_fetch_sub(live_threads, 1, __ATOMIC_RELAXED);
+  tracer_stay_alone(was_alone);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
   return error;
+}
+
+static int share_library(void) {
+  return tracer_share_library(live_threads && __atomic_load_n(live_threads, __ATOMIC_SEQ_CST) > 1);
 }
 
 int tracer_watch_threads_and_forks(void) {
@@ -303,6 +313,8 @@ void tracer_provide_services(void) {
       .boot_contains = tracer_boot_contains,
       .note_thread = note_thread,
       .start_worker = start_worker,
+      .believes_alone = tracer_believes_alone,
+      .share_library = share_library,
       .install_signal = install_signal,
       .owns_signal = owns_signal,
       .restore_signal = restore_signal,

@@ -104,13 +104,6 @@ package struct Core: ~Copyable {
   package var leaks: LeakSearch
 }
 
-/// What the heap held when recording began.
-package struct BeforeRecording {
-  package var heapBytes: UInt64
-  package var hasHeapBytes: Bool
-  package var residentBytes: UInt64
-}
-
 /// The one state of the process.
 @inline(__always)
 package var core: UnsafeMutablePointer<Core> {

@@ -63,6 +63,30 @@ import Testing
     expect(left, in: snapshot.named(), notFrom: ["delete_all", "run_out"])
   }
 
+  @Test(arguments: [("PLAIN", 4000), ("ARRAY", 2000)])
+  func `a program's own operator delete is called as often as without us`(form: String, count: Int)
+    throws
+  {
+    let program = try Programs.build("replaced.cpp", ["-O1", "-std=c++17", "-w", "-D\(form)"])
+    #expect(try run([program]).output == "\(count) calls\n")
+    let box = try DumpBox()
+    for mode in ["1", "record"] {
+      for sample in ["off", "1K"] {
+        var environment = box.environment(mode)
+        environment["HEAPTAP_SAMPLE"] = sample
+        #expect(try run([program], environment: environment).output == "\(count) calls\n")
+      }
+    }
+    let snapshots = try box.snapshots()
+    #expect(snapshots.count == 2)
+    #expect(
+      snapshots.allSatisfy { snapshot in
+        [40, 41, 42, 43].allSatisfy {
+          snapshot.samples(ofSize: $0).allSatisfy { $0.liveBlocks == 0 }
+        }
+      })
+  }
+
   /// Each block that was left is one sample, from its function; nothing is left by the others.
   private func expect(_ left: [Left], in named: Snapshot, notFrom others: [String]) {
     for block in left {

@@ -39,4 +39,42 @@ import Testing
       #expect(result.output == "uid=12345 gid=12345 groups=12345\n")
     }
   }
+
+  @Test
+  func
+    `a program of one thread stays alone for glibc, and each change of its user is the worker's too`()
+    throws
+  {
+    try #require(getuid() == 0, "only root can become another user")
+    let program = try Programs.build("alone.c", ["-O1"])
+    let plain = try run([program])
+    #expect(plain.status == 0 && !plain.output.contains("not all"), "\(plain)")
+    #expect(
+      plain.output.contains("at first: alone\n")
+        && plain.output.contains("before a thread: alone\n"))
+    #expect(plain.output.hasSuffix("setuid: refused, all\nafter a thread: not alone\n"))
+    let box = try DumpBox()
+    for delay in [[], ["/bin/sh", "-c", "sleep 0.4; exec \"$@\"", "sh"]] {
+      for mode in ["1", "record"] {
+        let traced = try run(delay + [program], environment: box.environment(mode))
+        #expect(traced.status == 0 && traced.output == plain.output, "\(traced)")
+      }
+    }
+  }
+
+  /// The program's copy of the variable is not the one that glibc sets when a thread is made.
+  @Test
+  func `a program that has its own copy of what glibc believes is never told that it is alone`()
+    throws
+  {
+    try #require(getuid() == 0, "only root can become another user")
+    let program = try Programs.build("alone.c", ["-O1", "-DCOPY", "-fno-pic", "-no-pie"])
+    #expect(try run([program]).output.contains("at first: alone\n"))
+    let box = try DumpBox()
+    let traced = try run([program], environment: box.environment("1"))
+    #expect(traced.status == 0 && !traced.output.contains("not all"), "\(traced)")
+    for moment in ["at first", "in a child", "beside a thread", "after a thread"] {
+      #expect(traced.output.contains("\(moment): not alone\n"))
+    }
+  }
 }

@@ -24,7 +24,7 @@ import Testing
     let end = try #require(list.range(of: "local:"))
     let listed = list[start.upperBound..<end.lowerBound]
       .split { !($0.isLetter || $0.isNumber || $0 == "_") }.map(String.init)
-    #expect(listed.count == 52)
+    #expect(listed.count == 62)
     let exported = try lines(["nm", "-D", "--defined-only", Workshop.library])
       .compactMap { $0.split(separator: " ").last.map(String.init) }
     #expect(exported.sorted() == listed.sorted())

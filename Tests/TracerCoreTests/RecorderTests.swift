@@ -119,10 +119,12 @@ import Testing
   }
 
   /// Runs the body in as many threads, each of its own, and answers with the sum of their books.
-  private func inThreads(_ body: @escaping @Sendable (Int) -> Books) -> Books {
+  private func inThreads(
+    _ count: Int = threadCount, _ body: @escaping @Sendable (Int) -> Books
+  ) -> Books {
     let sum = Locked(Books())
     let done = DispatchSemaphore(value: 0)
-    for number in 0..<Self.threadCount {
+    for number in 0..<count {
       Thread.detachNewThread {
         let books = body(number)
         sum.withLock {
@@ -132,7 +134,7 @@ import Testing
         done.signal()
       }
     }
-    for _ in 0..<Self.threadCount { done.wait() }
+    for _ in 0..<count { done.wait() }
     return sum.withLock { $0 }
   }
 
@@ -169,6 +171,43 @@ import Testing
     #expect(core.pointee.retired.lostBlocks.load(ordering: .relaxed) == 0)
     let made = UInt64(Self.threadCount * 20_000)
     #expect(core.pointee.retired.allocatedBlocks.load(ordering: .relaxed) == made)
+    #expect(core.pointee.publishedBytes.load(ordering: .relaxed) == Int64(left.bytes))
+    core.stopRecording()
+  }
+
+  @Test
+  func
+    `a thread that gives back what it takes seldom writes the balance that all share, and is never far from it`()
+    throws
+  {
+    try #require(core.startRecording(.firstAllocation, depth: 16) == 0)
+    let address = Self.heap + UInt(Self.threadCount) << 32
+    let left = inThreads(1) { _ in
+      Self.allocate(address, 1, place: 0)
+      let limit = Int(core.publishLimit)
+      var farthest = 0
+      func note(_ live: Int) {
+        farthest = max(
+          farthest, abs(live - Int(core.pointee.publishedBytes.load(ordering: .relaxed))))
+      }
+      // Further than the limit, and back.
+      for _ in 0..<20_000 {
+        Self.allocate(address + 64, limit * 3 / 2, place: 0)
+        note(1 + limit * 3 / 2)
+        Self.free(address + 64)
+        note(1)
+      }
+      #expect(core.counterValues().publications < 10)
+      // What only grows is written each time that a limit's worth has come together.
+      for block in 0..<20_000 {
+        Self.allocate(address + 64 + UInt(block) * 64, 32, place: 0)
+        note(1 + 32 + block * 32)
+      }
+      #expect(core.counterValues().publications < 20 + 20_000 * 32 / UInt64(limit))
+      #expect(farthest < limit)
+      Self.endThread()
+      return Books(blocks: 20_001, bytes: 20_000 * 32 + 1)
+    }
     #expect(core.pointee.publishedBytes.load(ordering: .relaxed) == Int64(left.bytes))
     core.stopRecording()
   }

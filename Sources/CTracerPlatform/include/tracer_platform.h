@@ -165,6 +165,12 @@ struct tracer_services {
   void (*_Nullable note_thread)(void *_Nonnull state);
   /* Starts the detached worker with all signals blocked; 0 or an errno. */
   int (*_Nullable start_worker)(void);
+  /* Whether the program's one thread believes to be the process's only one, and the C library takes no
+   * locks for it. */
+  int (*_Nullable believes_alone)(void);
+  /* Ends that: 1 where locks are taken from that thread's next call of the C library on, 0 where they
+   * have been all along. */
+  int (*_Nullable share_library)(void);
   /* 0 if our handler is in place, 1 if the application has its own or ignores it, else -errno. */
   int (*_Nullable install_signal)(int number);
   int (*_Nullable owns_signal)(int number);

@@ -257,8 +257,9 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   // MARK: How it adds up
 
+  /// Of what was held before the recording; 0 where that is not known.
   private var remainingBefore: UInt64 {
-    let held = pointee.before.heapBytes
+    let held = pointee.before.heapBytes ?? 0
     let freed = counterValues().unknownFreedBytes
     return held > freed ? held &- freed : 0
   }
@@ -270,8 +271,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ encoder: inout ProfileEncoder, _ comments: inout CommentWriter, _ facts: DumpFacts
   ) {
     comments.write(&encoder, "before_rss_bytes", pointee.before.residentBytes)
-    if pointee.before.hasHeapBytes {
-      comments.write(&encoder, "before_heap_bytes", pointee.before.heapBytes)
+    if let held = pointee.before.heapBytes {
+      comments.write(&encoder, "before_heap_bytes", held)
       if knowsFrees { comments.write(&encoder, "before_remaining_bytes", remainingBefore) }
     }
     guard knowsFrees else { return }
@@ -286,7 +287,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     let parts = tracerParts
     if memory.isKnown {
       let knowsBefore = knowsFrees || pointee.hasSeenFirstAllocation
-      let before = pointee.before.hasHeapBytes && knowsBefore ? remainingBefore : 0
+      let before = knowsBefore ? remainingBefore : 0
       let (tracer, mapped) = (memory.tracer, memory.mapped)
       let slack =
         Int64(bitPattern: memory.heap) &- Int64(bitPattern: facts.scan.bytes)

@@ -101,6 +101,8 @@ struct Demanglers {
     }
     cxx = exported("__cxa_demangle", at: found.cxx) ?? inProgram("__cxa_demangle") ?? 0
     swift = exported("swift_demangle", at: found.swift) ?? inProgram("swift_demangle") ?? 0
+    // They allocate, and so does a program that may know of no other thread.
+    if cxx != 0 || swift != 0, !core.mayCallLibrary() { (cxx, swift) = (0, 0) }
   }
 
   /// Whether the loader has put a module at an address. A program that maps a library to read it, as

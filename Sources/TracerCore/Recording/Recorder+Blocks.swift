@@ -89,7 +89,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       thread.pointee.epoch.load(ordering: .relaxed) == pointee.epoch.load(ordering: .relaxed)
     {
       flushTallies(thread)
-      publish(thread)
+      publishWhole(thread)
       pointee.retired.add(thread.pointee.counters)
     }
     pointee.threads.give(thread)
@@ -115,6 +115,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ block: UnsafeMutableRawPointer, _ byteCount: Int,
     _ registers: UnsafePointer<tracer_registers>, wasLookedUp: Bool = false
   ) {
+    noteAwaitedHeap(excluding: block)
     guard let thread = enter() else { return didPassThrough() }
     let site = wasLookedUp ? followedSite(thread, registers) : site(thread, registers)
     record(thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
@@ -142,6 +143,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Takes a block that is about to be given back, and must still be its owner's.
   @inline(__always)
   package func willFree(_ block: UnsafeMutableRawPointer) {
+    noteAwaitedHeap()
     guard let thread = enter() else { return willFreeUnentered(block) }
     let address = UInt(bitPattern: block)
     if let (_, byteCount) = pointee.map.take(
@@ -226,6 +228,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   package func willReallocate(_ block: UnsafeMutableRawPointer) -> Taken {
     var taken = Taken()
     guard pointee.isRecording.load(ordering: .acquiring) != 0 else { return taken }
+    noteAwaitedHeap()
     taken.epoch = pointee.epoch.load(ordering: .relaxed)
     if pointee.settings.looksForLeaks { beginMove() }
     if let (word, byteCount) = pointee.map.take(UInt(bitPattern: block), epoch: taken.epoch) {
@@ -444,15 +447,24 @@ extension UnsafeMutablePointer where Pointee == Core {
     return balance &+ publishLimit <= 0
   }
 
-  /// Adds the thread's balance to the process's, and raises the high-water mark.
+  /// Adds to the process's balance what the thread's has too much to be held back.
   @inline(never)
   func publish(_ thread: UnsafeMutablePointer<ThreadState>) {
+    publish(thread, holding: thread.heldBalance(limit: publishLimit))
+  }
+
+  /// Adds all of the thread's balance to the process's.
+  func publishWhole(_ thread: UnsafeMutablePointer<ThreadState>) { publish(thread, holding: 0) }
+
+  /// Adds the thread's balance to the process's but for what it goes on to hold back, and raises the
+  /// high-water mark.
+  private func publish(_ thread: UnsafeMutablePointer<ThreadState>, holding held: Int64) {
     thread.pointee.counters.publications.addAlone(1)
     let balance = thread.pointee.balance
-    let before = pointee.publishedBytes.wrappingAdd(balance, ordering: .relaxed).oldValue
+    let before = pointee.publishedBytes.wrappingAdd(balance &- held, ordering: .relaxed).oldValue
     raisePeak(to: before &+ max(balance, thread.pointee.balanceHigh.load(ordering: .relaxed)))
-    thread.pointee.balance = 0
-    thread.pointee.balanceHigh.store(0, ordering: .relaxed)
+    thread.pointee.balance = held
+    thread.pointee.balanceHigh.store(held, ordering: .relaxed)
     let wakeAt = pointee.wakeAtBytes.load(ordering: .relaxed)
     if wakeAt != 0, before &+ balance >= wakeAt { wakeForGrowth(wakeAt) }
   }

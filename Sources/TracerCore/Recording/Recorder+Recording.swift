@@ -84,16 +84,11 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 
   private func notePast(_ cause: RecordingCause) {
-    pointee.before = BeforeRecording(heapBytes: 0, hasHeapBytes: false, residentBytes: 0)
+    pointee.before.forget()
+    pointee.before.residentBytes = 0
     pointee.hasSeenFirstAllocation = cause == .firstAllocation
     guard cause != .firstAllocation else { return }
-    if pointee.allocatorIsGlibc, cause == .asked {
-      var figures = tracer_heap_figures()
-      if tracer_heap_figures(&figures) == 0 {
-        pointee.before.heapBytes = figures.in_use
-        pointee.before.hasHeapBytes = true
-      }
-    }
+    if pointee.allocatorIsGlibc, cause == .asked { noteHeap() }
     pointee.before.residentBytes = residentByteCount(
       pointee.dumps.input, capacity: DumpState.inputByteCount)
   }

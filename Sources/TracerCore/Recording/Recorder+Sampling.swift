@@ -90,6 +90,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ block: UnsafeMutableRawPointer, _ byteCount: UInt64,
     _ registers: UnsafePointer<tracer_registers>
   ) {
+    noteAwaitedHeap(excluding: block)
     guard let thread = enter() else { return didPassThrough() }
     defer { leave(thread) }
     // Only of a recording that samples: one of every block may have begun meanwhile.

@@ -49,7 +49,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// What the calling thread has not yet published shall count now.
   private func publishOwn() {
     guard let thread = enter() else { return }
-    publish(thread)
+    publishWhole(thread)
     leave(thread)
   }
 

@@ -70,6 +70,8 @@ package struct ThreadState: ~Copyable {
   var memo: UnsafeMutablePointer<StackCache>?
   /// The thread's allocations when there was last no memory for `cache`.
   var allocationsWithoutCache: UInt64
+  /// How far from the limit the balance was left when it was published last; negative where it had sunk.
+  fileprivate var balanceMargin: Int64
 
   fileprivate static var identityByteCount: Int { 32 }
 
@@ -86,6 +88,21 @@ extension UnsafeMutablePointer where Pointee == ThreadState {
     let kept = ThreadState.identityByteCount
     (UnsafeMutableRawPointer(self) + kept).initializeMemory(
       as: UInt8.self, repeating: 0, count: ThreadState.frameOffset &- kept)
+  }
+
+  /// What a thread that has reached the limit goes on to hold back, so that it does not publish soon again.
+  ///
+  /// Who gives back what was taken, over and over, comes back to the same two balances: left just below the
+  /// limit, there is room for both. Who goes on in one direction is left twice as far from it each time.
+  func heldBalance(limit: Int64) -> Int64 {
+    let hasRisen = pointee.balance > 0
+    // No room is enough for blocks that are larger.
+    guard (hasRisen ? pointee.balance : 0 &- pointee.balance) < limit &* 2 else { return 0 }
+    let last = pointee.balanceMargin
+    let goesOn = last != 0 && (last > 0) == hasRisen
+    let margin = goesOn ? min((last > 0 ? last : 0 &- last) &* 2, limit) : limit / 16
+    pointee.balanceMargin = hasRisen ? margin : 0 &- margin
+    return hasRisen ? limit &- margin : margin &- limit
   }
 
   /// Gives the pages of the memory of stacks back, which then remembers nothing.

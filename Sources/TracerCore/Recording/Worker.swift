@@ -150,9 +150,9 @@ extension UnsafeMutablePointer where Pointee == Core {
       message.append(decimal: UInt64(pointee.depth))
       message.append(" frames a stack")
       appendSampling(to: &message)
-      if pointee.before.hasHeapBytes {
+      if let held = pointee.before.heapBytes {
         message.append("; ")
-        message.append(byteCount: pointee.before.heapBytes)
+        message.append(byteCount: held)
         message.append(" were allocated before")
       }
       notify(.started, message.bytes)
