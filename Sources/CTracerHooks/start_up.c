@@ -30,9 +30,16 @@ extern void tracer_did_change_identity(void);
 
 /* MARK: Originals */
 
+/* Not by dladdr, where the loader can be asked for less: that one goes through all symbols of a module, in
+ * every process and for each of two dozen names. */
 static const void *module_of(const void *address) {
+  struct tracer_object object;
   Dl_info info;
-  return address && dladdr(address, &info) ? info.dli_fbase : NULL;
+  if (!address)
+    return NULL;
+  if (tracer_can_find_objects())
+    return tracer_find_object((uint64_t)address, &object) ? NULL : (const void *)object.start;
+  return dladdr(address, &info) ? info.dli_fbase : NULL;
 }
 
 static const char *path_of(const void *address) {
