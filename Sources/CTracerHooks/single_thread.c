@@ -36,6 +36,8 @@ static _Atomic int belief;
 /* The process in which it does: the child of a vfork has its memory. */
 static _Atomic int process;
 
+static int own_process(void) { return (int)tracer_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0); }
+
 static void believe(char is_single) {
   __atomic_store_n(&__libc_single_threaded, is_single, __ATOMIC_SEQ_CST);
 }
@@ -49,8 +51,10 @@ static int believes_alone(void) {
 static _Atomic unsigned workers[6];
 
 static void read_identity(unsigned *ret_identity) {
-  tracer_syscall(SYS_getresuid, (long)ret_identity, (long)(ret_identity + 1), (long)(ret_identity + 2), 0, 0, 0);
-  tracer_syscall(SYS_getresgid, (long)(ret_identity + 3), (long)(ret_identity + 4), (long)(ret_identity + 5), 0, 0, 0);
+  static const long calls[] = {SYS_getresuid, SYS_getresgid};
+  for (int index = 0; index < 2; index++, ret_identity += 3)
+    tracer_syscall(calls[index], (long)ret_identity, (long)(ret_identity + 1),
+                   (long)(ret_identity + 2), 0, 0, 0);
 }
 
 void tracer_note_identity(void) {
@@ -74,14 +78,12 @@ static int has_workers_identity(void) {
  * Where its rights are not the worker's any more, the two would get different answers, for which glibc
  * ends the process: then the worker follows by itself. */
 static void will_change(void) {
-  if (belief != ALONE || !believes_alone() || process != tracer_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0) ||
-      !has_workers_identity())
+  if (belief != ALONE || !believes_alone() || process != own_process() || !has_workers_identity())
     return;
   belief = AS_GLIBC_SAYS;
   believe(0);
 }
 
-/* As the arguments are: user, group, and what glibc looks up by name. */
 #define IDENTITIES(DO)                                                                             \
   DO(setuid, (uid_t user), (user))                                                                 \
   DO(setgid, (gid_t group), (group))                                                               \
@@ -110,7 +112,8 @@ static void will_change(void) {
 IDENTITIES(DEFINE)
 
 void tracer_find_identity_calls(void) {
-#define FIND(name, parameters, arguments) original_##name = (int(*) parameters)dlsym(RTLD_NEXT, #name);
+#define FIND(name, parameters, arguments)                                                          \
+  original_##name = (int(*) parameters)dlsym(RTLD_NEXT, #name);
   IDENTITIES(FIND)
 }
 
@@ -153,7 +156,7 @@ int tracer_is_alone(void) {
 }
 
 void tracer_will_have_worker(int was_alone) {
-  process = (int)tracer_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+  process = own_process();
   tracer_note_identity();
   belief = was_alone ? ALONE : AS_GLIBC_SAYS;
 }
