@@ -8,12 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "single_thread.h"
 #include "tracer_hooks.h"
 
 /* The mark by which a second copy in the process knows that there is a first. */
 const char heaptap_tracer_version[] = "0.1.0";
-
-#define HIDDEN __attribute__((visibility("hidden")))
 
 /* Swift's side. */
 extern void tracer_did_resolve(const struct tracer_resolution *resolution, int has_boot_blocks);
@@ -245,6 +244,7 @@ HIDDEN void tracer_find_originals(void) {
   point_at_boot();
   struct tracer_resolution resolution;
   tracer_resolve_originals(&resolution);
+  tracer_find_identity_calls();
   finding = FOUND;
   allocator_believes_sizes = !resolution.allocator_is_glibc;
   point(&tracer_entry_malloc_usable_size, boot_used || !tracer_originals.malloc_usable_size
@@ -430,7 +430,11 @@ static int is_cxx_runtime_name(const char *path) {
 }
 
 static int is_cxx_runtime(const void *address) {
+  struct tracer_object object;
   Dl_info info;
+  if (tracer_can_find_objects())
+    return !tracer_find_object((uint64_t)address, &object) && object.name &&
+           is_cxx_runtime_name(object.name);
   return dladdr(address, &info) && info.dli_fname && is_cxx_runtime_name(info.dli_fname);
 }
 

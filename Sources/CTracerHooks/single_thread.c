@@ -8,7 +8,8 @@
  * variable that glibc reads (__libc_single_threaded(3)), that it is as alone as it is without us.
  *
  * Who else must know that there is a second thread: setuid(2) and its like, which change one thread, and
- * which glibc repeats in all threads where it believes in them. These names are ours for that reason alone.
+ * which glibc repeats in all threads where it believes in them. These names are ours for that reason alone,
+ * and with the first such call it is over.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,18 +17,26 @@
 #include <grp.h>
 #include <stdlib.h>
 #include <sys/single_threaded.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "single_thread.h"
 #include "tracer_hooks.h"
 
+/* Swift's side. */
+extern void tracer_should_follow(void);
+
 /* What the program's thread believes. */
 enum belief {
-  AS_GLIBC_SAYS, /* there is no worker, or the program had threads before */
+  AS_GLIBC_SAYS, /* there is no worker, or the program's own thread has ended the belief */
   ALONE,         /* though there is the worker */
-  NOT_ALONE,     /* since the worker had to call something that takes locks */
+  NOT_ALONE,     /* the worker has ended it: what the thread is in the middle of may still be without locks */
 };
 static _Atomic int belief;
+/* The process in which it does: the child of a vfork has its memory. */
+static _Atomic int process;
+
+static int own_process(void) { return (int)tracer_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0); }
 
 static void believe(char is_single) {
   __atomic_store_n(&__libc_single_threaded, is_single, __ATOMIC_SEQ_CST);
@@ -38,22 +47,41 @@ static int believes_alone(void) {
 
 /* MARK: setuid and its like */
 
-/* Around a call that all threads must make. Only the program's thread comes here while it is alone. */
-static int begin_change(void) {
-  tracer_watch_identity();
-  if (belief != ALONE || !believes_alone())
-    return 0;
-  believe(0);
+/* Whose rights the worker has: real, effective and saved user and group. */
+static _Atomic unsigned workers[6];
+
+static void read_identity(unsigned *ret_identity) {
+  static const long calls[] = {SYS_getresuid, SYS_getresgid};
+  for (int index = 0; index < 2; index++, ret_identity += 3)
+    tracer_syscall(calls[index], (long)ret_identity, (long)(ret_identity + 1),
+                   (long)(ret_identity + 2), 0, 0, 0);
+}
+
+void tracer_note_identity(void) {
+  unsigned identity[6] = {0};
+  read_identity(identity);
+  for (int index = 0; index < 6; index++)
+    workers[index] = identity[index];
+}
+
+/* Not so where the program has changed it by a way around us, dlsym of glibc's own name for one. */
+static int has_workers_identity(void) {
+  unsigned identity[6] = {0};
+  read_identity(identity);
+  for (int index = 0; index < 6; index++)
+    if (workers[index] != identity[index])
+      return 0;
   return 1;
 }
 
-static void end_change(int was_alone) {
-  if (!was_alone)
+/* Before a call that all threads must make. Only the program's thread comes here while it is alone.
+ * Where its rights are not the worker's any more, the two would get different answers, for which glibc
+ * ends the process: then the worker follows by itself. */
+static void will_change(void) {
+  if (belief != ALONE || !believes_alone() || process != own_process() || !has_workers_identity())
     return;
-  believe(1);
-  /* The worker may have ended it meanwhile: by one of the two orders it is ended. */
-  if (belief != ALONE)
-    believe(0);
+  belief = AS_GLIBC_SAYS;
+  believe(0);
 }
 
 #define IDENTITIES(DO)                                                                             \
@@ -69,17 +97,25 @@ static void end_change(int was_alone) {
   DO(initgroups, (const char *user, gid_t group), (user, group))
 
 #define DEFINE(name, parameters, arguments)                                                        \
+  static int(*original_##name) parameters;                                                         \
   static int hook_##name parameters {                                                              \
-    static int(*original) parameters;                                                              \
-    if (!original)                                                                                 \
-      original = (int(*) parameters)dlsym(RTLD_NEXT, #name);                                       \
-    int was_alone = begin_change();                                                                \
-    int result = original arguments;                                                               \
-    end_change(was_alone);                                                                         \
+    if (!original_##name)                                                                          \
+      tracer_find_identity_calls();                                                                \
+    will_change();                                                                                 \
+    tracer_watch_identity();                                                                       \
+    int result = original_##name arguments;                                                        \
+    if (belief == ALONE)                                                                           \
+      tracer_should_follow();                                                                      \
     return result;                                                                                 \
   }                                                                                                \
   int name parameters __attribute__((alias("hook_" #name)));
 IDENTITIES(DEFINE)
+
+void tracer_find_identity_calls(void) {
+#define FIND(name, parameters, arguments)                                                          \
+  original_##name = (int(*) parameters)dlsym(RTLD_NEXT, #name);
+  IDENTITIES(FIND)
+}
 
 static const struct {
   const char *name;
@@ -90,8 +126,7 @@ static const struct {
 
 /* MARK: Whether it can be done */
 
-/* Where another library has one of the names, or the program has one and does not show it to libraries,
- * a thread with the rights of before might stay. */
+/* Not where another library has one of the names, or the program has one and does not show it to libraries. */
 static int sees_every_change(void) {
   for (size_t index = 0; index < sizeof identities / sizeof *identities; index++)
     if (dlsym(RTLD_DEFAULT, identities[index].name) != identities[index].ours)
@@ -120,23 +155,28 @@ int tracer_is_alone(void) {
   return believes_alone() && is_known_glibc() && is_glibcs_own() && sees_every_change();
 }
 
-void tracer_stay_alone(int was_alone) {
+void tracer_will_have_worker(int was_alone) {
+  process = own_process();
+  tracer_note_identity();
   belief = was_alone ? ALONE : AS_GLIBC_SAYS;
-  if (was_alone)
-    believe(1);
+}
+
+void tracer_has_worker(int was_alone) {
+  if (!was_alone)
+    return;
+  believe(1);
+  /* The worker may have ended it already: by one of the two orders it is ended. */
+  if (belief != ALONE)
+    believe(0);
 }
 
 /* MARK: The end of it */
 
-int tracer_believes_alone(void) { return belief == ALONE && believes_alone(); }
+int tracer_is_left_alone(int has_threads) { return belief != AS_GLIBC_SAYS && !has_threads; }
 
 int tracer_share_library(int has_threads) {
-  if (belief == AS_GLIBC_SAYS)
+  if (!tracer_is_left_alone(has_threads))
     return 0;
-  if (has_threads) {
-    belief = AS_GLIBC_SAYS;
-    return 0;
-  }
   belief = NOT_ALONE;
   believe(0);
   return 1;

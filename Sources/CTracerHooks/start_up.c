@@ -30,9 +30,16 @@ extern void tracer_did_change_identity(void);
 
 /* MARK: Originals */
 
+/* Not by dladdr, where the loader can be asked for less: that one goes through all symbols of a module, in
+ * every process and for each of two dozen names. */
 static const void *module_of(const void *address) {
+  struct tracer_object object;
   Dl_info info;
-  return address && dladdr(address, &info) ? info.dli_fbase : NULL;
+  if (!address)
+    return NULL;
+  if (tracer_can_find_objects())
+    return tracer_find_object((uint64_t)address, &object) ? NULL : (const void *)object.start;
+  return dladdr(address, &info) ? info.dli_fbase : NULL;
 }
 
 static const char *path_of(const void *address) {
@@ -228,6 +235,7 @@ static int start_worker(void) {
   /* By the library's call, which leaves glibc's own signals alone: setuid must reach the worker. */
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
+  tracer_will_have_worker(was_alone);
   error = pthread_create(&worker, &attributes, run_worker, NULL);
   if (error == EINVAL) /* too small all the same */
     error = pthread_create(&worker, NULL, run_worker, NULL);
@@ -237,15 +245,18 @@ static int start_worker(void) {
     tracer_watch_identity();
   if (!error && live_threads)
     __atomic_fetch_sub(live_threads, 1, __ATOMIC_RELAXED);
-  tracer_stay_alone(was_alone);
+  tracer_has_worker(was_alone);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
   return error;
 }
 
-static int share_library(void) {
-  return tracer_share_library(live_threads && __atomic_load_n(live_threads, __ATOMIC_SEQ_CST) > 1);
+/* Of the program's own, which it has made itself: outside of all locks, and for good. */
+static int has_threads(void) {
+  return live_threads && __atomic_load_n(live_threads, __ATOMIC_SEQ_CST) > 1;
 }
+static int is_left_alone(void) { return tracer_is_left_alone(has_threads()); }
+static int share_library(void) { return tracer_share_library(has_threads()); }
 
 int tracer_watch_threads_and_forks(void) {
   static int is_watching;
@@ -313,7 +324,8 @@ void tracer_provide_services(void) {
       .boot_contains = tracer_boot_contains,
       .note_thread = note_thread,
       .start_worker = start_worker,
-      .believes_alone = tracer_believes_alone,
+      .is_left_alone = is_left_alone,
+      .note_identity = tracer_note_identity,
       .share_library = share_library,
       .install_signal = install_signal,
       .owns_signal = owns_signal,

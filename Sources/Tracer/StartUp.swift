@@ -187,6 +187,11 @@ public func didChangeIdentity() {
   if !core.pointee.isOff { core.didChangeIdentity() }
 }
 
+@c(tracer_should_follow)
+public func shouldFollow() {
+  if !core.pointee.isOff { core.askToFollow() }
+}
+
 @c(tracer_thread_ended)
 public func threadEnded(_ state: UnsafeMutableRawPointer) {
   core.threadEnded(state.assumingMemoryBound(to: ThreadState.self))

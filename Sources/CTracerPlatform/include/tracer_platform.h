@@ -165,9 +165,11 @@ struct tracer_services {
   void (*_Nullable note_thread)(void *_Nonnull state);
   /* Starts the detached worker with all signals blocked; 0 or an errno. */
   int (*_Nullable start_worker)(void);
-  /* Whether the program's one thread believes to be the process's only one, and the C library takes no
-   * locks for it. */
-  int (*_Nullable believes_alone)(void);
+  /* Whether the program's one thread may believe to be the process's only one, so that the C library takes
+   * no locks for it. */
+  int (*_Nullable is_left_alone)(void);
+  /* The calling thread's rights are those that the worker has. */
+  void (*_Nullable note_identity)(void);
   /* Ends that: 1 where locks are taken from that thread's next call of the C library on, 0 where they
    * have been all along. */
   int (*_Nullable share_library)(void);

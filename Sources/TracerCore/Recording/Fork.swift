@@ -61,6 +61,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.requests.workerHasOwnDescriptors.store(0, ordering: .relaxed)
     // The child's worker has what the thread has that forks.
     pointee.requests.capabilityLooks.store(0, ordering: .relaxed)
+    pointee.requests.identityLook.store(0, ordering: .relaxed)
   }
 
   /// Turns the tracer off in a child that is not to be traced.

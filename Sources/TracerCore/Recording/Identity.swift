@@ -106,3 +106,116 @@ extension UnsafeMutablePointer where Pointee == Core {
     if wanted != own { wanted.adopt() }
   }
 }
+
+/// A thread's real, effective and saved user and group, and its further groups.
+private struct ThreadIdentity {
+  private static var groupLimit: Int { 256 }
+
+  var users = (UInt32(0), UInt32(0), UInt32(0))
+  var groups = (UInt32(0), UInt32(0), UInt32(0))
+  var others = InlineArray<256, UInt32>(repeating: 0)
+  var otherCount = 0
+
+  /// The calling thread's.
+  init() {
+    withUnsafeMutableBytes(of: &users) { Self.read(SYS_getresuid, $0) }
+    withUnsafeMutableBytes(of: &groups) { Self.read(SYS_getresgid, $0) }
+    otherCount = withUnsafeMutableBytes(of: &others) {
+      max(0, System.call(SYS_getgroups, Self.groupLimit, Int(bitPattern: $0.baseAddress)))
+    }
+  }
+
+  private static func read(_ call: Int32, _ ids: UnsafeMutableRawBufferPointer) {
+    let base = Int(bitPattern: ids.baseAddress)
+    _ = System.call(call, base, base &+ 4, base &+ 8)
+  }
+
+  /// That of a thread of the process; `nil` where the kernel does not tell. (proc_pid_status(5))
+  init?(ofThread thread: Int32) {
+    self.init()
+    var bytes = InlineArray<4096, UInt8>(repeating: 0)
+    let isWhole = withUnsafeMutableBytes(of: &bytes) {
+      let base = $0.baseAddress.unsafelyUnwrapped
+      var path = TextBuffer(base, capacity: 64)
+      path.append("/proc/self/task/")
+      path.append(decimal: UInt64(UInt32(bitPattern: thread)))
+      path.append("/status")
+      guard var file = ProcFile(path: path.cString(), base + 64, capacity: 4032) else {
+        return false
+      }
+      defer { file.close() }
+      while let line = file.nextLine() {
+        if let text = line.after("Uid:") { users = Self.firstThree(text) }
+        if let text = line.after("Gid:") { groups = Self.firstThree(text) }
+        guard let text = line.after("Groups:") else { continue }
+        readOthers(text)
+        return true
+      }
+      return false
+    }
+    guard isWhole else { return nil }
+  }
+
+  private static func firstThree(_ text: UnsafeRawBufferPointer) -> (UInt32, UInt32, UInt32) {
+    let first = text.number()
+    let second = text.dropping(first.byteCount).number()
+    let third = text.dropping(first.byteCount &+ second.byteCount).number()
+    return (
+      UInt32(truncatingIfNeeded: first.value), UInt32(truncatingIfNeeded: second.value),
+      UInt32(truncatingIfNeeded: third.value)
+    )
+  }
+
+  /// More than there is room for are left out: the tracer needs none of them.
+  private mutating func readOthers(_ text: UnsafeRawBufferPointer) {
+    otherCount = 0
+    var rest = text
+    while otherCount < Self.groupLimit {
+      while rest.count > 0, rest[0] == 0x20 || rest[0] == 0x09 { rest = rest.dropping(1) }
+      let (value, byteCount) = rest.number()
+      if byteCount == 0 { return }
+      others[otherCount] = UInt32(truncatingIfNeeded: value)
+      otherCount &+= 1
+      rest = rest.dropping(byteCount)
+    }
+  }
+
+  func isSame(as other: Self) -> Bool {
+    guard users == other.users, groups == other.groups, otherCount == other.otherCount else {
+      return false
+    }
+    for position in 0..<otherCount where others[position] != other.others[position] { return false }
+    return true
+  }
+
+  /// Makes it the calling thread's alone.
+  mutating func adopt() {
+    let count = otherCount
+    withUnsafeMutableBytes(of: &others) {
+      _ = System.call(SYS_setgroups, count, Int(bitPattern: $0.baseAddress))
+    }
+    _ = System.call(SYS_setresgid, Int(groups.0), Int(groups.1), Int(groups.2))
+    _ = System.call(SYS_setresuid, Int(users.0), Int(users.1), Int(users.2))
+  }
+}
+
+extension UnsafeMutablePointer where Pointee == Core {
+  /// Becomes who the program's one thread is, where that believes itself alone and glibc has no other thread
+  /// make its calls: those that come by us end this belief, so that only ways around us are left.
+  ///
+  /// Cost: a file of the kernel's.
+  func followIdentity() {
+    guard tracer_services.is_left_alone?() ?? 0 != 0,
+      var wanted = ThreadIdentity(ofThread: pointee.processID), !wanted.isSame(as: ThreadIdentity())
+    else { return }
+    wanted.adopt()
+    tracer_services.note_identity?()
+    pointee.requests.capabilityLooks.store(Self.soonLooks, ordering: .relaxed)
+  }
+
+  /// Has the worker do so at once.
+  package func askToFollow() {
+    pointee.requests.identityLook.store(1, ordering: .releasing)
+    wakeWorker()
+  }
+}

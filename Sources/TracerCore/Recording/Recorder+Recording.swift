@@ -45,20 +45,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard openTables() else { return ENOMEM }
     let error = openSampling(sampling ?? pointee.settings.sampleByteCount)
     guard error == 0 else { return error }
-    // What a hook in flight may have written since the last recording gave its pages back; and all of
-    // them, where a thread stayed in the tracer at the last stop, or a fork took place during it.
-    pointee.map.discard()
-    pointee.sampling.blocks.discard()
-    pointee.tracked.discard()
-    pointee.sites.discard()
-    pointee.rows.discard()
-    pointee.dumps.discard()
+    if pointee.epoch.load(ordering: .relaxed) != 0 { discardLeftovers() }
     pointee.dumps.tallyWordCount = BornTally.wordCount
     if pointee.sampling.isOn { pointee.dumps.tallyWordCount &+= SampleTally.wordCount }
-    pointee.peaks.discard()
-    pointee.threads.discardUnowned()
     pointee.threads.beginRecording()
-    pointee.threadTable.discard()
     notePast(cause)
     pointee.retired.reset()
     pointee.publishedBytes.store(0, ordering: .relaxed)
@@ -81,6 +71,20 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.dumps.prepare(sites: 0, pointee.rows)
     if cause != .firstAllocation { noteRecordingBegan() }
     return 0
+  }
+
+  /// Gives back what a hook in flight may have written since the last recording gave its pages back; and
+  /// all of them, where a thread stayed in the tracer at the last stop, or a fork took place during it.
+  private func discardLeftovers() {
+    pointee.map.discard()
+    pointee.sampling.blocks.discard()
+    pointee.tracked.discard()
+    pointee.sites.discard()
+    pointee.rows.discard()
+    pointee.dumps.discard()
+    pointee.peaks.discard()
+    pointee.threads.discardUnowned()
+    pointee.threadTable.discard()
   }
 
   private func notePast(_ cause: RecordingCause) {

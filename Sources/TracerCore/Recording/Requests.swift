@@ -28,6 +28,8 @@ package struct Requests: ~Copyable {
   /// How often the worker still compares its capabilities with the process's; 0 for not at all, 1 for
   /// once a second and for good. See `followCapabilities()`.
   package let capabilityLooks: Atomic<UInt32>
+  /// 1 when the worker is to look at once who the program's thread has become. See `followIdentity()`.
+  package let identityLook: Atomic<UInt32>
   /// 1 when the program's thread was seen to take the C library's locks. See `mayCallLibrary()`.
   package let libraryIsShared: Atomic<UInt32>
 }

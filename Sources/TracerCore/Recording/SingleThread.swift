@@ -38,7 +38,9 @@ extension UnsafeMutablePointer where Pointee == Core {
   /// Between now and then it calls nothing that is recorded, so that the answer is the same.
   func noteHeap() {
     pointee.before.forget()
-    if tracer_services.believes_alone?() ?? 0 != 0, !programWaitsForUs {
+    if tracer_services.is_left_alone?() ?? 0 != 0,
+      pointee.requests.libraryIsShared.load(ordering: .relaxed) == 0, !programWaitsForUs
+    {
       pointee.before.awaitHeap()
     } else {
       askAllocator(excluding: 0)
@@ -82,6 +84,8 @@ extension UnsafeMutablePointer where Pointee == Core {
       pointee.requests.worker.load(ordering: .relaxed) == UInt32(bitPattern: System.threadID),
       tracer_services.share_library?() ?? 0 != 0
     else { return true }
+    // Not before the thread is sure to see it: what it counts now may be of a call from before.
+    System.sleep(nanoseconds: 1_000_000)
     let before = countedCalls
     for _ in 0..<50 {
       if countedCalls != before || programWaits {

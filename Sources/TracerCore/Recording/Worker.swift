@@ -67,6 +67,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   // MARK: Requests
 
   private func carryOutRequests() {
+    if pointee.requests.identityLook.exchange(0, ordering: .acquiring) != 0 { followIdentity() }
     var requested: UInt32 = 0
     let ticket = pointee.requests.tickets.load(ordering: .acquiring)
     let called = Request(rawValue: pointee.requests.called.exchange(0, ordering: .acquiring))
@@ -330,6 +331,7 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// Once a second: handlers that the application took, figures for `heaptap list`, the end.
   private func lookAround() {
+    followIdentity()
     if let page { publishCounters(on: page) }
     checkHandler(pointee.settings.startSignal, .takenStartHandler, told: .foreignStartHandler)
     checkHandler(
