@@ -17,34 +17,7 @@ private func recorded(
   _ block: UnsafeMutableRawPointer?, _ byteCount: Int,
   _ registers: UnsafePointer<tracer_registers>
 ) -> UnsafeMutableRawPointer? {
-  guard let block else { return nil }
-  switch core.recordQuickly(block, byteCount, registers) {
-  case .done: return block
-  case .publishing: return published(block)
-  case .unremembered: return recordedUnremembered(block, byteCount, registers)
-  case .unusual: return recordedSlowly(block, byteCount, registers)
-  }
-}
-
-@inline(never)
-private func recordedUnremembered(
-  _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
-) -> UnsafeMutableRawPointer {
-  core.didAllocate(block, byteCount, registers, wasLookedUp: true)
-  return block
-}
-
-@inline(never)
-private func recordedSlowly(
-  _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
-) -> UnsafeMutableRawPointer {
-  core.didAllocate(block, byteCount, registers)
-  return block
-}
-
-@inline(never)
-private func published(_ block: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer {
-  core.publishAndLeave()
+  if let block { core.record(block, byteCount, registers) }
   return block
 }
 
@@ -163,7 +136,7 @@ public func hookFree(_ block: UnsafeMutableRawPointer?) {
   switch core.takeQuickly(block) {
   case .done: tracer_originals.free.unsafelyUnwrapped(block)
   case .publishing: publishAndFree(block)
-  case .unremembered, .unusual: freeSlowly(block)
+  case .unusual: freeSlowly(block)
   }
 }
 

@@ -39,13 +39,7 @@ import Testing
     withUnsafeMutableBytes(of: &frame) { bytes in
       let registers = bytes.baseAddress!.assumingMemoryBound(to: tracer_registers.self)
       registers.pointee.return_address = UInt64(0x4000 + place * 16)
-      switch core.recordQuickly(block, byteCount, registers) {
-      case .done: break
-      case .publishing: core.publishAndLeave()
-      case .unremembered:
-        core.didAllocate(block, byteCount, registers, wasLookedUp: true)
-      case .unusual: core.didAllocate(block, byteCount, registers)
-      }
+      core.record(block, byteCount, registers)
     }
   }
 
@@ -55,7 +49,7 @@ import Testing
     switch core.takeQuickly(block) {
     case .done: break
     case .publishing: core.publishAndLeave()
-    case .unremembered, .unusual: core.willFree(block)
+    case .unusual: core.willFree(block)
     }
   }
 

@@ -109,16 +109,17 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   // MARK: Blocks
 
-  /// Records a block that was just handed out. `wasLookedUp` where its stack is not in the memo.
+  /// Records a block that was just handed out.
   @inline(__always)
   package func didAllocate(
     _ block: UnsafeMutableRawPointer, _ byteCount: Int,
-    _ registers: UnsafePointer<tracer_registers>, wasLookedUp: Bool = false
+    _ registers: UnsafePointer<tracer_registers>
   ) {
     noteAwaitedHeap(excluding: block)
     guard let thread = enter() else { return didPassThrough() }
-    let site = wasLookedUp ? followedSite(thread, registers) : site(thread, registers)
-    record(thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
+    record(
+      thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)),
+      site(thread, registers))
     leave(thread)
   }
 
@@ -355,9 +356,24 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ thread: UnsafeMutablePointer<ThreadState>, _ address: UInt, _ byteCount: UInt64,
     _ site: UInt32
   ) -> Bool {
+    let tally = thread.tally(of: site)
+    if !tally.isFit(for: site) {
+      flush(thread, tally)
+      tally.pointee.site.store(site, ordering: .relaxed)
+    }
+    tally.add(byteCount)
+    return countAllocated(thread, address, byteCount, tally)
+  }
+
+  /// Counts a block that its site's tally has counted; whether the thread's balance is to be published.
+  @inline(__always)
+  func countAllocated(
+    _ thread: UnsafeMutablePointer<ThreadState>, _ address: UInt, _ byteCount: UInt64,
+    _ tally: UnsafeMutablePointer<SiteTally>
+  ) -> Bool {
     thread.pointee.counters.allocatedBlocks.addAlone(1)
     thread.pointee.counters.allocatedBytes.addAlone(byteCount)
-    thread.pointee.lastTally = tally(thread, site, byteCount)
+    thread.pointee.lastTally = tally
     thread.pointee.lastBlock = address
     return raiseBalance(thread, by: byteCount)
   }
@@ -376,34 +392,15 @@ extension UnsafeMutablePointer where Pointee == Core {
     return lowerBalance(thread, by: byteCount)
   }
 
-  /// Adds an allocation to the thread's tally of its site, and answers that tally.
-  @inline(__always)
-  private func tally(
-    _ thread: UnsafeMutablePointer<ThreadState>, _ site: UInt32, _ byteCount: UInt64
-  ) -> UnsafeMutablePointer<SiteTally> {
-    let tally = thread.tally(of: site)
-    if tally.pointee.site.load(ordering: .relaxed) != site
-      || tally.pointee.blocks.load(ordering: .relaxed) == .max
-    {
-      // In place: a call would have the hooks keep registers for it.
-      flushInPlace(thread, tally)
-      tally.pointee.site.store(site, ordering: .relaxed)
-    }
-    tally.pointee.blocks.addAlone(1)
-    tally.pointee.bytes.addAlone(byteCount)
-    return tally
-  }
-
   /// Adds all tallies to their sites' totals.
   func flushTallies(_ thread: UnsafeMutablePointer<ThreadState>) {
     let tallies = thread.tallies
     guard let first = tallies.baseAddress else { return }
-    for position in 0..<tallies.count { flushInPlace(thread, first + position) }
+    for position in 0..<tallies.count { flush(thread, first + position) }
   }
 
   /// Adds a tally to its site's totals, and empties it.
-  @inline(__always)
-  private func flushInPlace(
+  private func flush(
     _ thread: UnsafeMutablePointer<ThreadState>, _ tally: UnsafeMutablePointer<SiteTally>
   ) {
     let site = tally.pointee.site.load(ordering: .relaxed)

@@ -10,8 +10,6 @@ package enum QuickOutcome {
   case done
   /// It is done, and the thread's balance is to be published.
   case publishing
-  /// Nothing was done: the stack is not remembered.
-  case unremembered
   /// Nothing was done.
   case unusual
 }
@@ -34,51 +32,127 @@ extension UnsafeMutablePointer where Pointee == Core {
     return thread
   }
 
-  /// Records a block that was just handed out, if its stack is remembered.
-  @inline(__always)
-  package func recordQuickly(
+  /// Records a block that was just handed out, as the hook of malloc does it.
+  ///
+  /// What is here is what every call comes by: a stack that was foreseen, a place in the map that is free, a tally
+  /// that is the site's. Whatever else there may be is another function, which is jumped to and not called, so
+  /// that nothing here has to outlive a call, and few registers are saved.
+  @inline(never)
+  package func record(
     _ block: UnsafeMutableRawPointer, _ byteCount: Int,
     _ registers: UnsafePointer<tracer_registers>
-  ) -> QuickOutcome {
+  ) {
     guard UInt64(UInt(bitPattern: byteCount)) < BlockWord.largeByteCount,
       let thread = enterQuickly()
-    else { return .unusual }
-    var site = rememberedSite(thread, registers)
-    if site &- 1 >= MemoEntry.truncatedSite &- 1 {
-      guard site != 0 else {
-        leave(thread)
-        return .unremembered
-      }
-      thread.pointee.counters.truncatedStacks.addAlone(1)
-      site &= ~MemoEntry.truncatedSite
+    else { return recordSlowly(block, byteCount, registers) }
+    guard let memo = thread.pointee.memo,
+      memo.pointee.moduleGeneration == pointee.rows.moduleGeneration.load(ordering: .relaxed)
+    else { return recordUnremembered(block, byteCount, registers, thread) }
+    guard let entry = memo.foreseenEntry(registers, thread) else {
+      return recordUnforeseen(block, byteCount, registers, thread)
     }
+    guard entry.pointee.flags == 0 else {
+      return recordForeseen(block, byteCount, registers, thread, entry)
+    }
+    memo.note(entry)
+    return record(block, byteCount, entry.pointee.site, thread)
+  }
+
+  /// Records a block of a known site, and leaves.
+  @inline(__always)
+  private func record(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ site: UInt32,
+    _ thread: UnsafeMutablePointer<ThreadState>
+  ) {
+    let address = UInt(bitPattern: block)
+    let count = UInt64(UInt(bitPattern: byteCount))
     guard
       pointee.map.enterQuickly(
-        UInt(bitPattern: block), site: site,
-        birth: pointee.birth.load(ordering: .relaxed),
-        byteCount: UInt64(UInt(bitPattern: byteCount)))
-    else {
-      recordRemembered(thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
-      return .done
+        address, site: site, birth: pointee.birth.load(ordering: .relaxed), byteCount: count)
+    else { return recordInPlace(block, byteCount, site, thread) }
+    let tally = thread.tally(of: site)
+    guard tally.isFit(for: site) else { return countAnew(block, byteCount, site, thread) }
+    tally.add(count)
+    if countAllocated(thread, address, count, tally) { return publishAndLeave(thread) }
+    leave(thread)
+  }
+
+  /// As `record`, of a stack that was foreseen and has more to it than its words.
+  @inline(never)
+  private func recordForeseen(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>,
+    _ entry: UnsafeMutablePointer<MemoEntry>
+  ) {
+    guard let memo = thread.pointee.memo else {
+      return recordUnremembered(block, byteCount, registers, thread)
     }
+    let site = memo.siteIfAwaited(entry, registers, self, thread)
+    guard site != 0 else { return recordUnforeseen(block, byteCount, registers, thread) }
+    memo.note(entry)
+    return record(block, byteCount, unmarked(site, thread), thread)
+  }
+
+  /// As `record`, of a stack that was not foreseen.
+  @inline(never)
+  private func recordUnforeseen(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) {
+    let site = thread.pointee.memo?.searchedSite(registers, self, thread) ?? 0
+    guard site != 0 else { return recordUnremembered(block, byteCount, registers, thread) }
+    return record(block, byteCount, unmarked(site, thread), thread)
+  }
+
+  /// As `record`, of a stack that is not in the memo.
+  @inline(never)
+  private func recordUnremembered(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) {
+    record(
+      thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)),
+      followedSite(thread, registers))
+    leave(thread)
+  }
+
+  /// As `record`, where there is something in the block's place in the map, or no place yet.
+  @inline(never)
+  private func recordInPlace(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ site: UInt32,
+    _ thread: UnsafeMutablePointer<ThreadState>
+  ) {
+    record(thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
+    leave(thread)
+  }
+
+  /// What is left to do for a block in the map for whose site there is no tally.
+  @inline(never)
+  private func countAnew(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ site: UInt32,
+    _ thread: UnsafeMutablePointer<ThreadState>
+  ) {
     if countAllocated(
       thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
     {
-      return .publishing
+      publish(thread)
     }
     leave(thread)
-    return .done
   }
 
-  /// What is left to do for a block in whose place there is something, or for which there is no place yet: its
-  /// stack is not looked up again.
   @inline(never)
-  private func recordRemembered(
-    _ thread: UnsafeMutablePointer<ThreadState>, _ address: UInt, _ byteCount: UInt64,
-    _ site: UInt32
-  ) {
-    record(thread, address, byteCount, site)
+  private func publishAndLeave(_ thread: UnsafeMutablePointer<ThreadState>) {
+    publish(thread)
     leave(thread)
+  }
+
+  /// As `record`, by the way that is open to every call.
+  @inline(never)
+  private func recordSlowly(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>
+  ) {
+    didAllocate(block, byteCount, registers)
   }
 
   /// Takes a block that is about to be given back, if it is known and small.

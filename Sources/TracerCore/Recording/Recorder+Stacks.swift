@@ -12,6 +12,12 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) -> UInt32 {
     let site = rememberedSite(thread, registers)
     guard site != 0 else { return followedSite(thread, registers) }
+    return unmarked(site, thread)
+  }
+
+  /// A site without `truncatedSite`, which is counted.
+  @inline(__always)
+  func unmarked(_ site: UInt32, _ thread: UnsafeMutablePointer<ThreadState>) -> UInt32 {
     if site & MemoEntry.truncatedSite != 0 {
       thread.pointee.counters.truncatedStacks.addAlone(1)
     }

@@ -13,6 +13,20 @@ package struct SiteTally: ~Copyable {
   package let bytes: Atomic<UInt64>
 }
 
+extension UnsafeMutablePointer where Pointee == SiteTally {
+  /// Whether it can count one more block of a site.
+  @inline(__always)
+  func isFit(for site: UInt32) -> Bool {
+    pointee.site.load(ordering: .relaxed) == site && pointee.blocks.load(ordering: .relaxed) != .max
+  }
+
+  @inline(__always)
+  func add(_ byteCount: UInt64) {
+    pointee.blocks.addAlone(1)
+    pointee.bytes.addAlone(byteCount)
+  }
+}
+
 /// One thread's counters, tallies and scratch space: 16 KiB, whatever the thread does.
 ///
 /// Only the owner writes, so that loads and stores suffice; a dump reads. Counters are of the epoch
@@ -45,15 +59,11 @@ package struct ThreadState: ~Copyable {
   /// 1 while an operator delete is running, whose inner free is not another one.
   package var isDeleting: UInt32
 
+  // What every recorded call reads or writes lies together: three cache lines from the beginning.
   /// The epoch as words of blocks carry it.
   var mark: UInt64
-
-  package let counters: Counters
-
-  /// Traced bytes since the balance was last published, and the most that they have been since.
-  var balance: Int64
-  package let balanceHigh: Atomic<Int64>
-
+  /// `cache`, where stacks may be looked up in it without further ado.
+  var memo: UnsafeMutablePointer<StackCache>?
   /// Where the thread's last allocation is, until it is freed, and the tally that has counted it: until the
   /// next allocation the tally is of no other site.
   var lastBlock: UInt
@@ -62,12 +72,16 @@ package struct ThreadState: ~Copyable {
   /// tell its place among them. A dump reads the first and knows the rest by it.
   fileprivate let tallyBase: Atomic<UInt>
   fileprivate var tallyMask: UInt32
-
-  /// Of the stack, and of the heap that async contexts lie in.
+  /// Of the stack.
   var readable: ReadableRange
+  /// Traced bytes since the balance was last published, and the most that they have been since.
+  var balance: Int64
+  package let balanceHigh: Atomic<Int64>
+  /// Its first four are counted with every block.
+  package let counters: Counters
+
+  /// Of the heap that async contexts lie in.
   var readableContexts: ReadablePages
-  /// `cache`, where stacks may be looked up in it without further ado.
-  var memo: UnsafeMutablePointer<StackCache>?
   /// The thread's allocations when there was last no memory for `cache`.
   var allocationsWithoutCache: UInt64
   /// How far from the limit the balance was left when it was published last; negative where it had sunk.

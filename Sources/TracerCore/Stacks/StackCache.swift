@@ -108,8 +108,10 @@ struct StackCache: ~Copyable {
   var nodeBits: UInt32
   /// What is left of a key when shifted by this is its slot.
   var nodeShift: UInt32
+  /// Which bits of a hash tell the place of an expectation.
+  var expectationMask: UInt32
   var nodeCount: UInt32
-  /// The entry that was found last.
+  /// Where the entry that was found last is in the arena, in bytes.
   var last: UInt32
   /// Bytes given out of the memo's arena, and how many may be.
   var arenaUsed: UInt32
@@ -152,11 +154,14 @@ struct StackCache: ~Copyable {
   static var awaitingNamesOffset: Int {
     awaitingCallersOffset &+ pages(StackWalk.stepLimit &* 8)
   }
-  static var nodesOffset: Int {
+  static var expectationsOffset: Int {
     awaitingNamesOffset &+ pages(AwaitingName.count &* AwaitingName.byteCount)
   }
-  static var firstNodeBits: UInt32 { 10 }
-  static var maximumNodeBits: UInt32 { 15 }
+  static var nodesOffset: Int {
+    expectationsOffset &+ pages(expectationByteCount(maximumNodeBits))
+  }
+  static var firstNodeBits: UInt32 { 9 }
+  static var maximumNodeBits: UInt32 { 14 }
   static var arenaOffset: Int {
     nodesOffset &+ pages(nodeByteCount(maximumNodeBits))
   }
@@ -170,12 +175,14 @@ struct StackCache: ~Copyable {
   static func nodeByteCount(_ bits: UInt32) -> Int {
     (1 << Int(bits) &+ MemoNode.probeLimit) &* MemoryLayout<MemoNode>.stride
   }
+  /// Two for each slot for a node.
+  static func expectationByteCount(_ bits: UInt32) -> Int { 8 << Int(bits) }
   static func arenaByteCount(_ bits: UInt32) -> Int {
-    bits == 0 ? 0 : min(64 << Int(bits), byteCount &- arenaOffset)
+    bits == 0 ? 0 : min(128 << Int(bits), byteCount &- arenaOffset)
   }
   /// Bytes that a memo of a size may come to use.
   static func memoByteCount(_ bits: UInt32) -> Int64 {
-    bits == 0 ? 0 : Int64(nodeByteCount(bits) &+ arenaByteCount(bits))
+    bits == 0 ? 0 : Int64(nodeByteCount(bits) &+ expectationByteCount(bits) &+ arenaByteCount(bits))
   }
 
   static func pages(_ byteCount: Int) -> Int { (byteCount &+ 4095) & ~4095 }
@@ -234,6 +241,12 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   var awaitingChecks: UnsafeMutablePointer<StackCheck> {
     part(StackCache.awaitingChecksOffset, as: StackCheck.self)
   }
+  /// By a hash of where a stack begins and of the entry that was found before it: where the entry to try first is in
+  /// the arena, in bytes.
+  @inline(__always)
+  var expectations: UnsafeMutablePointer<UInt32> {
+    part(StackCache.expectationsOffset, as: UInt32.self)
+  }
   @inline(__always)
   var nodes: UnsafeMutablePointer<MemoNode> { part(StackCache.nodesOffset, as: MemoNode.self) }
   @inline(__always)
@@ -269,6 +282,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     let nodes = min(
       StackCache.pages(StackCache.nodeByteCount(pointee.nodeBits)),
       Int(pointee.nodeCount) &* 4096)
-    return 4096 &+ image &+ nodes &+ StackCache.pages(Int(pointee.arenaUsed))
+    let expectations = StackCache.pages(StackCache.expectationByteCount(pointee.nodeBits))
+    return 4096 &+ image &+ nodes &+ expectations &+ StackCache.pages(Int(pointee.arenaUsed))
   }
 }
