@@ -59,11 +59,25 @@ public func hookRealloc(
   _ old: UnsafeMutableRawPointer?, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
 ) -> UnsafeMutableRawPointer? {
   guard let old else { return hookMalloc(byteCount, registers) }
+  // realloc(p, 0) is a free in glibc, and what it is elsewhere stays that allocator's affair.
+  let taken = byteCount == 0 ? 0 : core.takeForMove(old)
+  guard taken != 0 else { return reallocatedSlowly(old, byteCount, registers) }
+  guard let block = tracer_originals.realloc.unsafelyUnwrapped(old, enlarged(byteCount)) else {
+    core.putBack(old, taken)
+    return nil
+  }
+  core.record(block, byteCount, registers)
+  return block
+}
+
+@inline(never)
+private func reallocatedSlowly(
+  _ old: UnsafeMutableRawPointer, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
+) -> UnsafeMutableRawPointer? {
   if tracer_boot_contains(old) != 0 {
     return recorded(tracer_boot_realloc(old, byteCount), byteCount, registers)
   }
   let taken = core.willReallocate(old)
-  // realloc(p, 0) is a free in glibc, and what it is elsewhere stays that allocator's affair.
   var block = tracer_originals.realloc.unsafelyUnwrapped(
     old, byteCount == 0 ? 0 : enlarged(byteCount))
   if byteCount == 0, core.pointee.minimumRequest > 0, let small = block {

@@ -38,6 +38,7 @@ import Testing
     #expect(counts(named, "inner") == [1000, 1000])
     let grown = named.samples(through: "grow").filter { $0.totalBlocks == 100 }
     #expect(grown.map(\.temporaryBlocks) == [99])
+    #expect(counts(named, "refused") == [300, 300])
     #expect(counts(named, "objects") == [500, 500])
     #expect(counts(named, "sites") == [1803, 1803])
     #expect(counts(named, "leave") == [100, 200])

@@ -115,13 +115,13 @@ package struct LiveMap: ~Copyable {
 
   /// Takes a block out that is not large; `nil` for any other, which stays.
   @inline(__always)
-  func takeQuickly(_ address: UInt, mark: UInt64) -> UInt64? {
+  func takeQuickly(_ address: UInt, mark: UInt64) -> BlockWord? {
     guard address < Self.addressLimit, let shadow = shadow(address) else { return nil }
     let cell = Self.word(shadow, Self.index(address))
     let word = BlockWord(bits: cell.pointee.load(ordering: .relaxed))
     guard word.isSmallBlock(at: address, mark: mark) else { return nil }
     cell.pointee.store(0, ordering: .relaxed)
-    return word.smallByteCount
+    return word
   }
 
   /// Takes a block out; `nil` where none of this recording is at the address.

@@ -160,16 +160,68 @@ extension UnsafeMutablePointer where Pointee == Core {
   package func takeQuickly(_ block: UnsafeMutableRawPointer) -> QuickOutcome {
     guard let thread = enterQuickly() else { return .unusual }
     guard
-      let byteCount = pointee.map.takeQuickly(
-        UInt(bitPattern: block), mark: thread.pointee.mark)
+      let word = pointee.map.takeQuickly(UInt(bitPattern: block), mark: thread.pointee.mark)
     else {
       leave(thread)
       return .unusual
     }
-    if countFreed(thread, UInt(bitPattern: block), byteCount) { return .publishing }
+    if countFreed(thread, UInt(bitPattern: block), word.smallByteCount) { return .publishing }
     leave(thread)
     return .done
   }
+
+  /// Takes the old block of a realloc and counts it as freed, if it is known and small; answers with its word, or
+  /// 0, and nothing was done. Before the call: after it, another thread may own the address.
+  @inline(__always)
+  package func takeForMove(_ block: UnsafeMutableRawPointer) -> UInt64 {
+    // A search for leaks wants to know of blocks on their way.
+    guard !pointee.settings.looksForLeaks, let thread = enterQuickly() else { return 0 }
+    let address = UInt(bitPattern: block)
+    guard let word = pointee.map.takeQuickly(address, mark: thread.pointee.mark) else {
+      leave(thread)
+      return 0
+    }
+    let wasLast = thread.pointee.lastBlock == address
+    if countFreed(thread, address, word.smallByteCount) {
+      publishAndLeave(thread)
+    } else {
+      leave(thread)
+    }
+    return wasLast ? word.bits | Self.wasLast : word.bits
+  }
+
+  /// Puts the old block of a failed realloc back as it was, and takes back that it was counted as freed.
+  @inline(never)
+  package func putBack(_ block: UnsafeMutableRawPointer, _ taken: UInt64) {
+    let word = BlockWord(bits: taken & ~Self.wasLast)
+    let address = UInt(bitPattern: block)
+    _ = pointee.map.enter(
+      address, site: word.site, generation: word.generation, epoch: word.epoch,
+      byteCount: word.smallByteCount)
+    // None where the recording is over in which it was counted.
+    guard let thread = enter() else { return }
+    if BlockWord.mark(pointee.epoch.load(ordering: .relaxed)) == BlockWord.mark(word.epoch) {
+      thread.pointee.counters.freedBlocks.addAlone(0 &- 1)
+      thread.pointee.counters.freedBytes.addAlone(0 &- word.smallByteCount)
+      // Of the site itself: the tally that has counted it may be another site's by now.
+      if taken & Self.wasLast != 0 {
+        _ = pointee.sites.temporaries(of: word.site).pointee.wrappingSubtract(
+          1, ordering: .relaxed)
+        // It is the last one still, unless a signal handler has allocated meanwhile.
+        if thread.pointee.lastBlock == 0,
+          let tally = thread.pointee.lastTally,
+          tally.pointee.site.load(ordering: .relaxed) == word.site
+        {
+          thread.pointee.lastBlock = address
+        }
+      }
+      if raiseBalance(thread, by: word.smallByteCount) { publish(thread) }
+    }
+    leave(thread)
+  }
+
+  /// A bit that no word has: the block was the thread's last.
+  private static var wasLast: UInt64 { 1 << 63 }
 
   /// Publishes for a thread that is inside, and has it leave.
   @inline(never)

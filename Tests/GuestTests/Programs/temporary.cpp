@@ -54,6 +54,17 @@ SITE void grow() {
   free(block);
 }
 
+/* What a realloc that fails leaves is the block that it was. */
+static volatile size_t everything = (size_t)-1 / 4;
+SITE void refused() {
+  for (int i = 0; i < 300; i++) {
+    void *block = make(120);
+    if (realloc(block, everything) != nullptr)
+      abort();
+    free(block);
+  }
+}
+
 SITE void objects() {
   for (int i = 0; i < 500; i++) {
     int *volatile object = new int(i);
@@ -101,6 +112,7 @@ int main() {
   large();
   nested();
   grow();
+  refused();
   objects();
   sites(600);
   pthread_t thread;
