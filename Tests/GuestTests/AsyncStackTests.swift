@@ -125,8 +125,11 @@ import Testing
     #expect(result.output == "5000\n", "\(result.errors)")
     let snapshot = try box.snapshot()
     snapshot.expectSound(truncated: true)
-    #expect(snapshot.header.integer("differing_stacks") == 0)
-    #expect(snapshot.header.integer("checked_stacks") ?? 0 > 10_000)
+    // Who declares an `async let` is searched for in what other threads are changing: the ways come one after
+    // the other, and may find it at another moment each.
+    let checked = try #require(snapshot.header.integer("checked_stacks"))
+    #expect(checked > 10_000)
+    #expect(snapshot.header.integer("differing_stacks") ?? .max <= checked / 1000)
     // Of the 5,000 tasks that made each other, only the first are stacks of their own.
     #expect(snapshot.header.integer("sites") ?? .max < 3000)
   }

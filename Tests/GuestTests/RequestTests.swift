@@ -341,12 +341,12 @@ import Testing
     let program = try Programs.build(
       "obedient.c", ["-O2", "-g", "-Wl,--no-as-needed", library, "-Wl,-rpath,\(directory.path)"])
     let raised = directory.appendingPathComponent("raised").path
-    try FileManager.default.copyItem(atPath: program, toPath: raised)
+    // By another process: a child that one of ours makes meanwhile would have the file open for writing.
+    #expect(try run(["/usr/bin/install", "-m", "755", program, raised]).status == 0)
     chmod(library, 0o755)
     let nobody = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     let settings = ["HEAPTAP": "1", "HEAPTAP_LOG": "stderr", "LD_PRELOAD": ""]
 
-    chmod(raised, 0o755)
     let plain = try Obedient("1", settings, program: raised, prefix: nobody)
     try plain.wait(forMessage: "armed, dormant")
     chmod(raised, 0o4755)

@@ -120,7 +120,7 @@ extension UnsafeMutablePointer where Pointee == Core {
           TaskOrigin.declaring(walk.root)
         }
       guard let context = declaring else { return }
-      walk.follow(context, pointee.rows, &thread.pointee.readableContexts)
+      walk.followFound(context, pointee.rows, &thread.pointee.readableContexts)
     }
   }
 

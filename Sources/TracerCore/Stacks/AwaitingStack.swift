@@ -331,13 +331,25 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       _ = trace.read(task &+ 208)
       return known.pointee.context
     }
-    guard let context = TaskOrigin.declaring(task: task, &guesses, &trace) else { return nil }
+    guard let context = TaskOrigin.declaring(task: task, &guesses, &trace),
+      leadsToEnd(context, &guesses)
+    else { return nil }
     if known.pointee.task != 0 {
       // Searched for again, another context may be found, as long as the function runs on another thread.
       for position in 0...AwaitingRecord.count { records[position] = .none }
     }
     known.pointee = TaskOrigin.Declaration(of: task, by: context)
     return context
+  }
+
+  /// Whether those who await a context are known to the last: not so of one that a function has left behind,
+  /// which the search may come upon while the one that it looks for runs.
+  private func leadsToEnd(_ context: UInt, _ memory: inout LiveMemory) -> Bool {
+    var chain = AsyncChain(context: context)
+    for _ in 0..<StackWalk.stepLimit where chain.next(&memory) == nil {
+      return !chain.isBroken && chain.root != 0
+    }
+    return false
   }
 
   /// The context of the function whose `async let` begins with a context; `nil` where there is none. For a

@@ -231,6 +231,18 @@ package struct StackWalk {
     finish(.outermost)
   }
 
+  /// The same of a context that was searched for. One that leads nowhere was the wrong one, which is no fault
+  /// of the stack's: that ends where it did before.
+  mutating func followFound(
+    _ context: UInt, _ rows: borrowing RowTable, _ contexts: inout ReadablePages
+  ) {
+    let before = total
+    follow(context, rows, &contexts)
+    guard end == .broken else { return }
+    total = before
+    finish(.outermost)
+  }
+
   /// Goes on with a stack that is known: the one that made the task.
   package mutating func append(_ site: borrowing Site, _ rows: UnsafePointer<UInt32>) {
     let own = total
