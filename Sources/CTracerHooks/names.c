@@ -430,12 +430,8 @@ static int is_cxx_runtime_name(const char *path) {
 }
 
 static int is_cxx_runtime(const void *address) {
-  struct tracer_object object;
-  Dl_info info;
-  if (tracer_can_find_objects())
-    return !tracer_find_object((uint64_t)address, &object) && object.name &&
-           is_cxx_runtime_name(object.name);
-  return dladdr(address, &info) && info.dli_fname && is_cxx_runtime_name(info.dli_fname);
+  const char *name = tracer_module_of(address).name;
+  return name && is_cxx_runtime_name(name);
 }
 
 HIDDEN void tracer_find_operator(void *a, size_t b, size_t c, int index) {

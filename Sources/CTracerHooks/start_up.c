@@ -32,15 +32,19 @@ extern void tracer_did_change_identity(void);
 
 /* Not by dladdr, where the loader can be asked for less: that one goes through all symbols of a module, in
  * every process and for each of two dozen names. */
-static const void *module_of(const void *address) {
+struct tracer_module tracer_module_of(const void *address) {
   struct tracer_object object;
   Dl_info info;
-  if (!address)
-    return NULL;
-  if (tracer_can_find_objects())
-    return tracer_find_object((uint64_t)address, &object) ? NULL : (const void *)object.start;
-  return dladdr(address, &info) ? info.dli_fbase : NULL;
+  if (address && tracer_can_find_objects()) {
+    if (!tracer_find_object((uint64_t)address, &object))
+      return (struct tracer_module){(const void *)object.start, object.name};
+  } else if (address && dladdr(address, &info)) {
+    return (struct tracer_module){info.dli_fbase, info.dli_fname};
+  }
+  return (struct tracer_module){NULL, NULL};
 }
+
+static const void *module_of(const void *address) { return tracer_module_of(address).start; }
 
 static const char *path_of(const void *address) {
   Dl_info info;

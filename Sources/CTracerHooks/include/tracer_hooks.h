@@ -28,6 +28,13 @@ struct tracer_resolution {
 };
 void tracer_resolve_originals(struct tracer_resolution *_Nonnull ret_resolution);
 
+/* The module that holds an address: where it begins, and its file's name; both NULL where there is none. */
+struct tracer_module {
+  const void *_Nullable start;
+  const char *_Nullable name;
+};
+struct tracer_module tracer_module_of(const void *_Nullable address);
+
 /* The environment as the kernel gave it, readable before libc is initialised; NULL if this
  * process runs with raised privileges (AT_SECURE), which takes no settings from its user. */
 const char *_Nullable *_Nullable tracer_environment(void);
