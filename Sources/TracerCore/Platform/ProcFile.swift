@@ -57,6 +57,13 @@ struct ProcFile {
 
 /// A thread's own file in /proc.
 enum ThreadFile {
+  /// Appends the path of one of a thread of this process; `name` begins with a slash.
+  static func appendPath(of thread: UInt32, _ name: StaticString, to path: inout TextBuffer) {
+    path.append("/proc/self/task/")
+    path.append(decimal: UInt64(thread))
+    path.append(name)
+  }
+
   /// The letter of a thread's state, from its `stat`; `nil` where it has none any more.
   static func state(
     _ path: UnsafePointer<CChar>, _ buffer: UnsafeMutableRawPointer, capacity: Int

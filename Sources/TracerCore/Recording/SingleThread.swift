@@ -17,8 +17,8 @@ package struct BeforeRecording: ~Copyable {
     return bytes == 0 || bytes == Self.awaited ? nil : bytes
   }
 
-  package borrowing func forget() { held.store(0, ordering: .relaxed) }
-  package borrowing func note(heapBytes: UInt64) { held.store(heapBytes, ordering: .relaxed) }
+  borrowing func forget() { held.store(0, ordering: .relaxed) }
+  borrowing func note(heapBytes: UInt64) { held.store(heapBytes, ordering: .relaxed) }
   borrowing func awaitHeap() { held.store(Self.awaited, ordering: .relaxed) }
 
   @inline(__always)
@@ -37,9 +37,8 @@ extension UnsafeMutablePointer where Pointee == Core {
   ///
   /// Between now and then it calls nothing that is recorded, so that the answer is the same.
   func noteHeap() {
-    pointee.before.forget()
-    if tracer_services.is_left_alone?() ?? 0 != 0,
-      pointee.requests.libraryIsShared.load(ordering: .relaxed) == 0, !programWaitsForUs
+    if isLeftAlone, pointee.requests.libraryIsShared.load(ordering: .relaxed) == 0,
+      !programWaitsForUs
     {
       pointee.before.awaitHeap()
     } else {
@@ -58,7 +57,8 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   @inline(never)
   private func noteHeapNow(_ block: UnsafeMutableRawPointer?) {
-    guard pointee.before.takeTurn() else { return }
+    // Not where the program has others by now: the locks of their arenas would be waited for.
+    guard pointee.before.takeTurn(), isLeftAlone else { return }
     // With the word before it in which glibc keeps a block's size.
     let size = block.flatMap { tracer_originals.malloc_usable_size?($0) }
     askAllocator(excluding: size.map { UInt64($0) &+ 8 } ?? 0)
@@ -104,6 +104,9 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   // MARK: The program's thread
 
+  /// Whether it may believe itself alone, and has made no other.
+  var isLeftAlone: Bool { tracer_services.is_left_alone?() ?? 0 != 0 }
+
   /// Whether it sleeps in a system call that no allocator makes.
   private var programWaits: Bool {
     programsCall { call, _ in
@@ -134,9 +137,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     return withUnsafeMutableBytes(of: &bytes) {
       let base = $0.baseAddress.unsafelyUnwrapped
       var path = TextBuffer(base, capacity: 64)
-      path.append("/proc/self/task/")
-      path.append(decimal: UInt64(UInt32(bitPattern: pointee.processID)))
-      path.append("/syscall")
+      ThreadFile.appendPath(of: UInt32(bitPattern: pointee.processID), "/syscall", to: &path)
       guard var file = ProcFile(path: path.cString(), base + 64, capacity: 448) else {
         return false
       }

@@ -77,9 +77,7 @@ package struct ThreadTable: ~Copyable {
     withUnsafeMutableBytes(of: &bytes) {
       let base = $0.baseAddress.unsafelyUnwrapped
       var path = TextBuffer(base, capacity: 48)
-      path.append("/proc/self/task/")
-      path.append(decimal: UInt64(thread))
-      path.append("/comm")
+      ThreadFile.appendPath(of: thread, "/comm", to: &path)
       let file = System.open(path.cString(), O_RDONLY)
       guard file >= 0 else { return }
       defer { System.close(file) }
