@@ -60,6 +60,21 @@ import Testing
     }
   }
 
+  @Test func `of more groups than the worker has room for, both threads keep all`() throws {
+    try #require(getuid() == 0, "only root can become another user")
+    let box = try DumpBox()
+    let groups = (50_000..<50_300).map(String.init)
+    let result = try run(
+      [
+        "/usr/bin/setpriv", "--groups=\(groups.joined(separator: ","))", "/bin/sh", "-c",
+        "sleep 2.5; grep -h Groups: /proc/$$/task/*/status",
+      ], environment: box.environment("1"))
+    let lines = result.output.split(separator: "\n")
+    #expect(lines.count == 2 && Set(lines).count == 1)
+    #expect(
+      lines.first?.split(whereSeparator: \.isWhitespace).dropFirst().map(String.init) == groups)
+  }
+
   /// The program's copy of the variable is not the one that glibc sets when a thread is made.
   @Test
   func `a program that has its own copy of what glibc believes is never told that it is alone`()

@@ -109,20 +109,21 @@ extension UnsafeMutablePointer where Pointee == Core {
 
 /// A thread's real, effective and saved user and group, and its further groups.
 private struct ThreadIdentity {
-  private static var groupLimit: Int { 256 }
-
   var users = (UInt32(0), UInt32(0), UInt32(0))
   var groups = (UInt32(0), UInt32(0), UInt32(0))
   var others = InlineArray<256, UInt32>(repeating: 0)
-  var otherCount = 0
+  /// `nil` of more than there is room for.
+  var otherCount: Int? = 0
 
   /// The calling thread's.
   init() {
     withUnsafeMutableBytes(of: &users) { Self.read(SYS_getresuid, $0) }
     withUnsafeMutableBytes(of: &groups) { Self.read(SYS_getresgid, $0) }
-    otherCount = withUnsafeMutableBytes(of: &others) {
-      max(0, System.call(SYS_getgroups, Self.groupLimit, Int(bitPattern: $0.baseAddress)))
+    let room = others.count
+    let count = withUnsafeMutableBytes(of: &others) {
+      System.call(SYS_getgroups, room, Int(bitPattern: $0.baseAddress))
     }
+    otherCount = count >= 0 ? count : nil
   }
 
   private static func read(_ call: Int32, _ ids: UnsafeMutableRawBufferPointer) {
@@ -137,9 +138,7 @@ private struct ThreadIdentity {
     let isWhole = withUnsafeMutableBytes(of: &bytes) {
       let base = $0.baseAddress.unsafelyUnwrapped
       var path = TextBuffer(base, capacity: 64)
-      path.append("/proc/self/task/")
-      path.append(decimal: UInt64(UInt32(bitPattern: thread)))
-      path.append("/status")
+      ThreadFile.appendPath(of: UInt32(bitPattern: thread), "/status", to: &path)
       guard var file = ProcFile(path: path.cString(), base + 64, capacity: 4032) else {
         return false
       }
@@ -166,31 +165,34 @@ private struct ThreadIdentity {
     )
   }
 
-  /// More than there is room for are left out: the tracer needs none of them.
   private mutating func readOthers(_ text: UnsafeRawBufferPointer) {
-    otherCount = 0
+    var count = 0
     var rest = text
-    while otherCount < Self.groupLimit {
+    while true {
       while rest.count > 0, rest[0] == 0x20 || rest[0] == 0x09 { rest = rest.dropping(1) }
       let (value, byteCount) = rest.number()
-      if byteCount == 0 { return }
-      others[otherCount] = UInt32(truncatingIfNeeded: value)
-      otherCount &+= 1
+      if byteCount == 0 { break }
+      guard count < others.count else { return otherCount = nil }
+      others[count] = UInt32(truncatingIfNeeded: value)
+      count &+= 1
       rest = rest.dropping(byteCount)
     }
+    otherCount = count
   }
 
   func isSame(as other: Self) -> Bool {
     guard users == other.users, groups == other.groups, otherCount == other.otherCount else {
       return false
     }
-    for position in 0..<otherCount where others[position] != other.others[position] { return false }
+    for position in 0..<(otherCount ?? 0) where others[position] != other.others[position] {
+      return false
+    }
     return true
   }
 
-  /// Makes it the calling thread's alone.
+  /// Makes it the calling thread's alone. Of groups for which there was no room it needs none.
   mutating func adopt() {
-    let count = otherCount
+    let count = otherCount ?? 0
     withUnsafeMutableBytes(of: &others) {
       _ = System.call(SYS_setgroups, count, Int(bitPattern: $0.baseAddress))
     }
@@ -205,7 +207,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   ///
   /// Cost: a file of the kernel's.
   func followIdentity() {
-    guard tracer_services.is_left_alone?() ?? 0 != 0,
+    guard isLeftAlone,
       var wanted = ThreadIdentity(ofThread: pointee.processID), !wanted.isSame(as: ThreadIdentity())
     else { return }
     wanted.adopt()
