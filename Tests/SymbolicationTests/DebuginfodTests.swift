@@ -55,7 +55,7 @@ struct DebuginfodTests {
   @Test(.enabled(if: Tool.debuginfod.isInstalled, "no debuginfod"))
   func `a real server that runs is asked`() throws {
     try FileManager.default.removeItem(atPath: scratch.file("nested"))
-    let port = try Self.freePort()
+    let port = try freePort()
     let server = Process()
     server.executableURL = URL(fileURLWithPath: Tool.debuginfod.path)
     server.arguments = [
@@ -80,21 +80,5 @@ struct DebuginfodTests {
           + "DEBUGINFOD_CACHE_PATH='\(scratch.file("cache-\(attempt)"))'")
     }
     #expect(found == LinesTests.expected)
-  }
-
-  private static func freePort() throws -> UInt16 {
-    let number = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-    defer { close(number) }
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = INADDR_LOOPBACK.bigEndian
-    var byteCount = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let status = unsafe withUnsafeMutablePointer(to: &address) { address in
-      unsafe address.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        unsafe bind(number, $0, byteCount) | getsockname(number, $0, &byteCount)
-      }
-    }
-    guard status == 0 else { throw ToolFailure(description: "no free port") }
-    return UInt16(bigEndian: address.sin_port)
   }
 }

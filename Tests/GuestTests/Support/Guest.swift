@@ -124,23 +124,6 @@ func run(
   return guest.finish()
 }
 
-/// A port that nobody listens on.
-func freePort() throws -> Int {
-  let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-  defer { close(listener) }
-  var address = sockaddr_in()
-  address.sin_family = sa_family_t(AF_INET)
-  address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-  var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-  let isBound = withUnsafeMutablePointer(to: &address) {
-    $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-      bind(listener, $0, length) == 0 && getsockname(listener, $0, &length) == 0
-    }
-  }
-  guard isBound else { throw GuestError("no port") }
-  return Int(UInt16(bigEndian: address.sin_port))
-}
-
 /// A running program.
 ///
 /// Started and awaited by the system's own calls. Foundation's `Process` learns of an end through a

@@ -1,0 +1,1 @@
+../../SymbolicationTests/Support/Port.swift
