@@ -54,7 +54,6 @@ extension UnsafeMutablePointer where Pointee == Core {
     guard entry.pointee.flags == 0 else {
       return recordForeseen(block, byteCount, registers, thread, entry)
     }
-    memo.note(entry)
     return record(block, byteCount, entry.pointee.site, thread)
   }
 
@@ -89,7 +88,6 @@ extension UnsafeMutablePointer where Pointee == Core {
     }
     let site = memo.siteIfAwaited(entry, registers, self, thread)
     guard site != 0 else { return recordUnforeseen(block, byteCount, registers, thread) }
-    memo.note(entry)
     return record(block, byteCount, unmarked(site, thread), thread)
   }
 

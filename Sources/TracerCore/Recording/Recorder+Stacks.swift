@@ -53,17 +53,18 @@ extension UnsafeMutablePointer where Pointee == Core {
     return site
   }
 
-  /// The site by the image of the thread's last walk; `nil` where only a whole walk can tell.
+  /// The site by the image of the thread's last walk, of a stack that is remembered or not; `nil` where only a whole
+  /// walk can tell.
   @inline(__always)
   private func follow(
     _ thread: UnsafeMutablePointer<ThreadState>, _ cache: UnsafeMutablePointer<StackCache>,
-    _ registers: UnsafePointer<tracer_registers>
+    _ registers: UnsafePointer<tracer_registers>, isRemembered: Bool = false
   ) -> UInt32? {
     guard cache.follow(registers, self, thread) == .stepped else { return nil }
     var isNew = false
     let site = cache.imageSite(
       pointee.sites, thread: thread.pointee.number, limit: pointee.depth, &isNew)
-    if !isNew, site != SiteTable.lost, cache.admits(),
+    if !isNew, !isRemembered, site != SiteTable.lost, cache.admits(),
       !cache.remember(
         site, isTruncated: cache.imageTotal > pointee.depth, registers, self, thread)
     {
@@ -134,7 +135,8 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) -> UInt32 {
     // Before the image follows: afterwards what is remembered may be the stack of this moment.
     let remembered = cache.rememberedSite(registers, self, thread) & ~MemoEntry.truncatedSite
-    let followed = follow(thread, cache, registers)
+    // What is remembered stays so: another entry for the same stack would be followed by none.
+    let followed = follow(thread, cache, registers, isRemembered: remembered != 0)
     let walked = walkedSite(thread, registers)
     thread.pointee.counters.checkedStacks.addAlone(1)
     if !isSame(remembered == 0 ? nil : remembered, walked) || !isSame(followed, walked) {

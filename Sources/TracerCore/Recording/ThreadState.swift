@@ -123,7 +123,10 @@ extension UnsafeMutablePointer where Pointee == ThreadState {
   func discardCache(_ pool: borrowing ThreadPool) {
     guard let cache = pointee.cache else { return }
     _ = pool.charge(from: cache.pointee.nodeBits, to: 0, budget: 0)
-    System.discard(UnsafeMutableRawPointer(cache), StackCache.mappedByteCount)
+    if System.discard(UnsafeMutableRawPointer(cache), StackCache.mappedByteCount) { return }
+    // A program that has locked its memory keeps the pages: whoever has them next pays for them, and trusts nothing.
+    cache.pointee.nodeBits = 0
+    cache.pointee.epoch = 0
   }
 
   private var ownTallies: UnsafeMutablePointer<SiteTally> {

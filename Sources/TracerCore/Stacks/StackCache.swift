@@ -108,11 +108,10 @@ struct StackCache: ~Copyable {
   var nodeBits: UInt32
   /// What is left of a key when shifted by this is its slot.
   var nodeShift: UInt32
-  /// Which bits of a hash tell the place of an expectation.
-  var expectationMask: UInt32
   var nodeCount: UInt32
-  /// Where the entry that was found last is in the arena, in bytes.
+  /// Where the entry that was found last is in the arena, in bytes, and the one before it.
   var last: UInt32
+  var lastButOne: UInt32
   /// Bytes given out of the memo's arena, and how many may be.
   var arenaUsed: UInt32
   var arenaLimit: UInt32
@@ -154,11 +153,8 @@ struct StackCache: ~Copyable {
   static var awaitingNamesOffset: Int {
     awaitingCallersOffset &+ pages(StackWalk.stepLimit &* 8)
   }
-  static var expectationsOffset: Int {
-    awaitingNamesOffset &+ pages(AwaitingName.count &* AwaitingName.byteCount)
-  }
   static var nodesOffset: Int {
-    expectationsOffset &+ pages(expectationByteCount(maximumNodeBits))
+    awaitingNamesOffset &+ pages(AwaitingName.count &* AwaitingName.byteCount)
   }
   static var firstNodeBits: UInt32 { 9 }
   static var maximumNodeBits: UInt32 { 14 }
@@ -175,14 +171,12 @@ struct StackCache: ~Copyable {
   static func nodeByteCount(_ bits: UInt32) -> Int {
     (1 << Int(bits) &+ MemoNode.probeLimit) &* MemoryLayout<MemoNode>.stride
   }
-  /// Two for each slot for a node.
-  static func expectationByteCount(_ bits: UInt32) -> Int { 8 << Int(bits) }
   static func arenaByteCount(_ bits: UInt32) -> Int {
-    bits == 0 ? 0 : min(128 << Int(bits), byteCount &- arenaOffset)
+    bits == 0 ? 0 : min(136 << Int(bits), byteCount &- arenaOffset)
   }
   /// Bytes that a memo of a size may come to use.
   static func memoByteCount(_ bits: UInt32) -> Int64 {
-    bits == 0 ? 0 : Int64(nodeByteCount(bits) &+ expectationByteCount(bits) &+ arenaByteCount(bits))
+    bits == 0 ? 0 : Int64(nodeByteCount(bits) &+ arenaByteCount(bits))
   }
 
   static func pages(_ byteCount: Int) -> Int { (byteCount &+ 4095) & ~4095 }
@@ -241,12 +235,6 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   var awaitingChecks: UnsafeMutablePointer<StackCheck> {
     part(StackCache.awaitingChecksOffset, as: StackCheck.self)
   }
-  /// By a hash of where a stack begins and of the entry that was found before it: where the entry to try first is in
-  /// the arena, in bytes.
-  @inline(__always)
-  var expectations: UnsafeMutablePointer<UInt32> {
-    part(StackCache.expectationsOffset, as: UInt32.self)
-  }
   @inline(__always)
   var nodes: UnsafeMutablePointer<MemoNode> { part(StackCache.nodesOffset, as: MemoNode.self) }
   @inline(__always)
@@ -282,7 +270,6 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     let nodes = min(
       StackCache.pages(StackCache.nodeByteCount(pointee.nodeBits)),
       Int(pointee.nodeCount) &* 4096)
-    let expectations = StackCache.pages(StackCache.expectationByteCount(pointee.nodeBits))
-    return 4096 &+ image &+ nodes &+ expectations &+ StackCache.pages(Int(pointee.arenaUsed))
+    return 4096 &+ image &+ nodes &+ StackCache.pages(Int(pointee.arenaUsed))
   }
 }

@@ -26,6 +26,8 @@ struct MemoNode {
   static var leaf: Int32 { -1 }
   /// Where rbp is, which comes before all words of the stack.
   static var framePointer: Int32 { 8 }
+  /// Where the return address of the call is.
+  static var returnAddress: Int32 { 48 }
   /// Who awaits: behind all words of the stack.
   static var awaiting: Int32 { .max }
   /// Slots that a key may be in, from the one that its hash names.
@@ -63,12 +65,15 @@ struct MemoEntry {
   var site: UInt32
   /// Not 0 where there is more to it than the words of the stack.
   var flags: UInt32
-  var groupCount: UInt32
+  /// Where its last group ends. It has one at least.
+  var end: UnsafeMutableRawPointer
   /// Where from the registers on the context of a task is kept, and the task itself, if an executor tells it.
   var contextOffset: Int32
   var taskOffset: Int32
   /// Who awaits it, 0 of a stack that is no task's.
   var awaitingSite: UInt32
+  /// Where in the arena the entries are that came next, each at a place that tells where its stack begins.
+  var followers = InlineArray<8, UInt32>(repeating: 0)
 
   /// Added to the site that `rememberedSite` answers where the stack is but to be counted as truncated.
   static var truncatedSite: UInt32 { 1 << 31 }
@@ -123,6 +128,10 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
     UnsafeMutableRawPointer(self + 1).assumingMemoryBound(to: MemoGroup.self)
   }
 
+  var groupCount: Int {
+    (pointee.end - UnsafeMutableRawPointer(groups)) / MemoryLayout<MemoGroup>.stride
+  }
+
   /// Whether a walk from here would read on the stack what it read when this was remembered.
   @inline(__always)
   func isStillTrue(
@@ -134,11 +143,10 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
       readable.covers(pointee.farthest)
     else { return false }
     var group = groups
-    let end = group + Int(pointee.groupCount)
-    while group < end {
+    repeat {
       if group.pointee.differs(from: start) { return false }
       group += 1
-    }
+    } while UnsafeMutableRawPointer(group) != pointee.end
     return true
   }
 
@@ -147,7 +155,7 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
   @inline(never)
   func leads(to discriminator: Int32, _ registers: UnsafePointer<tracer_registers>) -> Bool {
     let start = UInt(bitPattern: registers)
-    for position in 0..<(4 &* Int(pointee.groupCount)) {
+    for position in 0..<(4 &* groupCount) {
       let (offset, value) = groups[position / 4].word(position)
       if offset == discriminator { return true }
       if stackWord(start &+ UInt(bitPattern: Int(offset))) != value { return false }
@@ -216,29 +224,35 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   }
 
   /// The entry that was foreseen for the stack that begins at these registers; `nil` where it is not true of its
-  /// words. Whoever finds the rest of it true notes so (`note`).
+  /// words. It is noted as the right one: whoever finds that it is not notes another one (`expect`), or that
+  /// there is none (`noteNone`).
   @inline(__always)
   func foreseenEntry(
     _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UnsafeMutablePointer<MemoEntry>? {
-    let expected = (arena + Int(foreseen(registers).pointee)).assumingMemoryBound(
-      to: MemoEntry.self)
+    let last = pointee.last
+    let number = entry(at: last).pointee.followers[unchecked: place(registers)]
+    // Before it is looked at, so that neither need be kept meanwhile: registers are what the look needs most.
+    pointee.lastButOne = last
+    pointee.last = number
+    let expected = entry(at: number)
     return expected.isStillTrue(registers, thread.pointee.readable) ? expected : nil
   }
 
-  /// Notes that an entry was the right one.
-  @inline(__always)
-  func note(_ entry: UnsafeMutablePointer<MemoEntry>) {
-    pointee.last = UInt32(truncatingIfNeeded: UnsafeMutableRawPointer(entry) - arena)
-  }
+  /// Notes that what was foreseen was wrong, and that nobody knows better.
+  private func noteNone() { pointee.last = pointee.lastButOne }
 
   /// Notes that an entry was the right one, and is to be foreseen where it was not.
   private func expect(
     _ entry: UnsafeMutablePointer<MemoEntry>, _ registers: UnsafePointer<tracer_registers>
   ) {
-    let foreseen = foreseen(registers)
-    note(entry)
-    foreseen.pointee = pointee.last
+    pointee.last = UInt32(truncatingIfNeeded: UnsafeMutableRawPointer(entry) - arena)
+    let before = self.entry(at: pointee.lastButOne)
+    let place = place(registers)
+    // What was wrong only makes room, and the next one is kept: where it is one after another, half of them are
+    // searched for at once, which takes less than to look at the wrong one first.
+    before.pointee.followers[unchecked: place] =
+      before.pointee.followers[unchecked: place] == 0 ? pointee.last : 0
   }
 
   /// The site of the stack that begins at these registers; 0 where it is not remembered. With
@@ -250,10 +264,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   ) -> UInt32 {
     if let entry = foreseenEntry(registers, thread) {
       let site = siteIfAwaited(entry, registers, core, thread)
-      if site != 0 {
-        note(entry)
-        return site
-      }
+      if site != 0 { return site }
     }
     return searchedSite(registers, core, thread)
   }
@@ -264,27 +275,30 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     _ registers: UnsafePointer<tracer_registers>, _ core: UnsafeMutablePointer<Core>,
     _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UInt32 {
-    guard let entry = remembered(registers, core, thread) else { return 0 }
-    let site = siteIfAwaited(entry, registers, core, thread)
-    guard site != 0 else { return 0 }
-    expect(entry, registers)
-    return site
+    if let entry = remembered(registers, core, thread) {
+      let site = siteIfAwaited(entry, registers, core, thread)
+      if site != 0 {
+        expect(entry, registers)
+        return site
+      }
+    }
+    noteNone()
+    return 0
   }
 
-  /// Where it is kept which entry was the right one last for a stack that begins like this and comes after the
-  /// same one as this.
+  /// The place of a stack that begins like this among those that an entry may be followed by.
   ///
   /// A program's next allocation depends on what it does, and on its data: of a parser's, what came after the
   /// last one the last time was right for half of them, and with where the call is in addition, for nine in ten.
   @inline(__always)
-  private func foreseen(
-    _ registers: UnsafePointer<tracer_registers>
-  ) -> UnsafeMutablePointer<UInt32> {
+  private func place(_ registers: UnsafePointer<tracer_registers>) -> Int {
     let start = registers.pointee.return_address ^ UInt64(UInt(bitPattern: registers)) << 8
-    let key = (start &+ UInt64(pointee.last) << 20) &* 0x9E37_79B9_7F4A_7C15
-    // As many of the high bits as there are, without a shift by a variable.
-    let place = UInt32(truncatingIfNeeded: key >> (63 &- UInt64(StackCache.maximumNodeBits)))
-    return expectations + Int(place & pointee.expectationMask)
+    return Int(truncatingIfNeeded: (start &* 0x9E37_79B9_7F4A_7C15) >> 61)
+  }
+
+  @inline(__always)
+  private func entry(at offset: UInt32) -> UnsafeMutablePointer<MemoEntry> {
+    (arena + Int(offset)).assumingMemoryBound(to: MemoEntry.self)
   }
 
   /// The marked site of an entry that is true of the stack, if those await who are to; else 0.
@@ -302,7 +316,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
 
   @inline(__always)
   private func entry(_ number: UInt32) -> UnsafeMutablePointer<MemoEntry> {
-    (arena + Int(number) &* 16).assumingMemoryBound(to: MemoEntry.self)
+    entry(at: number &* 16)
   }
 
   /// The word that a node asks for, as it is now.
@@ -364,12 +378,10 @@ extension UnsafeMutablePointer where Pointee == StackCache {
       as: UInt8.self, repeating: 0, count: StackCache.nodeByteCount(nodeBits))
     pointee.nodeBits = nodeBits
     pointee.nodeShift = min(64 &- nodeBits, 63)
-    pointee.expectationMask = (2 << nodeBits) &- 1
     pointee.nodeCount = 0
     // The first entry is no stack's: no return address is 0.
     pointee.last = 0
-    UnsafeMutableRawPointer(expectations).initializeMemory(
-      as: UInt8.self, repeating: 0, count: StackCache.expectationByteCount(nodeBits))
+    pointee.lastButOne = 0
     UnsafeMutableRawPointer(arena).initializeMemory(
       as: UInt8.self, repeating: 0, count: MemoryLayout<MemoEntry>.stride)
     pointee.arenaUsed = UInt32((MemoryLayout<MemoEntry>.stride &+ 15) & ~15)
@@ -388,7 +400,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     let innermost = frames + Int(pointee.frameCount &- 1)
     let checkCount = Int(innermost.pointee.checkCount)
     let leadCount = innermost.pointee.needsFramePointer ? 1 : 0
-    let groupCount = (leadCount &+ checkCount &+ 3) / 4
+    let groupCount = max((leadCount &+ checkCount &+ 3) / 4, 1)
     var reach: UInt = 0
     for position in 0..<checkCount {
       reach = max(reach, checks[position].address &- place.stackPointer)
@@ -417,30 +429,39 @@ extension UnsafeMutablePointer where Pointee == StackCache {
         site: site,
         flags: (isAwaited ? MemoEntry.isAwaited : 0) | (isTruncated ? MemoEntry.isTruncated : 0)
           | (isExecuted ? MemoEntry.isExecuted : 0),
-        groupCount: UInt32(truncatingIfNeeded: groupCount),
+        end: UnsafeMutableRawPointer(entry.groups + groupCount),
         contextOffset: isAwaited
           ? Int32(truncatingIfNeeded: pointee.imageContextAddress &- start) : 0,
         taskOffset: isExecuted ? Int32(truncatingIfNeeded: pointee.imageTaskAddress &- start) : 0,
         awaitingSite: pointee.imageAwaitingSite))
     for group in 0..<groupCount {
       let first = checkCount &- 1 &- 4 &* group &+ leadCount
-      entry.groups[group] = MemoGroup(
-        check(first, of: checkCount, place, start), check(first &- 1, of: checkCount, place, start),
-        check(first &- 2, of: checkCount, place, start),
-        check(first &- 3, of: checkCount, place, start), from: start)
+      if first < checkCount, first >= 3 {
+        let words = checks + first
+        entry.groups[group] = MemoGroup(words[0], words[-1], words[-2], words[-3], from: start)
+      } else {
+        entry.groups[group] = MemoGroup(
+          check(first, of: checkCount, place, start),
+          check(first &- 1, of: checkCount, place, start),
+          check(first &- 2, of: checkCount, place, start),
+          check(first &- 3, of: checkCount, place, start), from: start)
+      }
     }
     pointee.arenaUsed = pointee.arenaUsed &+ UInt32(truncatingIfNeeded: (byteCount &+ 15) & ~15)
     expect(entry, registers)
     return enter(entry, number, registers, core, thread)
   }
 
-  /// One of the words that the image's walk has read, of which the last was read first, or rbp, before that.
+  /// One of the words that the image's walk has read, of which the last was read first; before that rbp, or of a walk
+  /// that has read nothing the return address, which is known to be the same.
   @inline(__always)
   private func check(
     _ position: Int, of count: Int, _ place: FramePlace, _ registers: UInt
   ) -> StackCheck {
-    position < count && count > 0
-      ? checks[max(position, 0)]
+    if position < count, count > 0 { return checks[max(position, 0)] }
+    return position < 0
+      ? StackCheck(
+        address: registers &+ UInt(MemoNode.returnAddress), value: UInt(place.counter))
       : StackCheck(
         address: registers &+ UInt(MemoNode.framePointer), value: place.framePointer)
   }
@@ -502,13 +523,11 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     guard left.pointee.registers == right.pointee.registers,
       left.pointee.returnAddress == right.pointee.returnAddress
     else { return MemoNode.leaf }
+    let (leftCount, rightCount) = (4 &* left.groupCount, 4 &* right.groupCount)
+    let common = min(leftCount, rightCount) / 4
     var same = 0
-    let common = Int(min(left.pointee.groupCount, right.pointee.groupCount))
     while same < common, left.groups[same].isSame(as: right.groups[same]) { same &+= 1 }
     var (i, j) = (4 &* same, 4 &* same)
-    let (leftCount, rightCount) = (
-      4 &* Int(left.pointee.groupCount), 4 &* Int(right.pointee.groupCount)
-    )
     while i < leftCount, j < rightCount {
       let (a, b) = (word(left, i), word(right, j))
       // What only one of them has read, such as a register that no later frame needs, is passed over.
@@ -532,7 +551,7 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     _ discriminator: Int32, _ entry: UnsafeMutablePointer<MemoEntry>
   ) -> UInt {
     if discriminator == MemoNode.awaiting { return UInt(entry.pointee.awaitingSite) }
-    for position in 0..<(4 &* Int(entry.pointee.groupCount)) {
+    for position in 0..<(4 &* entry.groupCount) {
       let word = word(entry, position)
       if word.offset == discriminator { return word.value }
     }
