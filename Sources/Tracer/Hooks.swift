@@ -25,8 +25,9 @@ private func recorded(
 public func hookMalloc(
   _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
 ) -> UnsafeMutableRawPointer? {
-  recorded(
-    tracer_originals.malloc.unsafelyUnwrapped(enlarged(byteCount)), byteCount, registers)
+  let block = tracer_originals.malloc.unsafelyUnwrapped(enlarged(byteCount))
+  if let block { core.recordInline(block, byteCount, registers) }
+  return block
 }
 
 @c(tracer_hook_calloc)
@@ -36,11 +37,12 @@ public func hookCalloc(
   let (total, isTooLarge) = UInt(bitPattern: count).multipliedReportingOverflow(
     by: UInt(bitPattern: size))
   let byteCount = Int(bitPattern: total)
-  guard !isTooLarge, enlarged(byteCount) != byteCount else {
-    return recorded(tracer_originals.calloc.unsafelyUnwrapped(count, size), byteCount, registers)
-  }
-  return recorded(
-    tracer_originals.calloc.unsafelyUnwrapped(1, enlarged(byteCount)), byteCount, registers)
+  let block =
+    isTooLarge || enlarged(byteCount) == byteCount
+    ? tracer_originals.calloc.unsafelyUnwrapped(count, size)
+    : tracer_originals.calloc.unsafelyUnwrapped(1, enlarged(byteCount))
+  if let block { core.recordInline(block, byteCount, registers) }
+  return block
 }
 
 /// A block of nothing that lies as far from its neighbours as every other, for one that may not;

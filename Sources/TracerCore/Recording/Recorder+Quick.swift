@@ -24,7 +24,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     thread.pointee.isInside.store(1, ordering: .relaxed)
     // After the store, as in `enter`.
     guard
-      thread.pointee.epoch.load(ordering: .relaxed) == pointee.openEpoch.load(ordering: .acquiring)
+      thread.pointee.epoch.load(ordering: .relaxed)
+        == core.pointee.openEpoch.load(ordering: .acquiring)
     else {
       leave(thread)
       return nil
@@ -32,13 +33,13 @@ extension UnsafeMutablePointer where Pointee == Core {
     return thread
   }
 
-  /// Records a block that was just handed out, as the hook of malloc does it.
+  /// Records a block that was just handed out, as a part of the hook of malloc.
   ///
   /// What is here is what every call comes by: a stack that was foreseen, a place in the map that is free, a tally
-  /// that is the site's. Whatever else there may be is another function, which is jumped to and not called, so
-  /// that nothing here has to outlive a call, and few registers are saved.
-  @inline(never)
-  package func record(
+  /// that is the site's. Whatever else there may be is another function. The one core is named, and not `self`: its
+  /// address then takes no register.
+  @inline(__always)
+  package func recordInline(
     _ block: UnsafeMutableRawPointer, _ byteCount: Int,
     _ registers: UnsafePointer<tracer_registers>
   ) {
@@ -46,7 +47,7 @@ extension UnsafeMutablePointer where Pointee == Core {
       let thread = enterQuickly()
     else { return recordSlowly(block, byteCount, registers) }
     guard let memo = thread.pointee.memo,
-      memo.pointee.moduleGeneration == pointee.rows.moduleGeneration.load(ordering: .relaxed)
+      memo.pointee.moduleGeneration == core.pointee.rows.moduleGeneration.load(ordering: .relaxed)
     else { return recordUnremembered(block, byteCount, registers, thread) }
     guard let entry = memo.foreseenEntry(registers, thread) else {
       return recordUnforeseen(block, byteCount, registers, thread)
@@ -66,8 +67,8 @@ extension UnsafeMutablePointer where Pointee == Core {
     let address = UInt(bitPattern: block)
     let count = UInt64(UInt(bitPattern: byteCount))
     guard
-      pointee.map.enterQuickly(
-        address, site: site, birth: pointee.birth.load(ordering: .relaxed), byteCount: count)
+      core.pointee.map.enterQuickly(
+        address, site: site, birth: core.pointee.birth.load(ordering: .relaxed), byteCount: count)
     else { return recordInPlace(block, byteCount, site, thread) }
     let tally = thread.tally(of: site)
     guard tally.isFit(for: site) else { return countAnew(block, byteCount, site, thread) }
@@ -75,6 +76,13 @@ extension UnsafeMutablePointer where Pointee == Core {
     if countAllocated(thread, address, count, tally) { return publishAndLeave(thread) }
     leave(thread)
   }
+
+  /// As `recordInline`, for whoever is called less often.
+  @inline(never)
+  package func record(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>
+  ) { recordInline(block, byteCount, registers) }
 
   /// As `record`, of a stack that was foreseen and has more to it than its words.
   @inline(never)
@@ -158,7 +166,7 @@ extension UnsafeMutablePointer where Pointee == Core {
   package func takeQuickly(_ block: UnsafeMutableRawPointer) -> QuickOutcome {
     guard let thread = enterQuickly() else { return .unusual }
     guard
-      let word = pointee.map.takeQuickly(UInt(bitPattern: block), mark: thread.pointee.mark)
+      let word = core.pointee.map.takeQuickly(UInt(bitPattern: block), mark: thread.pointee.mark)
     else {
       leave(thread)
       return .unusual
