@@ -2,7 +2,7 @@
  * The exported names of the malloc family, for x86-64 System V. */
 
 /* struct tracer_registers, pushed so that it lies in memory as declared, 16-byte aligned with the
- * word below it. The values are the caller's own: nothing has run since its call. */
+ * word below it, the first argument. The values are the caller's own: nothing has run since its call. */
 .macro push_registers
   pushq %r15
   .cfi_adjust_cfa_offset 8
@@ -16,7 +16,7 @@
   .cfi_adjust_cfa_offset 8
   pushq %rbx
   .cfi_adjust_cfa_offset 8
-  subq $8, %rsp
+  pushq %rdi
   .cfi_adjust_cfa_offset 8
 .endm
 
@@ -156,7 +156,28 @@ tracer_sampling_\name:
   first \name
 .endm
 
-  allocating malloc, %rsi
+/* malloc calls the original here: the hook behind it then has nothing to keep across a call, and needs no
+ * register of the caller's. */
+  entry malloc
+  first malloc
+  dormant malloc
+  .globl tracer_recording_malloc
+  .hidden tracer_recording_malloc
+  .type tracer_recording_malloc, @function
+tracer_recording_malloc:
+  .cfi_startproc
+  push_registers
+  cmpq tracer_minimum_request(%rip), %rdi
+  cmovb tracer_minimum_request(%rip), %rdi
+  call *tracer_originals(%rip) /* the first of them */
+  movq %rax, %rdi
+  movq (%rsp), %rsi
+  leaq 8(%rsp), %rdx
+  call tracer_hook_allocated
+  drop_registers
+  ret
+  .cfi_endproc
+
   allocating calloc, %rdx
   allocating realloc, %rdx
   allocating reallocarray, %rcx

@@ -10,6 +10,7 @@
 #include "tracer_platform.h"
 
 struct tracer_originals tracer_originals;
+size_t tracer_minimum_request;
 struct tracer_services tracer_services;
 _Alignas(64) unsigned char tracer_core_bytes[TRACER_CORE_BYTE_COUNT];
 __thread void *tracer_thread_slot __attribute__((tls_model("initial-exec")));

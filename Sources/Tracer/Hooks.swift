@@ -8,26 +8,21 @@ import Synchronization
 /// A request as it is passed on: enlarged where the allocator packs blocks closer than 32 bytes.
 @inline(__always)
 private func enlarged(_ byteCount: Int) -> Int {
-  UInt(bitPattern: byteCount) < UInt(bitPattern: core.pointee.minimumRequest)
-    ? core.pointee.minimumRequest : byteCount
+  UInt(bitPattern: byteCount) < UInt(bitPattern: tracer_minimum_request)
+    ? tracer_minimum_request : byteCount
 }
 
-@inline(__always)
-private func recorded(
+/// A block was handed out, of which its caller answers what this does.
+///
+/// The stub of malloc itself has called the allocator. A hook that did would have to keep registers for what comes
+/// after: this one keeps none.
+@c(tracer_hook_allocated)
+public func hookAllocated(
   _ block: UnsafeMutableRawPointer?, _ byteCount: Int,
   _ registers: UnsafePointer<tracer_registers>
 ) -> UnsafeMutableRawPointer? {
-  if let block { core.record(block, byteCount, registers) }
-  return block
-}
-
-@c(tracer_hook_malloc)
-public func hookMalloc(
-  _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
-) -> UnsafeMutableRawPointer? {
-  let block = tracer_originals.malloc.unsafelyUnwrapped(enlarged(byteCount))
-  if let block { core.recordInline(block, byteCount, registers) }
-  return block
+  guard let block else { return nil }
+  return core.record(block, byteCount, registers)
 }
 
 @c(tracer_hook_calloc)
@@ -41,15 +36,14 @@ public func hookCalloc(
     isTooLarge || enlarged(byteCount) == byteCount
     ? tracer_originals.calloc.unsafelyUnwrapped(count, size)
     : tracer_originals.calloc.unsafelyUnwrapped(1, enlarged(byteCount))
-  if let block { core.recordInline(block, byteCount, registers) }
-  return block
+  return hookAllocated(block, byteCount, registers)
 }
 
 /// A block of nothing that lies as far from its neighbours as every other, for one that may not;
 /// that one, where there is no memory.
 @inline(never)
 private func exchanged(_ small: UnsafeMutableRawPointer) -> UnsafeMutableRawPointer {
-  guard let block = tracer_originals.malloc.unsafelyUnwrapped(core.pointee.minimumRequest) else {
+  guard let block = tracer_originals.malloc.unsafelyUnwrapped(tracer_minimum_request) else {
     return small
   }
   tracer_originals.free.unsafelyUnwrapped(small)
@@ -60,7 +54,10 @@ private func exchanged(_ small: UnsafeMutableRawPointer) -> UnsafeMutableRawPoin
 public func hookRealloc(
   _ old: UnsafeMutableRawPointer?, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
 ) -> UnsafeMutableRawPointer? {
-  guard let old else { return hookMalloc(byteCount, registers) }
+  guard let old else {
+    return hookAllocated(
+      tracer_originals.malloc.unsafelyUnwrapped(enlarged(byteCount)), byteCount, registers)
+  }
   // realloc(p, 0) is a free in glibc, and what it is elsewhere stays that allocator's affair.
   let taken = byteCount == 0 ? 0 : core.takeForMove(old)
   guard taken != 0 else { return reallocatedSlowly(old, byteCount, registers) }
@@ -68,8 +65,7 @@ public func hookRealloc(
     core.putBack(old, taken)
     return nil
   }
-  core.record(block, byteCount, registers)
-  return block
+  return hookAllocated(block, byteCount, registers)
 }
 
 @inline(never)
@@ -77,12 +73,12 @@ private func reallocatedSlowly(
   _ old: UnsafeMutableRawPointer, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
 ) -> UnsafeMutableRawPointer? {
   if tracer_boot_contains(old) != 0 {
-    return recorded(tracer_boot_realloc(old, byteCount), byteCount, registers)
+    return hookAllocated(tracer_boot_realloc(old, byteCount), byteCount, registers)
   }
   let taken = core.willReallocate(old)
   var block = tracer_originals.realloc.unsafelyUnwrapped(
     old, byteCount == 0 ? 0 : enlarged(byteCount))
-  if byteCount == 0, core.pointee.minimumRequest > 0, let small = block {
+  if byteCount == 0, tracer_minimum_request > 0, let small = block {
     block = exchanged(small)
   }
   if block == nil, byteCount != 0 {
@@ -90,7 +86,7 @@ private func reallocatedSlowly(
     return nil
   }
   core.didReallocate(taken)
-  let result = recorded(block, byteCount, registers)
+  let result = hookAllocated(block, byteCount, registers)
   core.didMove(taken)
   return result
 }
@@ -112,7 +108,7 @@ public func hookPosixMemalign(
   _ registers: UnsafePointer<tracer_registers>
 ) -> Int32 {
   let error = tracer_plain_posix_memalign(result, alignment, enlarged(byteCount))
-  if error == 0 { _ = recorded(result.pointee, byteCount, registers) }
+  if error == 0 { _ = hookAllocated(result.pointee, byteCount, registers) }
   return error
 }
 
@@ -120,28 +116,28 @@ public func hookPosixMemalign(
 public func hookAlignedAlloc(
   _ alignment: Int, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
 ) -> UnsafeMutableRawPointer? {
-  recorded(tracer_plain_aligned_alloc(alignment, enlarged(byteCount)), byteCount, registers)
+  hookAllocated(tracer_plain_aligned_alloc(alignment, enlarged(byteCount)), byteCount, registers)
 }
 
 @c(tracer_hook_memalign)
 public func hookMemalign(
   _ alignment: Int, _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
 ) -> UnsafeMutableRawPointer? {
-  recorded(tracer_plain_memalign(alignment, enlarged(byteCount)), byteCount, registers)
+  hookAllocated(tracer_plain_memalign(alignment, enlarged(byteCount)), byteCount, registers)
 }
 
 @c(tracer_hook_valloc)
 public func hookValloc(
   _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
 ) -> UnsafeMutableRawPointer? {
-  recorded(tracer_plain_valloc(enlarged(byteCount)), byteCount, registers)
+  hookAllocated(tracer_plain_valloc(enlarged(byteCount)), byteCount, registers)
 }
 
 @c(tracer_hook_pvalloc)
 public func hookPvalloc(
   _ byteCount: Int, _ registers: UnsafePointer<tracer_registers>
 ) -> UnsafeMutableRawPointer? {
-  recorded(tracer_plain_pvalloc(byteCount), byteCount, registers)
+  hookAllocated(tracer_plain_pvalloc(byteCount), byteCount, registers)
 }
 
 @c(tracer_hook_free)

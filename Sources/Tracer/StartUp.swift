@@ -15,7 +15,7 @@ public func didResolve(_ resolution: UnsafePointer<tracer_resolution>, _ hasBoot
   core.pointee.allocatorIsGlibc = allocatorIsGlibc != 0
   core.pointee.hasBootBlocks = hasBootBlocks != 0
   // glibc's chunks are 32 bytes apart by themselves.
-  core.pointee.minimumRequest = allocatorIsGlibc != 0 ? 0 : 32
+  tracer_minimum_request = allocatorIsGlibc != 0 ? 0 : 32
   noteOwnCode()
   core.noteStandardError()
   // Another copy, linked or preloaded under another name, is the one that traces.

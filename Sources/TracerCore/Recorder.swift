@@ -41,15 +41,10 @@ package struct Core: ~Copyable {
   // Read at every recorded call; written when recording starts and stops.
   package let isRecording: Atomic<UInt32>
   package let epoch: Atomic<UInt32>
-  /// The epoch while it is recorded, else `noEpoch`: one comparison with a thread's tells a hook whether
-  /// that one's state is of a recording that goes on. 0 before the first, when no thread has a state.
-  package let openEpoch: Atomic<UInt32>
   package let generation: Atomic<UInt32>
   /// Both of these as the words of new blocks carry them.
   package let birth: Atomic<UInt64>
   package var depth: UInt32
-  /// Below this size requests are enlarged, where the allocator packs blocks closer than 32 bytes.
-  package var minimumRequest: Int
   package var ownStart: UInt64
   package var ownEnd: UInt64
 

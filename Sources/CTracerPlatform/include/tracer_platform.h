@@ -25,7 +25,9 @@
 #include <sys/utsname.h>
 #include <time.h>
 
-#define TRACER_SHARED __attribute__((swift_attr("nonisolated(unsafe)")))
+/* Hidden: code that is not told so looks its address up in a table first. */
+#define TRACER_SHARED \
+  __attribute__((swift_attr("nonisolated(unsafe)"), visibility("hidden")))
 
 /* The registers that a caller of the malloc family may rely on, as they were at the call.
  * Written by the entries of CTracerHooks, which push them in this order; the address after the
@@ -53,6 +55,9 @@ struct tracer_originals {
   void (*_Nullable exit_now)(int);
 };
 extern struct tracer_originals tracer_originals TRACER_SHARED;
+
+/* Below this size requests are enlarged, where the allocator packs blocks closer than 32 bytes; else 0. */
+extern size_t tracer_minimum_request TRACER_SHARED;
 
 /* All state of the tracer, zero when the process begins: an initialiser in Swift would run through
  * swift_once on first use, inside somebody's malloc. The bytes are typed by `Core` in TracerCore. */

@@ -15,150 +15,83 @@ package enum QuickOutcome {
 }
 
 extension UnsafeMutablePointer where Pointee == Core {
-  /// The thread's state with the thread inside; `nil`, and nothing done, where there is more to it.
+  /// The thread's state with the thread inside, in a recording or not; `nil`, and nothing done, where there is more
+  /// to it. Whether there is a recording is to be asked after this, as in `enter`.
   @inline(__always)
-  private func enterQuickly() -> UnsafeMutablePointer<ThreadState>? {
+  private func stepIn() -> UnsafeMutablePointer<ThreadState>? {
     guard let slot = tracer_thread(), UInt(bitPattern: slot) > 1 else { return nil }
     let thread = slot.assumingMemoryBound(to: ThreadState.self)
     guard thread.pointee.isInside.load(ordering: .relaxed) == 0 else { return nil }
     thread.pointee.isInside.store(1, ordering: .relaxed)
-    // After the store, as in `enter`.
-    guard
-      thread.pointee.epoch.load(ordering: .relaxed)
-        == core.pointee.openEpoch.load(ordering: .acquiring)
-    else {
+    return thread
+  }
+
+  /// The thread's state with the thread inside; `nil`, and nothing done, where there is more to it.
+  @inline(__always)
+  private func enterQuickly() -> UnsafeMutablePointer<ThreadState>? {
+    guard let thread = stepIn() else { return nil }
+    guard isOpen(thread) else {
       leave(thread)
       return nil
     }
     return thread
   }
 
-  /// Records a block that was just handed out, as a part of the hook of malloc.
+  /// Whether the thread's state is of the recording that goes on.
+  @inline(__always)
+  fileprivate func isOpen(_ thread: UnsafeMutablePointer<ThreadState>) -> Bool {
+    thread.pointee.epoch.load(ordering: .relaxed) == core.pointee.rows.gate.openEpoch
+  }
+
+  /// Records a block that was just handed out, as the hook of malloc does it, and answers with it.
   ///
   /// What is here is what every call comes by: a stack that was foreseen, a place in the map that is free, a tally
-  /// that is the site's. Whatever else there may be is another function. The one core is named, and not `self`: its
-  /// address then takes no register.
+  /// that is the site's. Whatever else there may be is a function that is jumped to (`Detour`): where nothing has
+  /// to outlive a call, no register is saved. The one core is named, and not `self`, for the same reason.
   @inline(__always)
-  package func recordInline(
+  package func record(
     _ block: UnsafeMutableRawPointer, _ byteCount: Int,
     _ registers: UnsafePointer<tracer_registers>
-  ) {
+  ) -> UnsafeMutableRawPointer {
     guard UInt64(UInt(bitPattern: byteCount)) < BlockWord.largeByteCount,
-      let thread = enterQuickly()
-    else { return recordSlowly(block, byteCount, registers) }
-    guard let memo = thread.pointee.memo,
-      memo.pointee.moduleGeneration == core.pointee.rows.moduleGeneration.load(ordering: .relaxed)
-    else { return recordUnremembered(block, byteCount, registers, thread) }
-    guard let entry = memo.foreseenEntry(registers, thread) else {
-      return recordUnforeseen(block, byteCount, registers, thread)
+      let thread = stepIn()
+    else { return Detour.record(block, byteCount, registers) }
+    guard thread.pointee.memoGate == core.pointee.rows.gate.current else {
+      return Detour.recordWithoutMemo(block, byteCount, registers, thread)
+    }
+    guard let entry = thread.pointee.openMemo.foreseenEntry(registers, thread) else {
+      return Detour.recordUnforeseen(block, byteCount, registers, thread)
     }
     guard entry.pointee.flags == 0 else {
-      return recordForeseen(block, byteCount, registers, thread, entry)
+      return Detour.recordForeseen(block, byteCount, registers, thread, entry)
     }
     return record(block, byteCount, entry.pointee.site, thread)
   }
 
   /// Records a block of a known site, and leaves.
   @inline(__always)
-  private func record(
+  fileprivate func record(
     _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ site: UInt32,
     _ thread: UnsafeMutablePointer<ThreadState>
-  ) {
+  ) -> UnsafeMutableRawPointer {
     let address = UInt(bitPattern: block)
     let count = UInt64(UInt(bitPattern: byteCount))
     guard
       core.pointee.map.enterQuickly(
         address, site: site, birth: core.pointee.birth.load(ordering: .relaxed), byteCount: count)
-    else { return recordInPlace(block, byteCount, site, thread) }
+    else { return Detour.recordInPlace(block, byteCount, site, thread) }
     let tally = thread.tally(of: site)
-    guard tally.isFit(for: site) else { return countAnew(block, byteCount, site, thread) }
+    guard tally.isFit(for: site) else { return Detour.countAnew(block, byteCount, site, thread) }
     tally.add(count)
-    if countAllocated(thread, address, count, tally) { return publishAndLeave(thread) }
+    if countAllocated(thread, address, count, tally) { return Detour.publish(block, thread) }
     leave(thread)
-  }
-
-  /// As `recordInline`, for whoever is called less often.
-  @inline(never)
-  package func record(
-    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
-    _ registers: UnsafePointer<tracer_registers>
-  ) { recordInline(block, byteCount, registers) }
-
-  /// As `record`, of a stack that was foreseen and has more to it than its words.
-  @inline(never)
-  private func recordForeseen(
-    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
-    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>,
-    _ entry: UnsafeMutablePointer<MemoEntry>
-  ) {
-    guard let memo = thread.pointee.memo else {
-      return recordUnremembered(block, byteCount, registers, thread)
-    }
-    let site = memo.siteIfAwaited(entry, registers, self, thread)
-    guard site != 0 else { return recordUnforeseen(block, byteCount, registers, thread) }
-    return record(block, byteCount, unmarked(site, thread), thread)
-  }
-
-  /// As `record`, of a stack that was not foreseen.
-  @inline(never)
-  private func recordUnforeseen(
-    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
-    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
-  ) {
-    let site = thread.pointee.memo?.searchedSite(registers, self, thread) ?? 0
-    guard site != 0 else { return recordUnremembered(block, byteCount, registers, thread) }
-    return record(block, byteCount, unmarked(site, thread), thread)
-  }
-
-  /// As `record`, of a stack that is not in the memo.
-  @inline(never)
-  private func recordUnremembered(
-    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
-    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
-  ) {
-    record(
-      thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)),
-      followedSite(thread, registers))
-    leave(thread)
-  }
-
-  /// As `record`, where there is something in the block's place in the map, or no place yet.
-  @inline(never)
-  private func recordInPlace(
-    _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ site: UInt32,
-    _ thread: UnsafeMutablePointer<ThreadState>
-  ) {
-    record(thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
-    leave(thread)
-  }
-
-  /// What is left to do for a block in the map for whose site there is no tally.
-  @inline(never)
-  private func countAnew(
-    _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ site: UInt32,
-    _ thread: UnsafeMutablePointer<ThreadState>
-  ) {
-    if countAllocated(
-      thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
-    {
-      publish(thread)
-    }
-    leave(thread)
+    return block
   }
 
   @inline(never)
-  private func publishAndLeave(_ thread: UnsafeMutablePointer<ThreadState>) {
+  fileprivate func publishAndLeave(_ thread: UnsafeMutablePointer<ThreadState>) {
     publish(thread)
     leave(thread)
-  }
-
-  /// As `record`, by the way that is open to every call.
-  @inline(never)
-  private func recordSlowly(
-    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
-    _ registers: UnsafePointer<tracer_registers>
-  ) {
-    didAllocate(block, byteCount, registers)
   }
 
   /// Takes a block that is about to be given back, if it is known and small.
@@ -236,5 +169,100 @@ extension UnsafeMutablePointer where Pointee == Core {
     let thread = slot.assumingMemoryBound(to: ThreadState.self)
     publish(thread)
     leave(thread)
+  }
+}
+
+/// What a block comes by that is not recorded by the quick way. Each answers with the block, and is no function of
+/// a core: Swift keeps `self` in a register that its caller would have to save.
+private enum Detour {
+  /// The way that is open to every call.
+  @inline(never)
+  static func record(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>
+  ) -> UnsafeMutableRawPointer {
+    core.didAllocate(block, byteCount, registers)
+    return block
+  }
+
+  /// There is no memo, or it is not of these modules, or not of a recording that goes on.
+  @inline(never)
+  static func recordWithoutMemo(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UnsafeMutableRawPointer {
+    guard core.isOpen(thread) else {
+      core.leave(thread)
+      return record(block, byteCount, registers)
+    }
+    return recordUnremembered(block, byteCount, registers, thread)
+  }
+
+  /// A stack that was foreseen and has more to it than its words.
+  @inline(never)
+  static func recordForeseen(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>,
+    _ entry: UnsafeMutablePointer<MemoEntry>
+  ) -> UnsafeMutableRawPointer {
+    guard let memo = thread.pointee.memo else {
+      return recordUnremembered(block, byteCount, registers, thread)
+    }
+    let site = memo.siteIfAwaited(entry, registers, core, thread)
+    guard site != 0 else { return recordUnforeseen(block, byteCount, registers, thread) }
+    return core.record(block, byteCount, core.unmarked(site, thread), thread)
+  }
+
+  /// A stack that was not foreseen.
+  @inline(never)
+  static func recordUnforeseen(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UnsafeMutableRawPointer {
+    let site = thread.pointee.memo?.searchedSite(registers, core, thread) ?? 0
+    guard site != 0 else { return recordUnremembered(block, byteCount, registers, thread) }
+    return core.record(block, byteCount, core.unmarked(site, thread), thread)
+  }
+
+  /// A stack that is not in the memo.
+  @inline(never)
+  static func recordUnremembered(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UnsafeMutableRawPointer {
+    recordInPlace(block, byteCount, core.followedSite(thread, registers), thread)
+  }
+
+  /// There is something in the block's place in the map, or no place yet.
+  @inline(never)
+  static func recordInPlace(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ site: UInt32,
+    _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UnsafeMutableRawPointer {
+    core.record(thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
+    core.leave(thread)
+    return block
+  }
+
+  /// What is left to do for a block in the map for whose site there is no tally.
+  @inline(never)
+  static func countAnew(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ site: UInt32,
+    _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UnsafeMutableRawPointer {
+    let isLarge = core.countAllocated(
+      thread, UInt(bitPattern: block), UInt64(UInt(bitPattern: byteCount)), site)
+    if isLarge { core.publish(thread) }
+    core.leave(thread)
+    return block
+  }
+
+  /// What is left to do where the thread's balance has grown enough.
+  @inline(never)
+  static func publish(
+    _ block: UnsafeMutableRawPointer, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UnsafeMutableRawPointer {
+    core.publishAndLeave(thread)
+    return block
   }
 }

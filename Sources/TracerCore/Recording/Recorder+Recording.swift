@@ -64,7 +64,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     pointee.birth.store(BlockWord.birth(generation: 1, epoch: epoch), ordering: .releasing)
     // Releasing: pairs with the acquiring load in `enter`, which then finds all of the above.
     pointee.isRecording.store(1, ordering: .releasing)
-    pointee.openEpoch.store(epoch, ordering: .releasing)
+    pointee.rows.gate.open(epoch)
     // First those that give back: a block that is recorded must not be freed unseen.
     tracer_services.switch_freeing_entries?(recordingEntries)
     tracer_services.switch_allocating_entries?(recordingEntries)
@@ -110,12 +110,9 @@ extension UnsafeMutablePointer where Pointee == Core {
 
   /// Has no thread enter any more.
   func close() {
-    pointee.openEpoch.store(Self.noEpoch, ordering: .releasing)
+    pointee.rows.gate.close()
     pointee.isRecording.store(0, ordering: .releasing)
   }
-
-  /// No thread's: one that has not begun to record has 0.
-  private static var noEpoch: UInt32 { .max }
 
   package func stopRecording() {
     guard pointee.isRecording.load(ordering: .acquiring) != 0 else { return }

@@ -29,10 +29,8 @@ extension UnsafeMutablePointer where Pointee == Core {
   func rememberedSite(
     _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32 {
-    guard let memo = thread.pointee.memo,
-      memo.pointee.moduleGeneration == pointee.rows.moduleGeneration.load(ordering: .relaxed)
-    else { return 0 }
-    return memo.rememberedSite(registers, self, thread)
+    guard thread.pointee.memoGate == pointee.rows.gate.current else { return 0 }
+    return thread.pointee.openMemo.rememberedSite(registers, self, thread)
   }
 
   /// What a thread of its own memory does about a stack that is not in its memo.
@@ -163,19 +161,20 @@ extension UnsafeMutablePointer where Pointee == Core {
         >= StackCache.allocationsBeforeFirst
     else { return nil }
     guard let cache = thread.pointee.cache ?? makeCache(thread) else { return nil }
-    let generation = pointee.rows.moduleGeneration.load(ordering: .relaxed)
-    if !cache.isCurrent(pointee.epoch.load(ordering: .relaxed), generation) {
+    let epoch = pointee.epoch.load(ordering: .relaxed)
+    let generation = pointee.rows.gate.moduleGeneration
+    if !cache.isCurrent(epoch, generation) {
       let wanted = max(cache.pointee.nodeBits, StackCache.firstNodeBits)
       cache.begin(
-        pointee.epoch.load(ordering: .relaxed), generation,
+        epoch, generation,
         nodeBits: pointee.threads.charge(
           from: cache.pointee.nodeBits, to: wanted, budget: memoBudget))
     }
     if cache.pointee.pauseLeft > 0 {
       cache.pointee.pauseLeft = cache.pointee.pauseLeft &- 1
-      thread.pointee.memo = nil
-    } else if thread.pointee.memo == nil, !pointee.settings.checksStacks {
-      thread.pointee.memo = cache
+      thread.closeMemo()
+    } else if !pointee.settings.checksStacks {
+      thread.openMemo(cache, Gate.word(epoch, generation))
     }
     return cache
   }

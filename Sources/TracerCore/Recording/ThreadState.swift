@@ -62,8 +62,15 @@ package struct ThreadState: ~Copyable {
   // What every recorded call reads or writes lies together: three cache lines from the beginning.
   /// The epoch as words of blocks carry it.
   var mark: UInt64
-  /// `cache`, where stacks may be looked up in it without further ado.
-  var memo: UnsafeMutablePointer<StackCache>?
+  /// `cache`, where stacks may be looked up in it without further ado: while the gate is at this. No memo, and 0, which
+  /// a gate never is when there is a thread, else.
+  @inline(__always)
+  var memo: UnsafeMutablePointer<StackCache>? { memoArena == nil ? nil : openMemo }
+  /// As `memo`, where the gate has said that there is one.
+  @inline(__always)
+  var openMemo: UnsafeMutablePointer<StackCache> { .init(arena: memoArena.unsafelyUnwrapped) }
+  fileprivate var memoArena: UnsafeMutableRawPointer?
+  fileprivate(set) var memoGate: UInt64
   /// Where the thread's last allocation is, until it is freed, and the tally that has counted it: until the
   /// next allocation the tally is of no other site.
   var lastBlock: UInt
@@ -117,6 +124,16 @@ extension UnsafeMutablePointer where Pointee == ThreadState {
     let margin = goesOn ? min((last > 0 ? last : 0 &- last) &* 2, limit) : limit / 16
     pointee.balanceMargin = hasRisen ? margin : 0 &- margin
     return hasRisen ? limit &- margin : margin &- limit
+  }
+
+  func openMemo(_ memo: UnsafeMutablePointer<StackCache>, _ gate: UInt64) {
+    pointee.memoArena = memo.arena
+    pointee.memoGate = gate
+  }
+
+  func closeMemo() {
+    pointee.memoArena = nil
+    pointee.memoGate = 0
   }
 
   /// Gives the pages of the memory of stacks back, which then remembers nothing.

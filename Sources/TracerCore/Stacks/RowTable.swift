@@ -111,8 +111,7 @@ package struct RowTable: ~Copyable {
   private let index: InternIndex
   package let modules: ModuleTable
   let code: ReadableCode
-  /// Bumped when a module is unloaded: what lay at its addresses may be other code from then on.
-  package let moduleGeneration: Atomic<UInt32>
+  package let gate: Gate
   /// 1 once there is a row of code that lies in no module.
   private let hasGeneratedCode: Atomic<UInt32>
 
@@ -164,7 +163,7 @@ package struct RowTable: ~Copyable {
 
   /// The generation that rows hold in now: from 1.
   @inline(__always)
-  private var generation: UInt32 { moduleGeneration.load(ordering: .relaxed) &+ 1 }
+  private var generation: UInt32 { gate.moduleGeneration &+ 1 }
 
   /// What one walk needs of the table, which is open.
   @inline(__always)
@@ -215,7 +214,7 @@ package struct RowTable: ~Copyable {
 
   /// To be called around the unloading of a module.
   package func didUnload() {
-    _ = moduleGeneration.wrappingAdd(1, ordering: .acquiringAndReleasing)
+    gate.bumpModules()
     code.forget()
   }
 

@@ -239,6 +239,11 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   var nodes: UnsafeMutablePointer<MemoNode> { part(StackCache.nodesOffset, as: MemoNode.self) }
   @inline(__always)
   var arena: UnsafeMutableRawPointer { UnsafeMutableRawPointer(self) + StackCache.arenaOffset }
+  /// By its arena, which is what a hook needs of it most.
+  @inline(__always)
+  init(arena: UnsafeMutableRawPointer) {
+    self = (arena - StackCache.arenaOffset).assumingMemoryBound(to: StackCache.self)
+  }
   var tallies: UnsafeMutablePointer<SiteTally> { part(StackCache.byteCount, as: SiteTally.self) }
 
   /// Those of whoever had the memory before are counted.

@@ -99,10 +99,18 @@ struct MemoGroup {
   /// One after the other: behind a word that is another one the stack may have ended since.
   @inline(__always)
   func differs(from start: UInt) -> Bool {
-    if stackWord(start &+ UInt(o01 & 0xffff_ffff)) != v0 { return true }
-    if stackWord(start &+ UInt(o01 >> 32)) != v1 { return true }
-    if stackWord(start &+ UInt(o23 & 0xffff_ffff)) != v2 { return true }
-    return stackWord(start &+ UInt(o23 >> 32)) != v3
+    if Self.differ(start, o01, v0, v1) { return true }
+    return Self.differ(start, o23, v2, v3)
+  }
+
+  @inline(__always)
+  private static func differ(
+    _ start: UInt, _ offsets: UInt64, _ first: @autoclosure () -> UInt,
+    _ second: @autoclosure () -> UInt
+  ) -> Bool {
+    let word = stackWord(start &+ UInt(UInt32(truncatingIfNeeded: offsets)))
+    if word != first() { return true }
+    return stackWord(start &+ UInt(offsets >> 32)) != second()
   }
 
   @inline(__always)
@@ -230,12 +238,14 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   func foreseenEntry(
     _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UnsafeMutablePointer<MemoEntry>? {
+    let place = place(registers)
     let last = pointee.last
-    let number = entry(at: last).pointee.followers[unchecked: place(registers)]
-    // Before it is looked at, so that neither need be kept meanwhile: registers are what the look needs most.
+    // Each of these before the next is asked for, so that it need not be kept meanwhile: registers are what this
+    // needs most.
     pointee.lastButOne = last
-    pointee.last = number
-    let expected = entry(at: number)
+    let next = entry(at: last).pointee.followers[unchecked: place]
+    pointee.last = next
+    let expected = entry(at: next)
     return expected.isStillTrue(registers, thread.pointee.readable) ? expected : nil
   }
 
@@ -292,8 +302,11 @@ extension UnsafeMutablePointer where Pointee == StackCache {
   /// last one the last time was right for half of them, and with where the call is in addition, for nine in ten.
   @inline(__always)
   private func place(_ registers: UnsafePointer<tracer_registers>) -> Int {
-    let start = registers.pointee.return_address ^ UInt64(UInt(bitPattern: registers)) << 8
-    return Int(truncatingIfNeeded: (start &* 0x9E37_79B9_7F4A_7C15) >> 61)
+    // Of the low halves: a multiplication by so small a number takes no register for it.
+    let start =
+      UInt32(truncatingIfNeeded: registers.pointee.return_address)
+      ^ UInt32(truncatingIfNeeded: UInt(bitPattern: registers)) << 8
+    return Int((start &* 0x9E37_79B1) >> 29)
   }
 
   @inline(__always)
