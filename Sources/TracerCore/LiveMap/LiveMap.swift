@@ -84,7 +84,8 @@ package struct LiveMap: ~Copyable {
     return true
   }
 
-  /// Enters a block that is not large, if there is room already and nothing is in its place.
+  /// Enters a block that is not large, if there is room already and nothing is in its place. Not into a page that
+  /// is not there yet: to look whether something is in it would cost a fault, and to write it another one.
   @inline(__always)
   func enterQuickly(
     _ address: UInt, site: UInt32, birth: UInt64, byteCount: UInt64
@@ -92,19 +93,23 @@ package struct LiveMap: ~Copyable {
     guard address < Self.addressLimit, let shadow = shadow(address) else { return false }
     let index = Self.index(address)
     let cell = Self.word(shadow, index)
-    guard cell.pointee.load(ordering: .relaxed) == 0 else { return false }
+    guard mark(shadow, index).pointee.load(ordering: .relaxed) != 0,
+      cell.pointee.load(ordering: .relaxed) == 0
+    else { return false }
     cell.pointee.store(
       BlockWord(site: site, birth: birth, smallByteCount: byteCount, address: address).bits,
       ordering: .releasing)
-    touch(shadow, index)
     return true
   }
 
   /// Takes out what is still there in the place of a block that was just handed out: one that was
   /// given back by a call that nobody saw. Answers with its size, or `nil`.
   func takeStale(_ address: UInt, epoch: UInt32) -> UInt64? {
-    guard address < Self.addressLimit, let shadow = shadow(address) else { return nil }
-    let cell = Self.word(shadow, Self.index(address))
+    let index = Self.index(address)
+    guard address < Self.addressLimit, let shadow = shadow(address),
+      mark(shadow, index).pointee.load(ordering: .relaxed) != 0
+    else { return nil }
+    let cell = Self.word(shadow, index)
     let word = BlockWord(bits: cell.pointee.load(ordering: .relaxed))
     guard !word.isLargeSize, word.site != 0, word.epoch == epoch & BlockWord.epochMask else {
       return nil
@@ -178,12 +183,18 @@ package struct LiveMap: ~Copyable {
 
   @inline(__always)
   private func touch(_ shadow: UnsafeMutableRawPointer, _ index: Int) {
-    let pages = (shadow + Self.shadowByteCount).assumingMemoryBound(to: Atomic<UInt8>.self)
+    let mark = mark(shadow, index)
     // Relaxed: a dump that misses the mark misses a block as young as itself. Looked at first: a load is
     // cheaper than a store, and threads share the line.
-    if pages[index >> 9].load(ordering: .relaxed) == 0 {
-      pages[index >> 9].store(1, ordering: .relaxed)
-    }
+    if mark.pointee.load(ordering: .relaxed) == 0 { mark.pointee.store(1, ordering: .relaxed) }
+  }
+
+  /// Whether the page of the shadow that an index is in was ever written.
+  @inline(__always)
+  private func mark(
+    _ shadow: UnsafeMutableRawPointer, _ index: Int
+  ) -> UnsafeMutablePointer<Atomic<UInt8>> {
+    (shadow + Self.shadowByteCount).assumingMemoryBound(to: Atomic<UInt8>.self) + (index >> 9)
   }
 
   @inline(never)
