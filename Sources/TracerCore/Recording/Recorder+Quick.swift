@@ -205,10 +205,20 @@ private enum Detour {
     _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>,
     _ entry: UnsafeMutablePointer<MemoEntry>
   ) -> UnsafeMutableRawPointer {
-    guard let memo = thread.pointee.memo else {
-      return recordUnremembered(block, byteCount, registers, thread)
+    guard entry.isAwaitedStill(registers, thread.pointee.openMemo) else {
+      return recordIfAwaited(block, byteCount, registers, thread, entry)
     }
-    let site = memo.siteIfAwaited(entry, registers, core, thread)
+    return core.record(block, byteCount, core.unmarked(entry.markedSite, thread), thread)
+  }
+
+  /// A stack that was foreseen, of a task of which it is to be found out who awaits it.
+  @inline(never)
+  private static func recordIfAwaited(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>,
+    _ entry: UnsafeMutablePointer<MemoEntry>
+  ) -> UnsafeMutableRawPointer {
+    let site = thread.pointee.openMemo.siteIfAwaited(entry, registers, core, thread)
     guard site != 0 else { return recordUnforeseen(block, byteCount, registers, thread) }
     return core.record(block, byteCount, core.unmarked(site, thread), thread)
   }

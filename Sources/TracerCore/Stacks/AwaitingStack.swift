@@ -146,6 +146,13 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     awaitingRecord(context, of: task, core, thread).pointee.site
   }
 
+  /// The same without a search: 0 also where others were found last.
+  @inline(__always)
+  func knownAwaitingSite(_ context: UInt, of task: UInt) -> UInt32 {
+    let record = self.record(of: context)
+    return isTrue(record, context, task) ? record.pointee.site : 0
+  }
+
   /// The same with all that is known of them; one of no site where it is not.
   @inline(__always)
   func awaitingRecord(

@@ -184,11 +184,29 @@ extension UnsafeMutablePointer where Pointee == MemoEntry {
     _ registers: UnsafePointer<tracer_registers>, _ cache: UnsafeMutablePointer<StackCache>,
     _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UInt32 {
-    let start = UInt(bitPattern: registers)
-    return cache.awaitingSite(
-      stackWord(start &+ UInt(bitPattern: Int(pointee.contextOffset))),
-      of: pointee.flags & MemoEntry.isExecuted == 0
-        ? 0 : stackWord(start &+ UInt(bitPattern: Int(pointee.taskOffset))), core, thread)
+    cache.awaitingSite(context(registers), of: task(registers), core, thread)
+  }
+
+  /// Whether those who await are found at once, and are those of this entry.
+  @inline(__always)
+  func isAwaitedStill(
+    _ registers: UnsafePointer<tracer_registers>, _ cache: UnsafeMutablePointer<StackCache>
+  ) -> Bool {
+    pointee.flags & MemoEntry.isAwaited == 0
+      || cache.knownAwaitingSite(context(registers), of: task(registers)) == pointee.awaitingSite
+  }
+
+  /// The context of the task, as it is on the stack now.
+  @inline(__always)
+  private func context(_ registers: UnsafePointer<tracer_registers>) -> UInt {
+    stackWord(UInt(bitPattern: registers) &+ UInt(bitPattern: Int(pointee.contextOffset)))
+  }
+
+  /// The task; 0 where it need not be looked at.
+  @inline(__always)
+  private func task(_ registers: UnsafePointer<tracer_registers>) -> UInt {
+    pointee.flags & MemoEntry.isExecuted == 0
+      ? 0 : stackWord(UInt(bitPattern: registers) &+ UInt(bitPattern: Int(pointee.taskOffset)))
   }
 }
 
