@@ -2,7 +2,8 @@
  * The exported names of the malloc family, for x86-64 System V. */
 
 /* struct tracer_registers, pushed so that it lies in memory as declared, 16-byte aligned with the
- * word below it, the first argument. The values are the caller's own: nothing has run since its call. */
+ * word below it: the first argument, which malloc's stub takes from there. The values are the caller's own:
+ * nothing has run since its call. */
 .macro push_registers
   pushq %r15
   .cfi_adjust_cfa_offset 8
@@ -20,7 +21,8 @@
   .cfi_adjust_cfa_offset 8
 .endm
 
-/* The hooks keep the callee-saved registers, as any function does: there is nothing to restore. */
+/* The hooks and the allocator keep the callee-saved registers, as any function does: there is nothing to
+ * restore. */
 .macro drop_registers
   addq $56, %rsp
   .cfi_adjust_cfa_offset -56
@@ -169,7 +171,7 @@ tracer_recording_malloc:
   push_registers
   cmpq tracer_minimum_request(%rip), %rdi
   cmovb tracer_minimum_request(%rip), %rdi
-  call *tracer_originals(%rip) /* the first of them */
+  call *tracer_originals(%rip) /* malloc is the first of them: start_up.c asserts it */
   movq %rax, %rdi
   movq (%rsp), %rsi
   leaq 8(%rsp), %rdx

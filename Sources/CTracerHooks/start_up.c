@@ -9,6 +9,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,10 @@ extern void tracer_thread_ended(void *state);
 extern void tracer_on_signal(int number, int code, int value);
 extern void tracer_will_change_identity(void);
 extern void tracer_did_change_identity(void);
+
+/* What entries.S takes for granted. */
+_Static_assert(offsetof(struct tracer_originals, malloc) == 0, "the first");
+_Static_assert(offsetof(struct tracer_registers, return_address) == 48, "pushed by the call");
 
 /* MARK: Originals */
 

@@ -12,10 +12,10 @@ private func enlarged(_ byteCount: Int) -> Int {
     ? tracer_minimum_request : byteCount
 }
 
-/// A block was handed out, of which its caller answers what this does.
+/// Records a block that was handed out, and answers with it, which its callers return in turn.
 ///
-/// The stub of malloc itself has called the allocator. A hook that did would have to keep registers for what comes
-/// after: this one keeps none.
+/// The stub of malloc calls it, and the allocator before: a hook that called the allocator would have to save
+/// registers for what comes after, and this one saves none.
 @c(tracer_hook_allocated)
 public func hookAllocated(
   _ block: UnsafeMutableRawPointer?, _ byteCount: Int,

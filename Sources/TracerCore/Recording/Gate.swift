@@ -4,7 +4,7 @@
 import Synchronization
 
 /// Which recording goes on, and which modules it knows: one comparison tells a thread whether all that it
-/// remembers of stacks still holds. All zero before the first recording, when no thread has a state.
+/// remembers of stacks still holds. All zero until the first recording; opened before any thread can have a state.
 package struct Gate: ~Copyable {
   /// The open epoch in the low half; in the high one the modules' generation, which wraps without a carry.
   private let word: Atomic<UInt64>
@@ -12,12 +12,12 @@ package struct Gate: ~Copyable {
   /// No thread's epoch: one that has not begun to record has 0.
   private static var noEpoch: UInt32 { .max }
 
-  static func word(_ epoch: UInt32, _ moduleGeneration: UInt32) -> UInt64 {
+  package static func word(_ epoch: UInt32, _ moduleGeneration: UInt32) -> UInt64 {
     UInt64(moduleGeneration) << 32 | UInt64(epoch)
   }
 
   @inline(__always)
-  var current: UInt64 { word.load(ordering: .acquiring) }
+  package var current: UInt64 { word.load(ordering: .acquiring) }
 
   /// The epoch while it is recorded, else that of no thread.
   @inline(__always)
@@ -29,7 +29,7 @@ package struct Gate: ~Copyable {
     UInt32(truncatingIfNeeded: word.load(ordering: .relaxed) >> 32)
   }
 
-  func bumpModules() { _ = word.wrappingAdd(1 << 32, ordering: .acquiringAndReleasing) }
+  package func bumpModules() { _ = word.wrappingAdd(1 << 32, ordering: .acquiringAndReleasing) }
 
   package func open(_ epoch: UInt32) {
     var known = word.load(ordering: .relaxed)

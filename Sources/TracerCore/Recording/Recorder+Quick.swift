@@ -15,8 +15,8 @@ package enum QuickOutcome {
 }
 
 extension UnsafeMutablePointer where Pointee == Core {
-  /// The thread's state with the thread inside, in a recording or not; `nil`, and nothing done, where there is more
-  /// to it. Whether there is a recording is to be asked after this, as in `enter`.
+  /// The thread's state with the thread inside; `nil`, and nothing done, where there is more to it. Who gets a state
+  /// has yet to ask whether there is a recording, in this order as in `enter`, and must leave also where there is none.
   @inline(__always)
   private func stepIn() -> UnsafeMutablePointer<ThreadState>? {
     guard let slot = tracer_thread(), UInt(bitPattern: slot) > 1 else { return nil }
@@ -55,22 +55,22 @@ extension UnsafeMutablePointer where Pointee == Core {
   ) -> UnsafeMutableRawPointer {
     guard UInt64(UInt(bitPattern: byteCount)) < BlockWord.largeByteCount,
       let thread = stepIn()
-    else { return Detour.record(block, byteCount, registers) }
+    else { return Detour.recordSlowly(block, byteCount, registers) }
     guard thread.pointee.memoGate == core.pointee.rows.gate.current else {
       return Detour.recordWithoutMemo(block, byteCount, registers, thread)
     }
-    guard let entry = thread.pointee.openMemo.foreseenEntry(registers, thread) else {
+    guard let entry = thread.pointee.memo.foreseenEntry(registers, thread) else {
       return Detour.recordUnforeseen(block, byteCount, registers, thread)
     }
     guard entry.pointee.flags == 0 else {
       return Detour.recordForeseen(block, byteCount, registers, thread, entry)
     }
-    return record(block, byteCount, entry.pointee.site, thread)
+    return recordQuickly(block, byteCount, entry.pointee.site, thread)
   }
 
   /// Records a block of a known site, and leaves.
   @inline(__always)
-  fileprivate func record(
+  fileprivate func recordQuickly(
     _ block: UnsafeMutableRawPointer, _ byteCount: Int, _ site: UInt32,
     _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UnsafeMutableRawPointer {
@@ -172,12 +172,12 @@ extension UnsafeMutablePointer where Pointee == Core {
   }
 }
 
-/// What a block comes by that is not recorded by the quick way. Each answers with the block, and is no function of
-/// a core: Swift keeps `self` in a register that its caller would have to save.
+/// What a block comes by that is not recorded by the quick way. Each answers with the block, and is not a method
+/// of the core: Swift keeps `self` in a register that its caller would have to save.
 private enum Detour {
   /// The way that is open to every call.
   @inline(never)
-  static func record(
+  static func recordSlowly(
     _ block: UnsafeMutableRawPointer, _ byteCount: Int,
     _ registers: UnsafePointer<tracer_registers>
   ) -> UnsafeMutableRawPointer {
@@ -193,7 +193,7 @@ private enum Detour {
   ) -> UnsafeMutableRawPointer {
     guard core.isOpen(thread) else {
       core.leave(thread)
-      return record(block, byteCount, registers)
+      return recordSlowly(block, byteCount, registers)
     }
     return recordUnremembered(block, byteCount, registers, thread)
   }
@@ -205,10 +205,10 @@ private enum Detour {
     _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>,
     _ entry: UnsafeMutablePointer<MemoEntry>
   ) -> UnsafeMutableRawPointer {
-    guard entry.isAwaitedStill(registers, thread.pointee.openMemo) else {
+    guard entry.isAwaitedStill(registers, thread.pointee.memo) else {
       return recordIfAwaited(block, byteCount, registers, thread, entry)
     }
-    return core.record(block, byteCount, core.unmarked(entry.markedSite, thread), thread)
+    return core.recordQuickly(block, byteCount, core.unmarked(entry.markedSite, thread), thread)
   }
 
   /// A stack that was foreseen, of a task of which it is to be found out who awaits it.
@@ -218,9 +218,9 @@ private enum Detour {
     _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>,
     _ entry: UnsafeMutablePointer<MemoEntry>
   ) -> UnsafeMutableRawPointer {
-    let site = thread.pointee.openMemo.siteIfAwaited(entry, registers, core, thread)
+    let site = thread.pointee.memo.siteIfAwaited(entry, registers, core, thread)
     guard site != 0 else { return recordUnforeseen(block, byteCount, registers, thread) }
-    return core.record(block, byteCount, core.unmarked(site, thread), thread)
+    return core.recordQuickly(block, byteCount, core.unmarked(site, thread), thread)
   }
 
   /// A stack that was not foreseen.
@@ -229,9 +229,9 @@ private enum Detour {
     _ block: UnsafeMutableRawPointer, _ byteCount: Int,
     _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UnsafeMutableRawPointer {
-    let site = thread.pointee.memo?.searchedSite(registers, core, thread) ?? 0
+    let site = thread.pointee.memo.searchedSite(registers, core, thread)
     guard site != 0 else { return recordUnremembered(block, byteCount, registers, thread) }
-    return core.record(block, byteCount, core.unmarked(site, thread), thread)
+    return core.recordQuickly(block, byteCount, core.unmarked(site, thread), thread)
   }
 
   /// A stack that is not in the memo.

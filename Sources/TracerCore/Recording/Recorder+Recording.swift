@@ -62,9 +62,10 @@ extension UnsafeMutablePointer where Pointee == Core {
     let epoch = BlockWord.epoch(after: pointee.epoch.load(ordering: .relaxed))
     pointee.epoch.store(epoch, ordering: .releasing)
     pointee.birth.store(BlockWord.birth(generation: 1, epoch: epoch), ordering: .releasing)
+    // Before it is recorded: whoever then gets a state finds a gate that is not 0.
+    pointee.rows.gate.open(epoch)
     // Releasing: pairs with the acquiring load in `enter`, which then finds all of the above.
     pointee.isRecording.store(1, ordering: .releasing)
-    pointee.rows.gate.open(epoch)
     // First those that give back: a block that is recorded must not be freed unseen.
     tracer_services.switch_freeing_entries?(recordingEntries)
     tracer_services.switch_allocating_entries?(recordingEntries)

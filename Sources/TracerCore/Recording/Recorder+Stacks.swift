@@ -30,7 +30,7 @@ extension UnsafeMutablePointer where Pointee == Core {
     _ thread: UnsafeMutablePointer<ThreadState>, _ registers: UnsafePointer<tracer_registers>
   ) -> UInt32 {
     guard thread.pointee.memoGate == pointee.rows.gate.current else { return 0 }
-    return thread.pointee.openMemo.rememberedSite(registers, self, thread)
+    return thread.pointee.memo.rememberedSite(registers, self, thread)
   }
 
   /// What a thread of its own memory does about a stack that is not in its memo.
@@ -174,7 +174,9 @@ extension UnsafeMutablePointer where Pointee == Core {
       cache.pointee.pauseLeft = cache.pointee.pauseLeft &- 1
       thread.closeMemo()
     } else if !pointee.settings.checksStacks {
-      thread.openMemo(cache, Gate.word(epoch, generation))
+      // The thread's epoch: it may have been held up in here until another recording has begun.
+      thread.openMemo(
+        cache, Gate.word(thread.pointee.epoch.load(ordering: .relaxed), generation))
     }
     return cache
   }

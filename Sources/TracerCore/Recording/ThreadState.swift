@@ -62,15 +62,13 @@ package struct ThreadState: ~Copyable {
   // What every recorded call reads or writes lies together: three cache lines from the beginning.
   /// The epoch as words of blocks carry it.
   var mark: UInt64
-  /// `cache`, where stacks may be looked up in it without further ado: while the gate is at this. No memo, and 0, which
-  /// a gate never is when there is a thread, else.
-  @inline(__always)
-  var memo: UnsafeMutablePointer<StackCache>? { memoArena == nil ? nil : openMemo }
-  /// As `memo`, where the gate has said that there is one.
-  @inline(__always)
-  var openMemo: UnsafeMutablePointer<StackCache> { .init(arena: memoArena.unsafelyUnwrapped) }
+  /// Of the memory of stacks, while it may be asked.
   fileprivate var memoArena: UnsafeMutableRawPointer?
+  /// The state of the gate at which it may be; 0 while it may not.
   fileprivate(set) var memoGate: UInt64
+  /// `cache`, where the gate is at `memoGate`.
+  @inline(__always)
+  var memo: UnsafeMutablePointer<StackCache> { .init(arena: memoArena.unsafelyUnwrapped) }
   /// Where the thread's last allocation is, until it is freed, and the tally that has counted it: until the
   /// next allocation the tally is of no other site.
   var lastBlock: UInt
