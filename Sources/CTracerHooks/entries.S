@@ -86,13 +86,17 @@ tracer_dormant_\name:
   .text
 .endm
 
-/* A name whose hook takes the caller's registers as its last argument. */
-.macro recording name, last
+.macro begin_recording name
   .globl tracer_recording_\name
   .hidden tracer_recording_\name
   .type tracer_recording_\name, @function
 tracer_recording_\name:
   .cfi_startproc
+.endm
+
+/* A name whose hook takes the caller's registers as its last argument. */
+.macro recording name, last
+  begin_recording \name
   push_registers
   leaq 8(%rsp), \last
   call tracer_hook_\name
@@ -163,11 +167,7 @@ tracer_sampling_\name:
   entry malloc
   first malloc
   dormant malloc
-  .globl tracer_recording_malloc
-  .hidden tracer_recording_malloc
-  .type tracer_recording_malloc, @function
-tracer_recording_malloc:
-  .cfi_startproc
+  begin_recording malloc
   push_registers
   cmpq tracer_minimum_request(%rip), %rdi
   cmovb tracer_minimum_request(%rip), %rdi
@@ -268,11 +268,7 @@ tracer_nonzero_\name:
   je tracer_recording_\name
   jmpq *tracer_operators + 8 * \index(%rip)
   .cfi_endproc
-  .globl tracer_recording_\name
-  .hidden tracer_recording_\name
-  .type tracer_recording_\name, @function
-tracer_recording_\name:
-  .cfi_startproc
+  begin_recording \name
   push_registers
   leaq 8(%rsp), %rcx
   movl $\index, %r8d
@@ -299,11 +295,7 @@ tracer_recording_\name:
   .globl tracer_own_\name
   .hidden tracer_own_\name
   .set tracer_own_\name, \name
-  .globl tracer_recording_\name
-  .hidden tracer_recording_\name
-  .type tracer_recording_\name, @function
-tracer_recording_\name:
-  .cfi_startproc
+  begin_recording \name
   movl $\index, %ecx
   jmp tracer_hook_delete
   .cfi_endproc
