@@ -31,6 +31,7 @@ package struct Gate: ~Copyable {
 
   package func bumpModules() { _ = word.wrappingAdd(1 << 32, ordering: .acquiringAndReleasing) }
 
+  /// Keeps the modules' generation, which other threads may bump meanwhile.
   package func open(_ epoch: UInt32) {
     var known = word.load(ordering: .relaxed)
     while true {

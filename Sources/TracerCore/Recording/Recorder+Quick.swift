@@ -218,9 +218,8 @@ private enum Detour {
     _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>,
     _ entry: UnsafeMutablePointer<MemoEntry>
   ) -> UnsafeMutableRawPointer {
-    let site = thread.pointee.memo.siteIfAwaited(entry, registers, core, thread)
-    guard site != 0 else { return recordUnforeseen(block, byteCount, registers, thread) }
-    return core.recordQuickly(block, byteCount, core.unmarked(site, thread), thread)
+    let site = thread.pointee.memo.foreseenSite(entry, registers, core, thread)
+    return recordIfRemembered(block, byteCount, registers, thread, site)
   }
 
   /// A stack that was not foreseen.
@@ -230,6 +229,16 @@ private enum Detour {
     _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UnsafeMutableRawPointer {
     let site = thread.pointee.memo.searchedSite(registers, core, thread)
+    return recordIfRemembered(block, byteCount, registers, thread, site)
+  }
+
+  /// A stack of this site, as the memo answers it: 0 where it does not have the stack.
+  @inline(__always)
+  private static func recordIfRemembered(
+    _ block: UnsafeMutableRawPointer, _ byteCount: Int,
+    _ registers: UnsafePointer<tracer_registers>, _ thread: UnsafeMutablePointer<ThreadState>,
+    _ site: UInt32
+  ) -> UnsafeMutableRawPointer {
     guard site != 0 else { return recordUnremembered(block, byteCount, registers, thread) }
     return core.recordQuickly(block, byteCount, core.unmarked(site, thread), thread)
   }

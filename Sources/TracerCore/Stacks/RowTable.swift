@@ -111,6 +111,7 @@ package struct RowTable: ~Copyable {
   private let index: InternIndex
   package let modules: ModuleTable
   let code: ReadableCode
+  /// The modules' half is this table's, by which rows hold; the other one is the recorder's.
   package let gate: Gate
   /// 1 once there is a row of code that lies in no module.
   private let hasGeneratedCode: Atomic<UInt32>

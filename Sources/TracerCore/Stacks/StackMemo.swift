@@ -290,11 +290,20 @@ extension UnsafeMutablePointer where Pointee == StackCache {
     _ registers: UnsafePointer<tracer_registers>, _ core: UnsafeMutablePointer<Core>,
     _ thread: UnsafeMutablePointer<ThreadState>
   ) -> UInt32 {
-    if let entry = foreseenEntry(registers, thread) {
-      let site = siteIfAwaited(entry, registers, core, thread)
-      if site != 0 { return site }
+    guard let entry = foreseenEntry(registers, thread) else {
+      return searchedSite(registers, core, thread)
     }
-    return searchedSite(registers, core, thread)
+    return foreseenSite(entry, registers, core, thread)
+  }
+
+  /// As `rememberedSite`, of a stack for which an entry was foreseen that is true of its words.
+  @inline(__always)
+  func foreseenSite(
+    _ entry: UnsafeMutablePointer<MemoEntry>, _ registers: UnsafePointer<tracer_registers>,
+    _ core: UnsafeMutablePointer<Core>, _ thread: UnsafeMutablePointer<ThreadState>
+  ) -> UInt32 {
+    let site = siteIfAwaited(entry, registers, core, thread)
+    return site != 0 ? site : searchedSite(registers, core, thread)
   }
 
   /// As `rememberedSite`, of a stack that was not foreseen.
