@@ -5,12 +5,11 @@
 public enum UTC {
   /// `2026-11-21T10:27:57Z` for nanoseconds since 1970.
   static func text(nanoseconds: Int) -> String {
-    text(seconds: nanoseconds.quotientRoundedDown(by: 1_000_000_000))
+    text(seconds: nanoseconds.dividedRoundingDown(by: 1_000_000_000).quotient)
   }
 
   private static func text(seconds: Int) -> String {
-    let day = seconds.quotientRoundedDown(by: 86_400)
-    let time = seconds - day * 86_400
+    let (day, time) = seconds.dividedRoundingDown(by: 86_400)
     let date = civilDate(daysSince1970: day)
     return "\(pad(date.year, 4))-\(pad(date.month, 2))-\(pad(date.day, 2))T"
       + "\(pad(time / 3600, 2)):\(pad(time / 60 % 60, 2)):\(pad(time % 60, 2))Z"
@@ -18,8 +17,8 @@ public enum UTC {
 
   /// `2026-11-21T10:27:57.123456Z` for microseconds since 1970.
   public static func text(microseconds: Int) -> String {
-    let seconds = microseconds.quotientRoundedDown(by: 1_000_000)
-    return "\(text(seconds: seconds).dropLast()).\(pad(microseconds - seconds * 1_000_000, 6))Z"
+    let (seconds, fraction) = microseconds.dividedRoundingDown(by: 1_000_000)
+    return "\(text(seconds: seconds).dropLast()).\(pad(fraction, 6))Z"
   }
 
   /// `3 d 4 h`, `4 h 5 min`, `5 min 6 s` or `6.7 s`: the two units that matter.
@@ -37,9 +36,7 @@ public enum UTC {
   /// all have the same number of days.
   private static func civilDate(daysSince1970 day: Int) -> (year: Int, month: Int, day: Int) {
     let daysInEra = 146_097
-    let sinceMarchOfYear0 = day + 719_468
-    let era = sinceMarchOfYear0.quotientRoundedDown(by: daysInEra)
-    let dayOfEra = sinceMarchOfYear0 - era * daysInEra
+    let (era, dayOfEra) = (day + 719_468).dividedRoundingDown(by: daysInEra)
     let yearOfEra =
       (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / (daysInEra - 1)) / 365
     let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
@@ -58,9 +55,10 @@ public enum UTC {
 }
 
 extension Int {
-  /// Division that rounds down also below zero: times before 1970.
-  fileprivate func quotientRoundedDown(by divisor: Int) -> Int {
+  /// Division that rounds down also below zero: times before 1970. The remainder is not made of the product, which
+  /// is less than any number where the number is among the least.
+  fileprivate func dividedRoundingDown(by divisor: Int) -> (quotient: Int, remainder: Int) {
     let (quotient, remainder) = quotientAndRemainder(dividingBy: divisor)
-    return remainder < 0 ? quotient - 1 : quotient
+    return remainder < 0 ? (quotient - 1, remainder + divisor) : (quotient, remainder)
   }
 }

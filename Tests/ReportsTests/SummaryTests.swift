@@ -180,6 +180,14 @@ private let fullHeader: Header = [
   }
 
   @Test(arguments: [
+    (0, "1970-01-01T00:00:00.000000Z"), (-1, "1969-12-31T23:59:59.999999Z"),
+    (.max, "294247-01-10T04:00:54.775807Z"), (.min, "-290308-12-21T19:59:05.224192Z"),
+  ])
+  func `moments of the journal are UTC, to the microsecond`(microseconds: Int, text: String) {
+    #expect(UTC.text(microseconds: microseconds) == text)
+  }
+
+  @Test(arguments: [
     (0, "0.0 s"), (6_790_000_000, "6.7 s"), (60_000_000_000, "1 min 0 s"),
     (3_660_000_000_000, "1 h 1 min"), (90_000_000_000_000, "1 d 1 h"),
   ])
